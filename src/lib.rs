@@ -1,0 +1,2 @@
+//! Mediary.
+pub mod types;

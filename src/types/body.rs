@@ -1,0 +1,58 @@
+//! Bodies that flow: a source of chunks, whoever it comes from.
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The sender went away or its connection broke.
+    #[error("the sender went away before the end of the body")]
+    Gone,
+    /// The sender broke the rules of HTTP message framing (RFC 9112, sections 6 and 7).
+    #[error("the body is not framed as HTTP asks: {0}")]
+    Malformed(String),
+    /// Nothing arrived for too long.
+    #[error("the sender was silent for too long")]
+    TimedOut,
+    /// More bytes came than are allowed.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// How many bytes were allowed.
+        limit: u64,
+    },
+    /// What is read from our own disk failed or did not match its checksum.
+    #[error("the stored body cannot be read: {0}")]
+    Storage(String),
+}
+
+/// A body that is read chunk by chunk.
+///
+/// An error is final, and what was read before it is not a whole body.
+#[async_trait]
+pub trait BodyReader: Send {
+    /// Returns the next chunk, which is never empty, or `None` at the proper end of the body.
+    ///
+    /// # Errors
+    ///
+    /// Says why the rest of the body will not come.
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
+}
+
+/// Reads a whole body that may hold at most `limit` bytes.
+///
+/// For small structured answers only; media flows through [`BodyReader::next`].
+///
+/// # Errors
+///
+/// [`BodyError::TooLarge`] as soon as the limit is passed, otherwise the reader's own error.
+pub async fn collect(body: &mut dyn BodyReader, limit: u64) -> Result<Bytes, BodyError> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await? {
+        if (whole.len() + chunk.len()) as u64 > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,39 @@
+//! The words that every room shares: identifiers, content, ranges, bodies.
+//!
+//! Everything here is parsed once, at the edge, and trusted afterwards: a [`MediaId`] that exists is
+//! a valid one. There is no input or output in this room.
+
+mod body;
+mod content;
+mod mxc;
+mod range;
+mod secret;
+mod thumbnail;
+
+pub use body::{BodyError, BodyReader, collect};
+pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidContentHash};
+pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};
+pub use range::{ByteRange, ContentRange, RangeOutcome};
+pub use secret::AccessToken;
+pub use thumbnail::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A moment as milliseconds since the Unix epoch, as the Matrix specification writes its timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// Returns the wall clock's present reading.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+}
+
+impl From<SystemTime> for UnixMillis {
+    fn from(time: SystemTime) -> Self {
+        // A clock before 1970 counts as 1970: it must not be able to panic a request.
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+}
