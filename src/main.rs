@@ -1,1 +1,136 @@
-fn main() {}
+//! The command line of Mediary: flags and subcommands, the log, exit codes. Everything else is in
+//! the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use mediary::config::{
+    AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
+};
+use mediary::types::ServerName;
+use mediary::{check, logging, server};
+
+/// jemalloc keeps memory flat under many connections and costs the least time of those measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A media sidecar for Matrix homeservers: stands in front of an unmodified Synapse or Conduit,
+/// serves all media itself and passes everything else through.
+#[derive(Parser)]
+#[command(version, after_help = examples(), max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the proxy; this is also what happens without a subcommand
+    Run(Settings),
+    /// Read the configuration, ask the homeserver, and say what works and what is missing
+    ///
+    /// Changes nothing and may be run beside a running Mediary. The exit code is 0 if Mediary can
+    /// run, 1 if something has to be mended first.
+    Check(Settings),
+}
+
+#[derive(Args)]
+struct Settings {
+    /// The configuration file [default: none, all settings at their defaults]
+    #[arg(short, long, value_name = "FILE", env = "MEDIARY_CONFIG", hide_env = true)]
+    config: Option<PathBuf>,
+    /// Where the homeserver is, as http://HOST:PORT, https://HOST or unix:/PATH
+    #[arg(short, long, value_name = "URL")]
+    upstream: Option<HomeserverUrl>,
+    /// The homeserver's server name [default: asked from the homeserver]
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<ServerName>,
+    /// Where to listen, as ADDRESS:PORT or unix:/PATH; may be given several times
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<ListenAddress>,
+    /// Where to serve /metrics, /health and /ready; an empty value turns it off
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<AdminListen>,
+    /// The directory that media is kept in
+    #[arg(short, long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    fn load(self) -> anyhow::Result<Config> {
+        let overrides = Overrides {
+            homeserver_url: self.upstream,
+            server_name: self.server_name,
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            storage_path: self.data_dir,
+            log_level: self.log_level,
+            log_format: self.log_format,
+        };
+        Ok(Config::load(self.config.as_deref(), overrides)?)
+    }
+}
+
+fn examples() -> String {
+    let mut text = String::from(
+        "Examples:\n  \
+         mediary --upstream http://127.0.0.1:8008 --data-dir ./media\n  \
+         mediary run --config /etc/mediary/mediary.toml\n  \
+         mediary check --config /etc/mediary/mediary.toml\n\n\
+         Settings come from the file, then from the environment, then from flags; the last one \
+         counts.\n\nEnvironment:\n",
+    );
+    for (name, meaning) in ENVIRONMENT {
+        text.push_str(&format!("  {name:<24} {meaning}\n"));
+    }
+    text
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let outcome = match command_line.command.unwrap_or(Command::Run(command_line.settings)) {
+        Command::Run(settings) => run(settings),
+        Command::Check(settings) => return check(settings),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mediary: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    let config = settings.load()?;
+    logging::start(&config.log)?;
+    for warning in config.validate()? {
+        tracing::warn!("{warning}");
+    }
+    server::run(&config)
+}
+
+fn check(settings: Settings) -> ExitCode {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("mediary: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if check::run(&config, &mut std::io::stdout().lock()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,5 +1,6 @@
 //! What media is: its hash, its type, its name, and how a browser is told to show it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -228,10 +229,68 @@ impl FileName {
         (!name.is_empty()).then(|| Self(name.into()))
     }
 
+    /// Finds the name in a `Content-Disposition` field: `filename*` before `filename`, as a token or
+    /// a quoted string (RFC 6266, RFC 8187; FLD-15), and cleans it.
+    pub fn from_content_disposition(value: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(value);
+        let parameters = disposition_parameters(&text);
+        let find = |wanted: &str| {
+            parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, v)| v)
+        };
+        find("filename*")
+            .and_then(|extended| decode_extended(extended))
+            .or_else(|| find("filename").cloned())
+            .and_then(|name| Self::clean(&name))
+    }
+
     /// Returns the cleaned name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Splits what stands behind the disposition type into names and unquoted values.
+fn disposition_parameters(text: &str) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    let mut rest = text.split_once(';').map_or("", |(_, rest)| rest);
+    while let Some((name, value)) = rest.split_once('=') {
+        let value = value.trim_start();
+        let (value, remaining) = match value.strip_prefix('"') {
+            Some(quoted) => take_quoted(quoted),
+            None => {
+                let (token, remaining) = value.split_once(';').unwrap_or((value, ""));
+                (token.trim_end().to_owned(), remaining)
+            }
+        };
+        let name = name.rsplit(';').next().unwrap_or_default().trim();
+        parameters.push((name.to_owned(), value));
+        rest = remaining;
+    }
+    parameters
+}
+
+/// Reads a quoted string up to its closing quote, undoing escapes; returns it and what follows.
+fn take_quoted(quoted: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((index, character)) = characters.next() {
+        match character {
+            '"' => return (value, &quoted[index + 1..]),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            other => value.push(other),
+        }
+    }
+    (value, "")
+}
+
+/// Decodes `utf-8'language'percent-encoded` (RFC 8187, section 3.2).
+fn decode_extended(value: &str) -> Option<String> {
+    let (charset, rest) = value.split_once('\'')?;
+    let (_language, encoded) = rest.split_once('\'')?;
+    if !charset.eq_ignore_ascii_case("utf-8") {
+        return None;
+    }
+    percent_encoding::percent_decode_str(encoded).decode_utf8().ok().map(Cow::into_owned)
 }
 
 fn is_unsafe_in_a_name(character: char) -> bool {
@@ -316,7 +375,39 @@ mod tests {
         assert_eq!(clean(&"é".repeat(200)).map(|name| name.len()), Some(254));
     }
 
+    #[test]
+    fn names_are_read_from_every_form_of_disposition() {
+        let read = |field: &str| {
+            FileName::from_content_disposition(field.as_bytes()).map(|n| n.as_str().to_owned())
+        };
+        assert_eq!(read("inline; filename=cat.jpg").as_deref(), Some("cat.jpg"));
+        assert_eq!(read("inline;filename=\"my cat.jpg\"").as_deref(), Some("my cat.jpg"));
+        assert_eq!(read("attachment; filename=\"a;b\\\"c\"; x=y").as_deref(), Some("a;b\"c"));
+        assert_eq!(read("inline; filename*=utf-8''my%20cat.jpg").as_deref(), Some("my cat.jpg"));
+        assert_eq!(
+            read("inline; filename=\"x.jpg\"; filename*=UTF-8'en'%D0%BA.jpg").as_deref(),
+            Some("к.jpg")
+        );
+        assert_eq!(read("inline; filename*=latin1''%E9; filename=e").as_deref(), Some("e"));
+        for none in ["inline", "", "inline; filename=", "inline; name=x", "inline; filename=\"\""] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_written_name_is_read_back(raw in "\\PC{0,80}") {
+            if let Some(name) = FileName::clean(&raw) {
+                let field = Disposition::Attachment.header_value(Some(&name));
+                prop_assert_eq!(FileName::from_content_disposition(field.as_bytes()), Some(name));
+            }
+        }
+
+        #[test]
+        fn any_disposition_is_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = FileName::from_content_disposition(&bytes);
+        }
+
         #[test]
         fn hashes_survive_printing(bytes in any::<[u8; 32]>()) {
             let hash = ContentHash(bytes);

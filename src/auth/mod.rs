@@ -1,0 +1,261 @@
+//! Who may: the only place where a [`Requester`] is made.
+//!
+//! A token is shown to the homeserver's `whoami` and the answer is remembered for a short time.
+//! If the homeserver cannot be asked, nobody is let in and nobody is logged out.
+
+mod credentials;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+use ring::hmac;
+use ring::rand::SystemRandom;
+
+use crate::homeserver::{Homeserver, HomeserverError, Refusal};
+use crate::metrics::Metrics;
+use crate::types::{AccessToken, UserId};
+
+pub use credentials::{Credentials, InvalidCredentials};
+
+/// How long a refusal is remembered: enough to take the edge off a client that tries in a loop,
+/// too short for anybody to notice.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(1);
+
+/// How often a check is begun again because sessions ended while the homeserver was being asked.
+const MAX_CHECKS: usize = 3;
+
+/// Somebody whom the homeserver vouches for. Holding one is the permission to ask for media.
+#[derive(Debug, Clone)]
+pub struct Requester {
+    identity: Arc<Identity>,
+    token: AccessToken,
+}
+
+#[derive(Debug)]
+struct Identity {
+    user_id: UserId,
+    device_id: Option<String>,
+    is_guest: bool,
+}
+
+impl Requester {
+    /// Returns the user.
+    pub fn user_id(&self) -> &UserId {
+        &self.identity.user_id
+    }
+
+    /// Returns the device, if the token has one (CS-WHO-01).
+    pub fn device_id(&self) -> Option<&str> {
+        self.identity.device_id.as_deref()
+    }
+
+    /// Whether the homeserver calls the account a guest's; not to be believed everywhere (FLD-20).
+    pub fn is_guest(&self) -> bool {
+        self.identity.is_guest
+    }
+
+    /// Returns the token, for asking the homeserver in the requester's name.
+    pub fn token(&self) -> &AccessToken {
+        &self.token
+    }
+}
+
+/// Why there is no [`Requester`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AuthError {
+    /// The request holds nothing that could be checked.
+    #[error(transparent)]
+    Invalid(#[from] InvalidCredentials),
+    /// The homeserver said no; its words go to the client unchanged.
+    #[error("the homeserver refused the token")]
+    Refused(Refusal),
+    /// The homeserver could not be asked.
+    #[error(transparent)]
+    Homeserver(#[from] HomeserverError),
+}
+
+/// Checks tokens and remembers the answers.
+pub struct Authenticator {
+    homeserver: Homeserver,
+    cache: Cache<CacheKey, Verdict>,
+    key: hmac::Key,
+    /// Counts the times that sessions ended; see [`Authenticator::ask`].
+    endings: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// A keyed hash of the token and of whom it acts for; the token itself is never kept.
+type CacheKey = [u8; 32];
+
+#[derive(Debug, Clone)]
+enum Verdict {
+    Known(Arc<Identity>),
+    Refused(Arc<Refusal>),
+}
+
+/// A failed check as the callers that waited for it share it.
+#[derive(Debug)]
+enum CheckError {
+    Homeserver(HomeserverError),
+    /// A good answer that may be out of date already: used, but not remembered.
+    Unsettled(Arc<Identity>),
+}
+
+struct Lifetimes {
+    known: Duration,
+}
+
+impl Expiry<CacheKey, Verdict> for Lifetimes {
+    fn expire_after_create(&self, _: &CacheKey, verdict: &Verdict, _: Instant) -> Option<Duration> {
+        Some(match verdict {
+            Verdict::Known(_) => self.known,
+            Verdict::Refused(_) => REFUSAL_LIFETIME.min(self.known),
+        })
+    }
+}
+
+impl Authenticator {
+    /// Makes an authenticator that remembers at most `entries` answers for `lifetime` each.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system gives no random numbers.
+    pub fn new(
+        homeserver: Homeserver,
+        lifetime: Duration,
+        entries: u64,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ring::error::Unspecified> {
+        Ok(Self {
+            homeserver,
+            cache: Cache::builder()
+                .max_capacity(entries)
+                .expire_after(Lifetimes { known: lifetime })
+                .support_invalidation_closures()
+                .build(),
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
+            endings: AtomicU64::new(0),
+            metrics,
+        })
+    }
+
+    /// Returns who the credentials belong to. Concurrent checks of the same credentials are one
+    /// question to the homeserver.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] if the homeserver says no or says nothing.
+    pub async fn check(&self, credentials: Credentials) -> Result<Requester, AuthError> {
+        let key = self.cache_key(&credentials);
+        let verdict = match self.cache.get(&key).await {
+            Some(verdict) => {
+                self.metrics.token_checks.cached.inc();
+                verdict
+            }
+            None => match self.cache.try_get_with(key, self.ask(&credentials)).await {
+                Ok(verdict) => verdict,
+                Err(error) => match &*error {
+                    CheckError::Unsettled(identity) => Verdict::Known(identity.clone()),
+                    CheckError::Homeserver(error) => return Err(error.clone().into()),
+                },
+            },
+        };
+        match verdict {
+            Verdict::Known(identity) => Ok(Requester { identity, token: credentials.token }),
+            Verdict::Refused(refusal) => Err(AuthError::Refused(refusal.as_ref().clone())),
+        }
+    }
+
+    /// Asks the homeserver. If sessions ended meanwhile the answer may be from before, so it is
+    /// asked again; what stays uncertain is not remembered.
+    async fn ask(&self, credentials: &Credentials) -> Result<Verdict, CheckError> {
+        let mut unsettled = None;
+        for _ in 0..MAX_CHECKS {
+            let before = self.endings.load(Ordering::SeqCst);
+            let answer = self
+                .homeserver
+                .whoami(
+                    &credentials.token,
+                    credentials.user_id.as_deref(),
+                    credentials.device_id.as_deref(),
+                )
+                .await;
+            let whoami = match answer {
+                Ok(Ok(whoami)) => whoami,
+                Ok(Err(refusal)) => {
+                    self.metrics.token_checks.refused.inc();
+                    return Ok(Verdict::Refused(Arc::new(refusal)));
+                }
+                Err(error) => {
+                    self.metrics.token_checks.failed.inc();
+                    return Err(CheckError::Homeserver(error));
+                }
+            };
+            self.metrics.token_checks.accepted.inc();
+            let identity = Arc::new(Identity {
+                user_id: whoami.user_id,
+                device_id: whoami.device_id,
+                is_guest: whoami.is_guest,
+            });
+            if self.endings.load(Ordering::SeqCst) == before {
+                return Ok(Verdict::Known(identity));
+            }
+            unsettled = Some(identity);
+        }
+        Err(unsettled.map_or_else(
+            || CheckError::Homeserver(HomeserverError::TooSlow),
+            CheckError::Unsettled,
+        ))
+    }
+
+    /// Forgets one token at once: a logout has passed through.
+    pub async fn forget_token(&self, credentials: &Credentials) {
+        self.endings.fetch_add(1, Ordering::SeqCst);
+        self.cache.invalidate(&self.cache_key(credentials)).await;
+    }
+
+    /// Forgets every token of the user that these credentials belong to, or of everybody if that
+    /// is not known.
+    pub async fn forget_user(&self, credentials: Option<&Credentials>) {
+        let known = match credentials {
+            Some(credentials) => self.cache.get(&self.cache_key(credentials)).await,
+            None => None,
+        };
+        let Some(Verdict::Known(owner)) = known else { return self.forget_everybody() };
+        self.endings.fetch_add(1, Ordering::SeqCst);
+        let outcome = self.cache.invalidate_entries_if(move |_, verdict| {
+            matches!(verdict, Verdict::Known(identity) if identity.user_id == owner.user_id)
+        });
+        if outcome.is_err() {
+            self.forget_everybody();
+        }
+    }
+
+    /// Forgets every token.
+    pub fn forget_everybody(&self) {
+        self.endings.fetch_add(1, Ordering::SeqCst);
+        self.cache.invalidate_all();
+    }
+
+    fn cache_key(&self, credentials: &Credentials) -> CacheKey {
+        let mut hash = hmac::Context::with_key(&self.key);
+        hash.update(credentials.token.reveal().as_bytes());
+        for parameter in [&credentials.user_id, &credentials.device_id] {
+            // Tokens hold no control characters, so no two sets of credentials read alike.
+            match parameter {
+                Some(value) => {
+                    hash.update(&[1]);
+                    hash.update(&(value.len() as u64).to_le_bytes());
+                    hash.update(value.as_bytes());
+                }
+                None => hash.update(&[0]),
+            }
+        }
+        let mut key = CacheKey::default();
+        key.copy_from_slice(hash.sign().as_ref());
+        key
+    }
+}

@@ -1,0 +1,207 @@
+//! `mediary check`: reads the configuration, asks the homeserver, and says in plain words what was
+//! found, what is missing and how to get it. It changes nothing.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+
+use http::StatusCode;
+
+use crate::config::{Config, LegacyMode, ListenAddress};
+use crate::homeserver::Homeserver;
+use crate::server;
+use crate::types::AccessToken;
+
+/// How a finding is shown and whether it fails the check.
+enum Finding {
+    Good(String),
+    /// Works, but somebody should look.
+    Doubtful(String),
+    /// Has to be mended first.
+    Bad(String),
+}
+
+/// Runs all checks and prints a line for each finding. Returns whether Mediary can run.
+pub fn run(config: &Config, output: &mut dyn Write) -> bool {
+    let mut findings = settings(config);
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => findings.extend(runtime.block_on(homeserver(config))),
+        Err(error) => findings.push(Finding::Bad(format!("no runtime can be started: {error}"))),
+    }
+    findings.push(storage(&config.storage.path));
+    findings.extend(config.server.listen.iter().map(listener));
+    findings.extend(modes(config));
+
+    let is_good = !findings.iter().any(|finding| matches!(finding, Finding::Bad(_)));
+    for finding in &findings {
+        let (mark, text) = match finding {
+            Finding::Good(text) => ("ok  ", text),
+            Finding::Doubtful(text) => ("look", text),
+            Finding::Bad(text) => ("FAIL", text),
+        };
+        // Nobody may be reading any more; the exit code still tells.
+        let _ = writeln!(output, "{mark}  {text}");
+    }
+    let verdict = if is_good { "Mediary can run." } else { "Mediary cannot run like this." };
+    let _ = writeln!(output, "\n{verdict}");
+    is_good
+}
+
+fn settings(config: &Config) -> Vec<Finding> {
+    match config.validate() {
+        Ok(warnings) => {
+            let mut findings = vec![Finding::Good("the configuration is valid".to_owned())];
+            findings.extend(warnings.iter().map(|w| Finding::Doubtful(w.to_string())));
+            findings
+        }
+        Err(error) => vec![Finding::Bad(error.to_string())],
+    }
+}
+
+async fn homeserver(config: &Config) -> Vec<Finding> {
+    let homeserver = server::homeserver(config);
+    let url = &config.homeserver.url;
+    if let Err(error) = homeserver.upstream().resolve().await {
+        return vec![Finding::Bad(format!("the name in {url} does not resolve: {error}"))];
+    }
+    let versions = match homeserver.versions().await {
+        Ok(versions) => versions.versions,
+        Err(error) => {
+            return vec![Finding::Bad(format!(
+                "the homeserver at {url} does not answer /_matrix/client/versions: {error}; is it \
+                 running, and is homeserver.url its client listener?"
+            ))];
+        }
+    };
+    let newest = versions.last().map_or("none", String::as_str);
+    let mut findings = vec![Finding::Good(format!(
+        "the homeserver at {url} serves {} releases of the specification, the newest {newest}",
+        versions.len()
+    ))];
+    findings.push(if versions.iter().any(|version| version == "v1.11") {
+        Finding::Good("it has authenticated media, so older media can be read through".to_owned())
+    } else {
+        Finding::Doubtful(
+            "it has no authenticated media (v1.11); older media is read by the legacy routes"
+                .to_owned(),
+        )
+    });
+    findings.push(name(config, &homeserver).await);
+    findings.push(whoami(&homeserver).await);
+    findings.push(federation(&homeserver).await);
+    findings
+}
+
+async fn name(config: &Config, homeserver: &Homeserver) -> Finding {
+    match (homeserver.ask_name().await, &config.homeserver.server_name) {
+        (Ok(name), None) => Finding::Good(format!("its server name is {name}")),
+        (Ok(name), Some(configured)) if name == *configured => {
+            Finding::Good(format!("its server name is {name}, as configured"))
+        }
+        (Ok(name), Some(configured)) => Finding::Bad(format!(
+            "its server name is {name}, but homeserver.server_name is {configured}"
+        )),
+        (Err(error), Some(configured)) => Finding::Doubtful(format!(
+            "it does not say its server name ({error}); {configured} is taken from the configuration"
+        )),
+        (Err(error), None) => Finding::Bad(format!(
+            "it does not say its server name ({error}); set homeserver.server_name, or let its \
+             listener serve /_matrix/key"
+        )),
+    }
+}
+
+/// Shows the homeserver a token that cannot exist: it has to refuse it.
+async fn whoami(homeserver: &Homeserver) -> Finding {
+    let token = AccessToken::new("mediary-check-no-such-token");
+    match homeserver.whoami(&token, None, None).await {
+        Ok(Err(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
+            Finding::Good("it checks access tokens (whoami)".to_owned())
+        }
+        Ok(Err(refusal)) => Finding::Doubtful(format!(
+            "whoami answered an unknown token with {}; 401 was expected",
+            refusal.status
+        )),
+        Ok(Ok(who)) => Finding::Bad(format!(
+            "whoami took a token that cannot exist for one of {}; nobody could be told apart",
+            who.user_id
+        )),
+        Err(error) => Finding::Bad(format!("whoami does not work: {error}")),
+    }
+}
+
+async fn federation(homeserver: &Homeserver) -> Finding {
+    match homeserver.refuses_unsigned_requests().await {
+        Ok(true) => Finding::Good(
+            "it judges signatures, so other servers can fetch media uploaded here".to_owned(),
+        ),
+        Ok(false) => Finding::Doubtful(
+            "it does not serve /_matrix/federation/v1/media at this address; other servers cannot \
+             fetch media uploaded here until its listener serves federation"
+                .to_owned(),
+        ),
+        Err(error) => Finding::Doubtful(format!("its federation does not answer: {error}")),
+    }
+}
+
+/// Looks without touching: opening the store would make or migrate it.
+fn storage(path: &Path) -> Finding {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => {
+            Finding::Bad(format!("storage.path {shown} is not a directory"))
+        }
+        Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => Finding::Bad(
+            format!("storage.path {shown} cannot be written by this user; chown it, or run the \
+                     check as the user that Mediary runs as"),
+        ),
+        Ok(_) if path.join("mediary.db").exists() => {
+            Finding::Good(format!("media is kept in {shown}, where a store is already"))
+        }
+        Ok(_) => Finding::Good(format!("media will be kept in {shown}, which is a new store")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            match rustix::fs::access(parent, rustix::fs::Access::WRITE_OK) {
+                Ok(()) => Finding::Good(format!("media will be kept in {shown}, which will be made")),
+                Err(_) => Finding::Bad(format!(
+                    "storage.path {shown} does not exist and cannot be made by this user; make it, \
+                     or name another with --data-dir"
+                )),
+            }
+        }
+        Err(error) => Finding::Bad(format!("storage.path {shown} cannot be looked at: {error}")),
+    }
+}
+
+fn listener(address: &ListenAddress) -> Finding {
+    match address {
+        ListenAddress::Tcp(socket) => match TcpListener::bind(socket) {
+            Ok(_) => Finding::Good(format!("{address} is free to listen on")),
+            Err(error) => Finding::Doubtful(format!(
+                "{address} cannot be bound now ({error}); that is right if Mediary is running there"
+            )),
+        },
+        ListenAddress::Unix(_) => Finding::Good(format!("clients will connect at {address}")),
+    }
+}
+
+fn modes(config: &Config) -> Vec<Finding> {
+    let legacy = match (config.legacy.mode, config.legacy.frozen_since) {
+        (LegacyMode::Frozen, None) => {
+            "the legacy download routes serve only media from before the first start".to_owned()
+        }
+        (LegacyMode::Frozen, Some(_)) => {
+            "the legacy download routes serve only media from before legacy.frozen_since".to_owned()
+        }
+        (LegacyMode::Open, _) => "the legacy download routes serve all media to anybody".to_owned(),
+        (LegacyMode::Off, _) => "the legacy download routes are off".to_owned(),
+    };
+    let legacy = match config.legacy.mode {
+        LegacyMode::Open => Finding::Doubtful(legacy),
+        LegacyMode::Frozen | LegacyMode::Off => Finding::Good(legacy),
+    };
+    let uploads = format!("uploads of up to {} are taken", config.uploads.max_size);
+    let remote = "media of other servers is fetched by the homeserver, with the reader's own token";
+    vec![Finding::Good(uploads), legacy, Finding::Good(remote.to_owned())]
+}

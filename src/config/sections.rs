@@ -1,0 +1,233 @@
+//! The sections of the configuration file, one struct each, with their defaults.
+//!
+//! `conf/mediary.toml` explains every key to an operator; here it is said to a reader of code.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use super::address::{AdminListen, ListenAddress};
+use super::homeserver_url::{HomeserverUrl, Scheme};
+use super::network::TrustedProxies;
+use super::value;
+use super::words::{LegacyMode, LogFormat, LogLevel};
+use crate::types::{ServerName, UnixMillis};
+
+/// `[server]`: where requests come in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ServerConfig {
+    /// Where clients and other servers connect.
+    #[serde(deserialize_with = "value::texts")]
+    pub listen: Vec<ListenAddress>,
+    /// Where metrics and health are served.
+    #[serde(deserialize_with = "value::text")]
+    pub admin_listen: AdminListen,
+    /// Whose `X-Forwarded-*` fields are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Threads that serve requests; 0 is one for each core.
+    #[serde(deserialize_with = "value::count")]
+    pub threads: usize,
+    /// How long requests in flight may take to end once the process is told to stop.
+    #[serde(deserialize_with = "value::duration")]
+    pub shutdown_timeout: Duration,
+}
+
+impl ServerConfig {
+    /// Returns the number of threads that serve requests.
+    pub fn worker_threads(&self) -> usize {
+        or_number_of_cores(self.threads)
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddress::Tcp(([127, 0, 0, 1], 8090).into())],
+            admin_listen: AdminListen::On(ListenAddress::Tcp(([127, 0, 0, 1], 9090).into())),
+            trusted_proxies: TrustedProxies::loopback(),
+            threads: 0,
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[homeserver]`: the homeserver behind us.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct HomeserverConfig {
+    /// Where it is reached.
+    #[serde(deserialize_with = "value::text")]
+    pub url: HomeserverUrl,
+    /// Its name; `None` to ask it.
+    #[serde(deserialize_with = "value::optional_text")]
+    pub server_name: Option<ServerName>,
+    /// How long a connection to it may take to come about.
+    #[serde(deserialize_with = "value::duration")]
+    pub connect_timeout: Duration,
+    /// How long it may take to answer a question of ours.
+    #[serde(deserialize_with = "value::duration")]
+    pub timeout: Duration,
+}
+
+impl Default for HomeserverConfig {
+    fn default() -> Self {
+        Self {
+            url: HomeserverUrl::Tcp {
+                scheme: Scheme::Http,
+                host: "127.0.0.1".to_owned(),
+                port: 8008,
+            },
+            server_name: None,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[storage]`: where media is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct StorageConfig {
+    /// The directory of blobs and records.
+    pub path: PathBuf,
+    /// How much of the small and often asked is kept in memory too.
+    #[serde(deserialize_with = "value::size")]
+    pub memory: ByteSize,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { path: "/var/lib/mediary".into(), memory: ByteSize::mib(64) }
+    }
+}
+
+/// `[auth]`: how access tokens are checked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct AuthConfig {
+    /// How long the homeserver's word on a token is good; zero to ask it every time.
+    #[serde(deserialize_with = "value::duration")]
+    pub token_cache: Duration,
+    /// How many tokens are remembered at most.
+    #[serde(deserialize_with = "value::count")]
+    pub token_cache_entries: u64,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self { token_cache: Duration::from_secs(60), token_cache_entries: 100_000 }
+    }
+}
+
+/// `[uploads]`: what users may upload.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct UploadsConfig {
+    /// The largest body that is taken; what `/media/config` announces.
+    #[serde(deserialize_with = "value::size")]
+    pub max_size: ByteSize,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(50) }
+    }
+}
+
+/// `[remote]`: media that is not our users'.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct RemoteConfig {
+    /// The largest body that is fetched.
+    #[serde(deserialize_with = "value::size")]
+    pub max_size: ByteSize,
+}
+
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self { max_size: ByteSize::mib(200) }
+    }
+}
+
+/// `[legacy]`: the download routes that ask for no token.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct LegacyConfig {
+    /// What they serve.
+    #[serde(deserialize_with = "value::text")]
+    pub mode: LegacyMode,
+    /// When the freeze began; `None` for the first start.
+    #[serde(deserialize_with = "value::moment")]
+    pub frozen_since: Option<UnixMillis>,
+}
+
+impl Default for LegacyConfig {
+    fn default() -> Self {
+        Self { mode: LegacyMode::Frozen, frozen_since: None }
+    }
+}
+
+/// `[thumbnails]`: which thumbnails are made, and how many at once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ThumbnailsConfig {
+    /// The largest picture that is decoded.
+    #[serde(deserialize_with = "value::count")]
+    pub max_pixels: u64,
+    /// The ladder of sizes, each for [`parse_thumbnail_size`](super::parse_thumbnail_size).
+    pub sizes: Vec<String>,
+    /// How many are made at once; 0 is one for each core.
+    #[serde(deserialize_with = "value::count")]
+    pub concurrency: usize,
+    /// How many requests may wait for their turn.
+    #[serde(deserialize_with = "value::count")]
+    pub queue: usize,
+}
+
+impl ThumbnailsConfig {
+    /// Returns how many thumbnails are made at once.
+    pub fn workers(&self) -> usize {
+        or_number_of_cores(self.concurrency)
+    }
+}
+
+impl Default for ThumbnailsConfig {
+    fn default() -> Self {
+        let sizes = ["32x32 crop", "96x96 crop", "320x240 scale", "640x480 scale", "800x600 scale"];
+        Self {
+            max_pixels: 50_000_000,
+            sizes: sizes.map(str::to_owned).to_vec(),
+            concurrency: 0,
+            queue: 64,
+        }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct LogConfig {
+    /// How a line is written.
+    #[serde(deserialize_with = "value::text")]
+    pub format: LogFormat,
+    /// The least important kind of event that is logged.
+    #[serde(deserialize_with = "value::text")]
+    pub level: LogLevel,
+    /// Whether each request gets a line.
+    pub requests: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info, requests: true }
+    }
+}
+
+fn or_number_of_cores(number: usize) -> usize {
+    if number > 0 { number } else { thread::available_parallelism().map_or(1, NonZero::get) }
+}

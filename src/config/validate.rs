@@ -1,0 +1,267 @@
+//! The rules that a configuration keeps, whichever way its values came.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::thumbnail_size::parse_thumbnail_size;
+use super::words::LegacyMode;
+use super::{Config, ConfigError, Warning};
+
+/// The longest of our timeouts. Nobody waits longer, and clocks cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The largest size: records keep sizes as signed 64-bit numbers.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// More threads than any machine has cores; beyond is a slip of the keyboard.
+const MAX_THREADS: usize = 1024;
+
+impl Config {
+    /// Holds the values against each other and against their bounds. Nothing outside the
+    /// configuration is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Rule`] for the first rule that is broken.
+    pub fn validate(&self) -> Result<Vec<Warning>, ConfigError> {
+        self.check_listeners()?;
+        self.check_loop()?;
+        self.check_durations()?;
+        self.check_sizes()?;
+        self.check_counts()?;
+        self.check_ladder()?;
+        if self.storage.path.as_os_str().is_empty() {
+            return Err(broken("storage.path", "must not be empty"));
+        }
+        Ok(self.warnings())
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        let listen = &self.server.listen;
+        if listen.is_empty() {
+            return Err(broken("server.listen", "must name at least one address"));
+        }
+        for (index, address) in listen.iter().enumerate() {
+            if let Some(earlier) = listen[..index].iter().find(|earlier| earlier.overlaps(address))
+            {
+                return Err(broken(
+                    "server.listen",
+                    format!("{earlier} and {address} cannot both be bound"),
+                ));
+            }
+        }
+        let admin = self.server.admin_listen.address();
+        let taken = admin.and_then(|admin| listen.iter().find(|address| address.overlaps(admin)));
+        match taken {
+            Some(address) => Err(broken(
+                "server.admin_listen",
+                format!("must not be where server.listen is already ({address})"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_loop(&self) -> Result<(), ConfigError> {
+        let url = &self.homeserver.url;
+        let mut ours = self.server.listen.iter().chain(self.server.admin_listen.address());
+        match ours.find(|address| url.leads_to(address)) {
+            Some(address) => Err(broken(
+                "homeserver.url",
+                format!(
+                    "{url} leads back to Mediary, which listens on {address}; it must be the \
+                     homeserver's own address"
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_durations(&self) -> Result<(), ConfigError> {
+        for (key, timeout) in [
+            ("server.shutdown_timeout", self.server.shutdown_timeout),
+            ("homeserver.connect_timeout", self.homeserver.connect_timeout),
+            ("homeserver.timeout", self.homeserver.timeout),
+        ] {
+            if timeout.is_zero() {
+                return Err(broken(key, "must be longer than zero"));
+            }
+            check_not_too_long(key, timeout)?;
+        }
+        check_not_too_long("auth.token_cache", self.auth.token_cache)
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        for (key, ByteSize(bytes)) in [
+            ("storage.memory", self.storage.memory),
+            ("uploads.max_size", self.uploads.max_size),
+            ("remote.max_size", self.remote.max_size),
+        ] {
+            if bytes == 0 {
+                return Err(broken(key, "must be more than zero"));
+            }
+            if bytes > MAX_SIZE {
+                return Err(broken(key, format!("must be at most {MAX_SIZE} bytes")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), ConfigError> {
+        for (key, threads) in [
+            ("server.threads", self.server.threads),
+            ("thumbnails.concurrency", self.thumbnails.concurrency),
+        ] {
+            if threads > MAX_THREADS {
+                return Err(broken(key, format!("must be at most {MAX_THREADS}")));
+            }
+        }
+        for (key, count) in [
+            ("auth.token_cache_entries", self.auth.token_cache_entries),
+            ("thumbnails.max_pixels", self.thumbnails.max_pixels),
+        ] {
+            if count == 0 {
+                return Err(broken(key, "must be more than zero"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ladder(&self) -> Result<(), ConfigError> {
+        const KEY: &str = "thumbnails.sizes";
+        if self.thumbnails.sizes.is_empty() {
+            return Err(broken(KEY, "must name at least one size"));
+        }
+        for size in &self.thumbnails.sizes {
+            parse_thumbnail_size(size).map_err(|error| broken(KEY, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if let Some(admin) = self.server.admin_listen.address().filter(|admin| !admin.is_local()) {
+            warnings.push(Warning {
+                key: "server.admin_listen",
+                problem: format!(
+                    "metrics and health are served to everybody who can reach {admin}, without a \
+                     password; keep strangers out with a firewall"
+                ),
+            });
+        }
+        let mut trusted = self.server.trusted_proxies.networks().iter();
+        if let Some(network) = trusted.find(|network| network.is_everything()) {
+            warnings.push(Warning {
+                key: "server.trusted_proxies",
+                problem: format!("with {network} in it every client can pretend to be another"),
+            });
+        }
+        if self.legacy.frozen_since.is_some() && self.legacy.mode != LegacyMode::Frozen {
+            warnings.push(Warning {
+                key: "legacy.frozen_since",
+                problem: format!("means nothing while legacy.mode is \"{}\"", self.legacy.mode),
+            });
+        }
+        warnings
+    }
+}
+
+fn check_not_too_long(key: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration > MAX_DURATION {
+        let longest = humantime::format_duration(MAX_DURATION);
+        return Err(broken(key, format!("must be at most {longest}")));
+    }
+    Ok(())
+}
+
+fn broken(key: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Rule { key, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::AdminListen;
+    use super::*;
+
+    /// The defaults with the given text over them.
+    fn config(text: &str) -> Config {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_keep_every_rule_without_a_warning() {
+        assert_eq!(Config::default().validate().unwrap(), []);
+    }
+
+    #[test]
+    fn a_broken_rule_names_its_key() {
+        for (text, key) in [
+            ("server.listen = []", "server.listen"),
+            ("server.listen = ['127.0.0.1:1', '0.0.0.0:1']", "server.listen"),
+            ("server.admin_listen = '127.0.0.1:8090'", "server.admin_listen"),
+            ("server.admin_listen = '0.0.0.0:8090'", "server.admin_listen"),
+            ("homeserver.url = 'http://127.0.0.1:8090'", "homeserver.url"),
+            ("homeserver.url = 'http://localhost:9090'", "homeserver.url"),
+            ("server.shutdown_timeout = '0s'", "server.shutdown_timeout"),
+            ("homeserver.connect_timeout = '0s'", "homeserver.connect_timeout"),
+            ("homeserver.timeout = '0s'", "homeserver.timeout"),
+            ("homeserver.timeout = '2days'", "homeserver.timeout"),
+            ("auth.token_cache = '10000years'", "auth.token_cache"),
+            ("auth.token_cache_entries = 0", "auth.token_cache_entries"),
+            ("storage.path = ''", "storage.path"),
+            ("storage.memory = 0", "storage.memory"),
+            ("uploads.max_size = '0 B'", "uploads.max_size"),
+            ("uploads.max_size = '99 EiB'", "uploads.max_size"),
+            ("remote.max_size = 0", "remote.max_size"),
+            ("thumbnails.max_pixels = 0", "thumbnails.max_pixels"),
+            ("thumbnails.sizes = []", "thumbnails.sizes"),
+            ("thumbnails.sizes = ['32x32 crop', '9999x1 crop']", "thumbnails.sizes"),
+            ("thumbnails.concurrency = 100000", "thumbnails.concurrency"),
+            ("server.threads = 100000", "server.threads"),
+        ] {
+            let error = config(text).validate().expect_err(text);
+            assert!(
+                matches!(error, ConfigError::Rule { key: named, .. } if named == key),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_looks_wrong_passes() {
+        for text in [
+            "server.listen = ['127.0.0.1:0', '127.0.0.1:0']",
+            "server.listen = ['0.0.0.0:8090', '[::1]:8090', 'unix:/run/m.sock']",
+            "server.admin_listen = ''",
+            "homeserver.url = 'http://synapse:8090'",
+            "auth.token_cache = '0s'",
+            "thumbnails.queue = 0",
+        ] {
+            assert_eq!(config(text).validate().expect(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_doubtful_setting_is_a_warning() {
+        for (text, key) in [
+            ("server.admin_listen = '0.0.0.0:9090'", "server.admin_listen"),
+            ("server.admin_listen = '192.168.1.1:9090'", "server.admin_listen"),
+            ("server.trusted_proxies = ['::1', '0.0.0.0/0']", "server.trusted_proxies"),
+            (
+                "legacy = { mode = 'open', frozen_since = 2026-01-01T00:00:00Z }",
+                "legacy.frozen_since",
+            ),
+        ] {
+            let warnings = config(text).validate().expect(text);
+            assert_eq!(warnings.iter().map(|warning| warning.key).collect::<Vec<_>>(), [key]);
+        }
+    }
+
+    #[test]
+    fn a_loop_by_a_unix_socket_is_refused() {
+        let mut config = config("server.listen = ['unix:/run/m.sock']");
+        config.homeserver.url = "unix:/run/m.sock".parse().unwrap();
+        config.server.admin_listen = AdminListen::Off;
+        assert!(config.validate().is_err());
+    }
+}

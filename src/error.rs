@@ -1,0 +1,308 @@
+//! Every failure and what the client is told of it: one table.
+//!
+//! A failure's inner text (paths, addresses, what a peer said) goes to the log; the client gets a
+//! standard error object (CS-GEN-03) that says what happened and no more.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use crate::auth::{AuthError, InvalidCredentials};
+use crate::homeserver::{HomeserverError, Refusal};
+use crate::media::MediaError;
+use crate::store::StoreError;
+use crate::thumbnail::ThumbnailError;
+use crate::types::{BodyError, InvalidIdentifier};
+
+/// A failure, as the client is told of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A path under the media prefixes that is no route.
+    #[error("unrecognized media route")]
+    Unrecognized,
+    /// A known route with another method.
+    #[error("method not allowed")]
+    MethodNotAllowed {
+        /// The value of the `Allow` field.
+        allow: &'static str,
+    },
+    /// A request target, header or framing that is not taken.
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    /// A server name or media id outside its grammar.
+    #[error(transparent)]
+    InvalidIdentifier(#[from] InvalidIdentifier),
+    /// A required parameter is not there.
+    #[error("missing parameter {0}")]
+    MissingParameter(&'static str),
+    /// A parameter that makes no sense (CS-TH-11).
+    #[error("invalid parameter {0}")]
+    InvalidParameter(&'static str),
+    /// The sender is not known.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// Another server's request that bears no signature (FE-01).
+    #[error("the request is not signed")]
+    Unsigned,
+    /// The operation failed.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// Nothing arrived from the client for too long.
+    #[error("the client was silent for too long")]
+    ClientTimedOut,
+}
+
+/// What a failure looks like from outside.
+pub struct ErrorAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The `errcode` and the human text, or the homeserver's own answer.
+    pub content: ErrorContent,
+}
+
+/// The body of an error answer.
+pub enum ErrorContent {
+    /// A standard error object of our own.
+    Own {
+        /// The Matrix error code.
+        errcode: &'static str,
+        /// The text for people.
+        message: Cow<'static, str>,
+    },
+    /// The homeserver's words, unchanged.
+    Relayed(Refusal),
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        Self::Media(error.into())
+    }
+}
+
+impl From<HomeserverError> for ApiError {
+    fn from(error: HomeserverError) -> Self {
+        Self::Media(error.into())
+    }
+}
+
+impl ApiError {
+    /// Returns what the client is told.
+    pub fn answer(&self) -> ErrorAnswer {
+        match self {
+            Self::Unrecognized => {
+                own(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
+            }
+            Self::MethodNotAllowed { .. } => {
+                own(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Unrecognized method")
+            }
+            Self::BadRequest(reason) => own(StatusCode::BAD_REQUEST, "M_UNKNOWN", *reason),
+            Self::InvalidIdentifier(error) => {
+                own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", capitalised(&error.to_string()))
+            }
+            Self::MissingParameter(name) => own(
+                StatusCode::BAD_REQUEST,
+                "M_MISSING_PARAM",
+                format!("Missing parameter: {name}"),
+            ),
+            Self::InvalidParameter(name) => own(
+                StatusCode::BAD_REQUEST,
+                "M_INVALID_PARAM",
+                format!("Invalid value of parameter: {name}"),
+            ),
+            Self::ClientTimedOut => {
+                own(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The request took too long to arrive")
+            }
+            Self::Unsigned => {
+                own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "Missing X-Matrix authorization")
+            }
+            Self::Auth(error) => auth_answer(error),
+            Self::Media(error) => media_answer(error),
+        }
+    }
+
+    /// Whether an operator should look: the failure is ours, not the client's.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Auth(AuthError::Homeserver(_)) => true,
+            Self::Media(error) => is_media_error_ours(error),
+            Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_))
+            | Self::Unrecognized
+            | Self::MethodNotAllowed { .. }
+            | Self::BadRequest(_)
+            | Self::InvalidIdentifier(_)
+            | Self::MissingParameter(_)
+            | Self::InvalidParameter(_)
+            | Self::Unsigned
+            | Self::ClientTimedOut => false,
+        }
+    }
+}
+
+fn is_media_error_ours(error: &MediaError) -> bool {
+    match error {
+        MediaError::Homeserver(_)
+        | MediaError::Store(_)
+        | MediaError::NotKept
+        | MediaError::NoMediaId => true,
+        MediaError::Thumbnail(error) => match &**error {
+            ThumbnailError::Busy | ThumbnailError::Io(_) | ThumbnailError::Panicked(_) => true,
+            ThumbnailError::Unsupported
+            | ThumbnailError::Damaged(_)
+            | ThumbnailError::TooLarge(_) => false,
+        },
+        MediaError::Shared(error) => is_media_error_ours(error),
+        MediaError::NotFound
+        | MediaError::UploadTooLarge { .. }
+        | MediaError::RemoteTooLarge { .. }
+        | MediaError::RemoteImageTooLarge
+        | MediaError::Refused(_)
+        | MediaError::Body(_) => false,
+    }
+}
+
+fn auth_answer(error: &AuthError) -> ErrorAnswer {
+    match error {
+        AuthError::Invalid(error @ (InvalidCredentials::Missing | InvalidCredentials::Ambiguous)) => {
+            own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string())
+        }
+        AuthError::Refused(refusal) => relayed(refusal),
+        AuthError::Homeserver(error) => homeserver_answer(error),
+    }
+}
+
+fn media_answer(error: &MediaError) -> ErrorAnswer {
+    match error {
+        MediaError::NotFound => own(StatusCode::NOT_FOUND, "M_NOT_FOUND", "Not found"),
+        MediaError::UploadTooLarge { limit } => own(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            format!("The upload is larger than the {limit} bytes that are allowed"),
+        ),
+        MediaError::RemoteTooLarge { limit } => own(
+            StatusCode::BAD_GATEWAY,
+            "M_TOO_LARGE",
+            format!("The remote file is larger than the {limit} bytes that are allowed"),
+        ),
+        MediaError::RemoteImageTooLarge => own(
+            StatusCode::BAD_GATEWAY,
+            "M_TOO_LARGE",
+            "The remote image has too many pixels for a thumbnail",
+        ),
+        MediaError::Refused(refusal) => relayed(refusal),
+        MediaError::Homeserver(error) => homeserver_answer(error),
+        MediaError::Body(error) => body_answer(error),
+        MediaError::Store(error) => store_answer(error),
+        MediaError::Thumbnail(error) => thumbnail_answer(error),
+        MediaError::NotKept => own(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "M_UNKNOWN",
+            "The server could not keep the media to make a thumbnail of it",
+        ),
+        MediaError::NoMediaId => {
+            own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
+        }
+        MediaError::Shared(error) => media_answer(error),
+    }
+}
+
+fn homeserver_answer(error: &HomeserverError) -> ErrorAnswer {
+    match error {
+        HomeserverError::Unreachable(_) => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The homeserver cannot be reached")
+        }
+        HomeserverError::TooSlow => {
+            own(StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN", "The homeserver did not answer in time")
+        }
+        HomeserverError::Misbehaved(_) => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The homeserver gave an unusable answer")
+        }
+    }
+}
+
+fn body_answer(error: &BodyError) -> ErrorAnswer {
+    match error {
+        BodyError::Gone => {
+            own(StatusCode::BAD_REQUEST, "M_UNKNOWN", "The body ended before its announced end")
+        }
+        BodyError::Malformed(_) => {
+            own(StatusCode::BAD_REQUEST, "M_UNKNOWN", "The body is not framed as HTTP asks")
+        }
+        BodyError::TimedOut => {
+            own(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long to arrive")
+        }
+        BodyError::TooLarge { limit } => own(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            format!("The body is larger than the {limit} bytes that are allowed"),
+        ),
+        BodyError::Storage(_) => {
+            own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server's storage failed")
+        }
+    }
+}
+
+fn store_answer(error: &StoreError) -> ErrorAnswer {
+    match error {
+        StoreError::Full => {
+            own(StatusCode::INSUFFICIENT_STORAGE, "M_UNKNOWN", "The server has no space left")
+        }
+        StoreError::Busy | StoreError::Stopped => own(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "The server's storage is busy, try again later",
+        ),
+        StoreError::Corrupt { .. }
+        | StoreError::Missing { .. }
+        | StoreError::AlreadyExists(_)
+        | StoreError::Torn
+        | StoreError::Io { .. }
+        | StoreError::Database(_) => {
+            own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server's storage failed")
+        }
+    }
+}
+
+fn thumbnail_answer(error: &ThumbnailError) -> ErrorAnswer {
+    match error {
+        ThumbnailError::Unsupported => own(
+            StatusCode::BAD_REQUEST,
+            "M_UNKNOWN",
+            "Thumbnails of this kind of file cannot be made",
+        ),
+        ThumbnailError::Damaged(_) | ThumbnailError::Panicked(_) => {
+            own(StatusCode::BAD_REQUEST, "M_UNKNOWN", "The image cannot be read")
+        }
+        ThumbnailError::TooLarge(_) => own(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            "The image has too many pixels for a thumbnail",
+        ),
+        ThumbnailError::Busy => own(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "Too many thumbnails are being made, try again later",
+        ),
+        ThumbnailError::Io(_) => {
+            own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server's storage failed")
+        }
+    }
+}
+
+fn own(
+    status: StatusCode,
+    errcode: &'static str,
+    message: impl Into<Cow<'static, str>>,
+) -> ErrorAnswer {
+    ErrorAnswer { status, content: ErrorContent::Own { errcode, message: message.into() } }
+}
+
+fn relayed(refusal: &Refusal) -> ErrorAnswer {
+    ErrorAnswer { status: refusal.status, content: ErrorContent::Relayed(refusal.clone()) }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
+}

@@ -1,0 +1,17 @@
+//! `GET …/config` (CS-CFG-01 to CS-CFG-03).
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::media::MediaService;
+use crate::response::Reply;
+
+#[derive(Serialize)]
+struct Config {
+    #[serde(rename = "m.upload.size")]
+    upload_size: u64,
+}
+
+pub(super) fn config(media: &MediaService) -> Reply {
+    Reply::json(StatusCode::OK, &Config { upload_size: media.limits().max_upload_bytes })
+}

@@ -1,0 +1,139 @@
+//! One file for each family of endpoints: a typed request in, one call of the media service, a
+//! reply out.
+
+mod config;
+mod download;
+mod federation;
+mod preview;
+mod thumbnail;
+mod upload;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::auth::{AuthError, Authenticator, Credentials, Requester};
+use crate::error::ApiError;
+use crate::homeserver::Homeserver;
+use crate::media::{MediaService, Reader, Search};
+use crate::response::Reply;
+use crate::route::{Access, MediaRoute, Operation, Query};
+use crate::types::BodyReader;
+
+/// How long a reader waits for media that is not uploaded yet, if it does not say (CS-DL-08).
+const DEFAULT_WAIT: Duration = Duration::from_secs(20);
+
+/// The longest such wait (CS-DL-09, FLD-18).
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What the handlers work with.
+pub struct Services {
+    /// Checks tokens.
+    pub auth: Authenticator,
+    /// Finds and stores media.
+    pub media: MediaService,
+    /// The homeserver itself, for what only it can answer.
+    pub homeserver: Homeserver,
+}
+
+/// A media request, without the connection that it came on.
+pub struct Request<'a> {
+    /// The route.
+    pub route: MediaRoute<'a>,
+    /// The target as it came, for what is signed.
+    pub raw_target: &'a [u8],
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}
+
+impl Services {
+    /// Answers a media request.
+    ///
+    /// # Errors
+    ///
+    /// What the client is to be told.
+    pub async fn answer(
+        &self,
+        request: Request<'_>,
+        body: &mut dyn BodyReader,
+    ) -> Result<Reply, ApiError> {
+        let Request { route: MediaRoute { operation, query }, headers, raw_target } = request;
+        match operation {
+            Operation::Upload => {
+                let requester = self.requester(headers, query).await?;
+                upload::upload(&self.media, &requester, headers, query, body).await
+            }
+            Operation::Download { mxc, filename, access } => {
+                let requester = self.requester_for(access, headers, query).await?;
+                let reader = reader(requester.as_ref());
+                download::download(&self.media, reader, access, &mxc, filename, headers, query).await
+            }
+            Operation::Thumbnail { mxc, access } => {
+                let requester = self.requester_for(access, headers, query).await?;
+                let reader = reader(requester.as_ref());
+                thumbnail::thumbnail(&self.media, reader, access, &mxc, headers, query).await
+            }
+            Operation::Config => {
+                self.requester(headers, query).await?;
+                Ok(config::config(&self.media))
+            }
+            Operation::PreviewUrl => {
+                let requester = self.requester(headers, query).await?;
+                preview::preview_url(&self.homeserver, &requester, query).await
+            }
+            Operation::FederationDownload { media_id } => {
+                let download = federation::Ask::Download { media_id };
+                federation::answer(&self.media, &self.homeserver, download, raw_target, headers)
+                    .await
+            }
+            Operation::FederationThumbnail { media_id } => {
+                let request = thumbnail::parse(query);
+                let thumbnail = federation::Ask::Thumbnail { media_id, request };
+                federation::answer(&self.media, &self.homeserver, thumbnail, raw_target, headers)
+                    .await
+            }
+        }
+    }
+
+    /// Finds out who is asking. Nothing is looked up before this has succeeded.
+    async fn requester(
+        &self,
+        headers: &HeaderMap,
+        query: Query<'_>,
+    ) -> Result<Requester, ApiError> {
+        let credentials =
+            Credentials::find(headers, |name| query.get(name)).map_err(AuthError::from)?;
+        Ok(self.auth.check(credentials).await?)
+    }
+
+    /// As [`requester`](Self::requester), except that the legacy routes ask nobody (CS-DL-01).
+    async fn requester_for(
+        &self,
+        access: Access,
+        headers: &HeaderMap,
+        query: Query<'_>,
+    ) -> Result<Option<Requester>, ApiError> {
+        match access {
+            Access::Authenticated => self.requester(headers, query).await.map(Some),
+            Access::Legacy => Ok(None),
+        }
+    }
+}
+
+fn reader(requester: Option<&Requester>) -> Reader<'_> {
+    requester.map_or(Reader::Anybody, Reader::Requester)
+}
+
+/// Reads how media may be looked for: `timeout_ms` (CS-DL-08, CS-DL-09) and, on the legacy routes,
+/// `allow_remote` (CS-DL-04, CS-DL-05).
+fn search(access: Access, query: Query<'_>) -> Search {
+    let wait = query
+        .get("timeout_ms")
+        .or_else(|| query.get("fi.mau.msc2246.timeout_ms"))
+        .and_then(|text| text.parse().ok())
+        .map_or(DEFAULT_WAIT, Duration::from_millis)
+        .min(MAX_WAIT);
+    let allow_remote = access == Access::Authenticated
+        || query.get("allow_remote").is_none_or(|value| value != "false");
+    Search { wait, allow_remote }
+}

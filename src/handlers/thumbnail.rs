@@ -1,0 +1,88 @@
+//! `GET …/thumbnail/{serverName}/{mediaId}` (checklist section 9).
+
+use http::HeaderMap;
+
+use super::search;
+use crate::error::ApiError;
+use crate::media::{MediaService, Reader, ThumbnailRequest};
+use crate::response::{Conditions, Reply};
+use crate::route::{Access, Query};
+use crate::types::{Mxc, ThumbnailMethod, ThumbnailSize};
+
+pub(super) async fn thumbnail(
+    media: &MediaService,
+    reader: Reader<'_>,
+    access: Access,
+    mxc: &Mxc,
+    headers: &HeaderMap,
+    query: Query<'_>,
+) -> Result<Reply, ApiError> {
+    let request = parse(query)?;
+    let item = media.thumbnail(reader, mxc, request, search(access, query)).await?;
+    Ok(Reply::media(item, None, access, &Conditions::of(headers)))
+}
+
+/// Reads what is asked for. Sides are whole numbers from one on; the method is `scale` if it is not
+/// named (FLD-13).
+///
+/// # Errors
+///
+/// 400 for what is missing or makes no sense (CS-TH-01, CS-TH-11).
+pub(super) fn parse(query: Query<'_>) -> Result<ThumbnailRequest, ApiError> {
+    let width = side(query, "width")?;
+    let height = side(query, "height")?;
+    let method = match query.get("method").as_deref() {
+        None | Some("scale") => ThumbnailMethod::Scale,
+        Some("crop") => ThumbnailMethod::Crop,
+        Some(_) => return Err(ApiError::InvalidParameter("method")),
+    };
+    let animated =
+        query.get("animated").or_else(|| query.get("org.matrix.msc2705.animated"));
+    let animated = match animated.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ApiError::InvalidParameter("animated")),
+    };
+    Ok(ThumbnailRequest { size: ThumbnailSize { width, height }, method, animated })
+}
+
+fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {
+    let text = query.get(name).ok_or(ApiError::MissingParameter(name))?;
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number {
+        return Err(ApiError::InvalidParameter(name));
+    }
+    // A side beyond 32 bits is larger than any picture: the largest number says the same.
+    match text.parse().unwrap_or(u32::MAX) {
+        0 => Err(ApiError::InvalidParameter(name)),
+        side => Ok(side),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_methods_and_animation_are_read() {
+        let request = parse(Query::new(b"width=32&height=64&method=crop&animated=true")).unwrap();
+        assert_eq!(request.size, ThumbnailSize { width: 32, height: 64 });
+        assert_eq!(request.method, ThumbnailMethod::Crop);
+        assert!(request.animated);
+        let request = parse(Query::new(b"width=1&height=99999999999999")).unwrap();
+        assert_eq!(request.size.height, u32::MAX);
+        assert_eq!(request.method, ThumbnailMethod::Scale);
+        assert!(!request.animated);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for query in [
+            "", "width=1", "height=1", "width=0&height=1", "width=-1&height=1", "width=1.5&height=1",
+            "width=NaN&height=1", "width=&height=1", "width=+1&height=1", "width=0x10&height=1",
+            "width=1&height=1&method=xyz", "width=1&height=1&animated=maybe",
+        ] {
+            assert!(parse(Query::new(query.as_bytes())).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! HTTP to the homeserver: one pool of connections, bodies that stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::prelude::HttpPeer;
+use pingora::protocols::http::client::HttpSession;
+use pingora::{Error, ErrorType};
+
+use super::HomeserverError;
+use super::upstream::Upstream;
+use crate::types::{BodyError, BodyReader};
+
+/// How long a connection without a request is kept; below what homeservers allow, so that a pooled
+/// connection is rarely a dead one (Synapse closes after 60 s or more).
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the next bytes of a body may take.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a request is tried again after a pooled connection turned out to be closed.
+const STALE_CONNECTION_RETRIES: usize = 3;
+
+/// A client with a pool of connections to one homeserver. Clones share the pool.
+#[derive(Clone)]
+pub(super) struct Client {
+    connector: Arc<Connector>,
+    upstream: Arc<Upstream>,
+}
+
+/// The head of an answer, with its body still to be read.
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// All header fields.
+    pub headers: HeaderMap,
+    /// The body as it comes in.
+    pub body: ResponseBody,
+}
+
+impl Response {
+    /// Returns how many bytes the body has, if the head says so.
+    pub fn content_length(&self) -> Option<u64> {
+        content_length(&self.headers)
+    }
+}
+
+impl Client {
+    pub(super) fn new(upstream: Arc<Upstream>) -> Self {
+        Self { connector: Arc::new(Connector::new(None)), upstream }
+    }
+
+    /// Sends a GET and waits for the head of the answer. Nothing bounds the wait but `deadline`.
+    pub(super) async fn get(
+        &self,
+        target: &[u8],
+        headers: &[(HeaderName, HeaderValue)],
+        deadline: Duration,
+    ) -> Result<Response, HomeserverError> {
+        match tokio::time::timeout(deadline, self.send(target, headers)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(HomeserverError::TooSlow),
+        }
+    }
+
+    async fn send(
+        &self,
+        target: &[u8],
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Response, HomeserverError> {
+        let peer = self.upstream.peer().ok_or_else(|| HomeserverError::Unreachable(format!(
+            "the name of {} does not resolve",
+            self.upstream
+        )))?;
+        let request = self.request(target, headers)?;
+        let mut tries = 0;
+        loop {
+            let (mut session, reused) =
+                self.connector.get_http_session(&*peer).await.map_err(|error| classify(&error))?;
+            match exchange(&mut session, request.clone()).await {
+                Ok((status, headers)) => {
+                    session.set_read_timeout(Some(BODY_IDLE_TIMEOUT));
+                    let body = ResponseBody::new(session, self.connector.clone(), peer, &headers);
+                    return Ok(Response { status, headers, body });
+                }
+                Err(_) if reused && tries < STALE_CONNECTION_RETRIES => tries += 1,
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        target: &[u8],
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Box<RequestHeader>, HomeserverError> {
+        let unusable = |error: Box<Error>| HomeserverError::Misbehaved(error.to_string());
+        let mut request =
+            RequestHeader::build("GET", target, Some(headers.len() + 2)).map_err(unusable)?;
+        request.insert_header(header::HOST, self.upstream.authority()).map_err(unusable)?;
+        request
+            .insert_header(header::USER_AGENT, concat!("mediary/", env!("CARGO_PKG_VERSION")))
+            .map_err(unusable)?;
+        for (name, value) in headers {
+            request.append_header(name.clone(), value.clone()).map_err(unusable)?;
+        }
+        Ok(Box::new(request))
+    }
+}
+
+/// Sends a request without a body and reads the head of the final answer.
+async fn exchange(
+    session: &mut HttpSession,
+    request: Box<RequestHeader>,
+) -> Result<(StatusCode, HeaderMap), Box<Error>> {
+    session.write_request_header(request).await?;
+    session.finish_request_body().await?;
+    loop {
+        session.read_response_header().await?;
+        if let Some(head) = session.response_header()
+            && !head.status.is_informational()
+        {
+            return Ok((head.status, head.headers.clone()));
+        }
+    }
+}
+
+fn classify(error: &Error) -> HomeserverError {
+    match error.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::ReadTimedout
+        | ErrorType::WriteTimedout => HomeserverError::TooSlow,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => {
+            HomeserverError::Misbehaved(error.etype().as_str().to_owned())
+        }
+        other => HomeserverError::Unreachable(match error.root_cause().to_string() {
+            cause if cause.is_empty() => other.as_str().to_owned(),
+            cause => cause,
+        }),
+    }
+}
+
+/// The body of an answer. A connection whose body was read to the end goes back to the pool; any
+/// other is closed.
+pub struct ResponseBody {
+    session: Option<HttpSession>,
+    connector: Arc<Connector>,
+    peer: Box<HttpPeer>,
+    /// What `Content-Length` promised and has not come yet.
+    promised: Option<u64>,
+}
+
+impl ResponseBody {
+    fn new(
+        session: HttpSession,
+        connector: Arc<Connector>,
+        peer: Box<HttpPeer>,
+        headers: &HeaderMap,
+    ) -> Self {
+        Self { session: Some(session), connector, peer, promised: content_length(headers) }
+    }
+}
+
+/// Returns the length that an answer announces, unless its body is chunked.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[async_trait]
+impl BodyReader for ResponseBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(session) = self.session.as_mut() else { return Ok(None) };
+        loop {
+            match session.read_response_body().await {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
+                Ok(Some(chunk)) => {
+                    self.promised = self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    return Ok(Some(chunk));
+                }
+                Ok(None) if self.promised.is_some_and(|left| left > 0) => {
+                    return Err(BodyError::Gone);
+                }
+                Ok(None) => break,
+                Err(error) if *error.etype() == ErrorType::ReadTimedout => {
+                    return Err(BodyError::TimedOut);
+                }
+                Err(_) => return Err(BodyError::Gone),
+            }
+        }
+        if let Some(session) = self.session.take() {
+            self.connector.release_http_session(session, &*self.peer, Some(POOL_IDLE_TIMEOUT)).await;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,424 @@
+//! A typed client to the homeserver behind us.
+//!
+//! It asks for what only the homeserver knows: who a token belongs to, what the server is called,
+//! and the media that it holds. Tokens go up in the `Authorization` header, never in a query
+//! (FLD-21). An answer that is not understood is never taken for a yes.
+
+mod client;
+mod upstream;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use crate::types::{AccessToken, BodyError, ServerName, UserId, collect};
+
+pub use client::{Response, ResponseBody};
+pub use upstream::Upstream;
+
+/// The largest structured answer that is read; real ones are a few KiB.
+const MAX_JSON: u64 = 256 * 1024;
+
+/// The largest URL preview that is passed on.
+const MAX_PREVIEW: u64 = 1024 * 1024;
+
+/// How long it is taken for granted that the homeserver judges signatures.
+const PROBE_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const QUERY_VALUE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Why the homeserver gave no usable answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HomeserverError {
+    /// No connection, or it broke.
+    #[error("the homeserver cannot be reached: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("the homeserver did not answer in time")]
+    TooSlow,
+    /// An answer that is not what the specification says.
+    #[error("the homeserver gave an answer that is not understood: {0}")]
+    Misbehaved(String),
+}
+
+/// An error answer of the homeserver that goes to the client unchanged (CS-AUTH-06).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The homeserver's status.
+    pub status: StatusCode,
+    /// Its `Retry-After`, if it sent one (CS-RL-02).
+    pub retry_after: Option<HeaderValue>,
+    /// Its JSON body.
+    pub body: bytes::Bytes,
+}
+
+/// Who a token belongs to, in the homeserver's words (CS-WHO-01).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whoami {
+    /// The user.
+    pub user_id: UserId,
+    /// The device, which tokens of application services do not have.
+    pub device_id: Option<String>,
+    /// Whether the account is a guest's. Not to be believed everywhere (FLD-20).
+    pub is_guest: bool,
+}
+
+/// What the homeserver says of itself and its features (`GET /_matrix/client/versions`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct Versions {
+    /// The releases of the specification that it serves.
+    #[serde(default)]
+    pub versions: Vec<String>,
+}
+
+/// An answer that is either what was asked for or a refusal to relay.
+pub type Answer<T> = Result<T, Refusal>;
+
+/// The homeserver as the rest of Mediary sees it. Clones share one pool of connections.
+#[derive(Clone)]
+pub struct Homeserver {
+    client: client::Client,
+    upstream: Arc<Upstream>,
+    timeout: Duration,
+    name: Arc<OnceLock<ServerName>>,
+    signature_probe: Arc<Mutex<Option<(Instant, bool)>>>,
+}
+
+impl Homeserver {
+    /// Makes a client. `timeout` bounds whole small exchanges and the wait for the head of large
+    /// ones.
+    pub fn new(upstream: Arc<Upstream>, timeout: Duration) -> Self {
+        let client = client::Client::new(upstream.clone());
+        Self { client, upstream, timeout, name: Arc::default(), signature_probe: Arc::default() }
+    }
+
+    /// Returns what the homeserver is called, which is the server name of all local media.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError::Unreachable`] as long as the name is neither configured nor learnt.
+    pub fn name(&self) -> Result<&ServerName, HomeserverError> {
+        self.name.get().ok_or_else(|| {
+            HomeserverError::Unreachable("its server name has not been learnt yet".to_owned())
+        })
+    }
+
+    /// Settles what the homeserver is called, once and for all.
+    pub fn set_name(&self, name: ServerName) {
+        // A second name changes nothing: media would seem to move to another server.
+        let _ = self.name.set(name);
+    }
+
+    /// Returns where the homeserver is.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Asks who a token belongs to; an application service names the user and device that it acts
+    /// for (CS-AS-01 to CS-AS-03).
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if there was no answer that can be believed; every 5xx is one.
+    pub async fn whoami(
+        &self,
+        token: &AccessToken,
+        user_id: Option<&str>,
+        device_id: Option<&str>,
+    ) -> Result<Answer<Whoami>, HomeserverError> {
+        let mut target = String::from("/_matrix/client/v3/account/whoami");
+        let mut separator = '?';
+        for (name, value) in [("user_id", user_id), ("device_id", device_id)] {
+            if let Some(value) = value {
+                let value = utf8_percent_encode(value, QUERY_VALUE);
+                target.push_str(&format!("{separator}{name}={value}"));
+                separator = '&';
+            }
+        }
+        let response = self.small(&target, &[bearer(token)?]).await?;
+        if response.status != StatusCode::OK {
+            return refusal(response).map(Err);
+        }
+        let answer: WhoamiBody = parse(&response.body)?;
+        let user_id = answer.user_id.parse().map_err(|_| {
+            HomeserverError::Misbehaved("whoami names no valid user id".to_owned())
+        })?;
+        let device_id = answer.device_id;
+        Ok(Ok(Whoami { user_id, device_id, is_guest: answer.is_guest.unwrap_or(false) }))
+    }
+
+    /// Asks what the homeserver is called (`GET /_matrix/key/v2/server`, KEY-01).
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if it does not say; homeservers without federation do not.
+    pub async fn ask_name(&self) -> Result<ServerName, HomeserverError> {
+        let response = self.small("/_matrix/key/v2/server", &[]).await?;
+        if response.status != StatusCode::OK {
+            return Err(unexpected(response.status, "/_matrix/key/v2/server"));
+        }
+        let keys: KeysBody = parse(&response.body)?;
+        keys.server_name
+            .parse()
+            .map_err(|_| HomeserverError::Misbehaved("its server name is not valid".to_owned()))
+    }
+
+    /// Asks which releases of the specification it serves. Bears no token (CS-VER-02).
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if there is no usable answer.
+    pub async fn versions(&self) -> Result<Versions, HomeserverError> {
+        let response = self.small("/_matrix/client/versions", &[]).await?;
+        if response.status != StatusCode::OK {
+            return Err(unexpected(response.status, "/_matrix/client/versions"));
+        }
+        parse(&response.body)
+    }
+
+    /// Sends a request for media and returns the head of the answer, whatever its status.
+    ///
+    /// `wait` is added to the usual time for the head: the homeserver may itself be waiting for a
+    /// file to be uploaded.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if no head came.
+    pub async fn media(
+        &self,
+        target: &str,
+        token: Option<&AccessToken>,
+        wait: Duration,
+    ) -> Result<Response, HomeserverError> {
+        let headers = token.map(bearer).transpose()?;
+        self.client.get(target.as_bytes(), headers.as_slice(), self.timeout + wait).await
+    }
+
+    /// Re-issues another server's signed request unchanged, so that the homeserver judges it.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if no head came.
+    pub async fn federation(
+        &self,
+        target: &[u8],
+        authorization: &[HeaderValue],
+        wait: Duration,
+    ) -> Result<Response, HomeserverError> {
+        let headers: Vec<_> =
+            authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect();
+        self.client.get(target, &headers, self.timeout + wait).await
+    }
+
+    /// Whether the homeserver refuses unsigned requests for media of other servers, so that "not
+    /// found" means "signed, but not mine". Servers that do not know the route may say "not found"
+    /// to anybody (FLD-08). Asked anew from time to time.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if there is no usable answer.
+    pub async fn refuses_unsigned_requests(&self) -> Result<bool, HomeserverError> {
+        let known = *self.signature_probe.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, refuses)) = known
+            && asked.elapsed() < PROBE_LIFETIME
+        {
+            return Ok(refuses);
+        }
+        let answer = self.small("/_matrix/federation/v1/media/download/mediaryprobe", &[]).await?;
+        let refuses = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let probe = Some((Instant::now(), refuses));
+        *self.signature_probe.lock().unwrap_or_else(PoisonError::into_inner) = probe;
+        Ok(refuses)
+    }
+
+    /// Asks for a preview of a URL and returns the JSON as it came.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if there is no usable answer.
+    pub async fn preview_url(
+        &self,
+        url: &str,
+        ts: Option<&str>,
+        token: &AccessToken,
+    ) -> Result<Answer<bytes::Bytes>, HomeserverError> {
+        let mut query = format!("?url={}", utf8_percent_encode(url, QUERY_VALUE));
+        if let Some(ts) = ts {
+            query.push_str(&format!("&ts={}", utf8_percent_encode(ts, QUERY_VALUE)));
+        }
+        let current = format!("/_matrix/client/v1/media/preview_url{query}");
+        let mut response = self.sized(&current, &[bearer(token)?], MAX_PREVIEW).await?;
+        if is_unrecognized(response.status, &response.body) {
+            let legacy = format!("/_matrix/media/v3/preview_url{query}");
+            response = self.sized(&legacy, &[bearer(token)?], MAX_PREVIEW).await?;
+        }
+        if response.status == StatusCode::OK {
+            // Whatever it is called, only JSON is passed on (threats XS-08).
+            parse::<serde_json::Map<String, serde_json::Value>>(&response.body)?;
+            return Ok(Ok(response.body));
+        }
+        refusal(response).map(Err)
+    }
+
+    async fn small(
+        &self,
+        target: &str,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Whole, HomeserverError> {
+        self.sized(target, headers, MAX_JSON).await
+    }
+
+    /// Makes one exchange whose whole answer fits `limit`, all of it within the time-out.
+    async fn sized(
+        &self,
+        target: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        limit: u64,
+    ) -> Result<Whole, HomeserverError> {
+        let exchange = async {
+            let response = self.client.get(target.as_bytes(), headers, self.timeout).await?;
+            whole(response, limit).await
+        };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(HomeserverError::TooSlow),
+        }
+    }
+}
+
+/// An answer that was read to its end.
+struct Whole {
+    status: StatusCode,
+    retry_after: Option<HeaderValue>,
+    body: bytes::Bytes,
+}
+
+#[derive(Deserialize)]
+struct WhoamiBody {
+    user_id: String,
+    device_id: Option<String>,
+    is_guest: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct KeysBody {
+    server_name: String,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    errcode: String,
+}
+
+async fn whole(mut response: Response, limit: u64) -> Result<Whole, HomeserverError> {
+    let body = collect(&mut response.body, limit).await.map_err(|error| match error {
+        BodyError::TimedOut => HomeserverError::TooSlow,
+        error => HomeserverError::Misbehaved(error.to_string()),
+    })?;
+    let retry_after = response.headers.remove(header::RETRY_AFTER);
+    Ok(Whole { status: response.status, retry_after, body })
+}
+
+/// Reads the rest of an error answer, to be relayed.
+///
+/// # Errors
+///
+/// [`HomeserverError::Misbehaved`] for what may not be relayed: a 5xx says nothing about the
+/// caller, and a body that is no Matrix error may hold anything.
+pub async fn read_refusal(response: Response) -> Result<Refusal, HomeserverError> {
+    refusal(whole(response, MAX_JSON).await?)
+}
+
+fn refusal(answer: Whole) -> Result<Refusal, HomeserverError> {
+    if !answer.status.is_client_error() {
+        return Err(HomeserverError::Misbehaved(format!("status {}", answer.status)));
+    }
+    parse::<ErrorBody>(&answer.body)?;
+    Ok(Refusal { status: answer.status, retry_after: answer.retry_after, body: answer.body })
+}
+
+impl Refusal {
+    /// Returns the `errcode` of the body.
+    pub fn errcode(&self) -> Option<String> {
+        errcode(&self.body)
+    }
+
+    /// Whether this is how servers say that they do not know a route (CS-GEN-05, FLD-08).
+    pub fn is_unrecognized(&self) -> bool {
+        is_unrecognized(self.status, &self.body)
+    }
+}
+
+fn is_unrecognized(status: StatusCode, body: &[u8]) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST
+    ) && errcode(body).as_deref() == Some("M_UNRECOGNIZED")
+}
+
+fn errcode(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.errcode)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, HomeserverError> {
+    serde_json::from_slice(body)
+        .map_err(|error| HomeserverError::Misbehaved(format!("not the JSON expected: {error}")))
+}
+
+fn unexpected(status: StatusCode, path: &str) -> HomeserverError {
+    HomeserverError::Misbehaved(format!("status {status} for {path}"))
+}
+
+fn bearer(token: &AccessToken) -> Result<(HeaderName, HeaderValue), HomeserverError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
+        .map_err(|_| HomeserverError::Misbehaved("the token fits no header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok((header::AUTHORIZATION, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Whole {
+        Whole {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_client_error_with_a_matrix_body_is_relayed() {
+        let body = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"gone","soft_logout":true}"#;
+        let refusal = refusal(answer(401, body)).unwrap();
+        assert_eq!(refusal.body, body);
+        assert_eq!(refusal.errcode().as_deref(), Some("M_UNKNOWN_TOKEN"));
+    }
+
+    #[test]
+    fn nothing_else_is_relayed() {
+        for (status, body) in [
+            (500, r#"{"errcode":"M_UNKNOWN_TOKEN","error":""}"#),
+            (502, "<html>"),
+            (401, "<html>"),
+            (401, "{}"),
+            (401, ""),
+            (302, r#"{"errcode":"M_UNKNOWN"}"#),
+        ] {
+            assert!(refusal(answer(status, body)).is_err(), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn unknown_routes_are_told_by_their_errcode() {
+        assert!(is_unrecognized(StatusCode::NOT_FOUND, br#"{"errcode":"M_UNRECOGNIZED"}"#));
+        assert!(!is_unrecognized(StatusCode::NOT_FOUND, br#"{"errcode":"M_NOT_FOUND"}"#));
+        assert!(!is_unrecognized(StatusCode::OK, br#"{"errcode":"M_UNRECOGNIZED"}"#));
+    }
+}

@@ -1,0 +1,55 @@
+//! Why an operation on media failed, in terms that a caller can act on.
+
+use std::sync::Arc;
+
+use crate::homeserver::{HomeserverError, Refusal};
+use crate::store::StoreError;
+use crate::thumbnail::ThumbnailError;
+use crate::types::BodyError;
+
+/// Why an operation on media failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// There is no such media, or none that this reader may see.
+    #[error("no such media")]
+    NotFound,
+    /// An upload is larger than allowed (CS-UP-06).
+    #[error("the upload is larger than {limit} bytes")]
+    UploadTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file of another server is larger than allowed (CS-LIM-03).
+    #[error("the remote file is larger than {limit} bytes")]
+    RemoteTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The homeserver said no; its words go to the client.
+    #[error("the homeserver refused")]
+    Refused(Refusal),
+    /// The homeserver gave no usable answer.
+    #[error(transparent)]
+    Homeserver(#[from] HomeserverError),
+    /// The body of an upload ended early or broke.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The thumbnail cannot be made.
+    #[error(transparent)]
+    Thumbnail(#[from] Arc<ThumbnailError>),
+    /// An image of another server has more pixels than are decoded (CS-TH-13).
+    #[error("the remote image has too many pixels")]
+    RemoteImageTooLarge,
+    /// The body passed through but could not be kept, and there is no thumbnail without that.
+    #[error("the media could not be kept")]
+    NotKept,
+    /// A failure that several callers waited for.
+    #[error(transparent)]
+    Shared(Arc<MediaError>),
+    /// The media id that was drawn at random is taken, or the system gives no random numbers.
+    #[error("no media id could be made")]
+    NoMediaId,
+}

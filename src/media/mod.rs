@@ -1,0 +1,276 @@
+//! The product's operations: store what is uploaded, find what is asked for.
+//!
+//! A read takes one road: the record, whether this reader may see it, the body from memory or from
+//! disk; and only if there is no record, the homeserver ([`fill`]). Nothing here knows HTTP.
+
+mod error;
+mod fill;
+mod memory;
+mod thumbnail;
+mod upload;
+mod visibility;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::auth::Requester;
+use crate::homeserver::Homeserver;
+use crate::metrics::Metrics;
+use crate::store::{BlobReader, BlobRecord, MediaRecord, MediaSource, Store, StoreError};
+use crate::thumbnail::{Ladder, ThumbnailEngine};
+use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
+
+pub use error::MediaError;
+pub use thumbnail::ThumbnailRequest;
+pub use upload::NewUpload;
+pub use visibility::Freeze;
+
+use memory::Memory;
+
+/// Bounds on what is taken in, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest upload.
+    pub max_upload_bytes: u64,
+    /// The largest file of another server.
+    pub max_remote_bytes: u64,
+}
+
+/// On whose behalf media is read.
+#[derive(Clone, Copy)]
+pub enum Reader<'a> {
+    /// Somebody whom the homeserver vouches for.
+    Requester(&'a Requester),
+    /// Anybody, by the legacy routes (CS-DL-01).
+    Anybody,
+    /// Another homeserver, for our own media only (FM-S-02).
+    Origin,
+}
+
+/// What a reader says of how media may be looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
+    /// How long to wait for media that is not uploaded yet (CS-DL-08).
+    pub wait: Duration,
+    /// Whether other servers may be asked (CS-DL-04).
+    pub allow_remote: bool,
+}
+
+/// Media that was found, its body ready to be read.
+pub struct MediaItem {
+    /// Its type as it is to be served.
+    pub content_type: ContentType,
+    /// Its stored name.
+    pub filename: Option<FileName>,
+    /// The SHA-256 of its body; not known while the body is still arriving.
+    pub content_hash: Option<ContentHash>,
+    /// The body.
+    pub body: MediaBody,
+}
+
+/// The body of media.
+pub enum MediaBody {
+    /// Held in memory, checked when it was put there.
+    Memory(Bytes),
+    /// Read from disk, every block checked.
+    Stored {
+        /// Reads the blob.
+        reader: BlobReader,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// On its way from the homeserver.
+    Arriving {
+        /// Reads what arrives.
+        body: Box<dyn BodyReader>,
+        /// Its size in bytes, if it was announced.
+        size: Option<u64>,
+    },
+}
+
+impl MediaBody {
+    /// Returns its size in bytes, if that is known.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::Stored { size, .. } => Some(*size),
+            Self::Arriving { size, .. } => *size,
+        }
+    }
+
+    /// Returns a reader of the whole body.
+    pub fn into_reader(self) -> Box<dyn BodyReader> {
+        match self {
+            Self::Memory(bytes) => Box::new(Once(Some(bytes))),
+            Self::Stored { reader, .. } => Box::new(reader),
+            Self::Arriving { body, .. } => body,
+        }
+    }
+}
+
+/// A body of one chunk.
+struct Once(Option<Bytes>);
+
+#[async_trait]
+impl BodyReader for Once {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+/// The operations of the media repository.
+pub struct MediaService {
+    store: Store,
+    homeserver: Homeserver,
+    engine: ThumbnailEngine,
+    ladder: Ladder,
+    memory: Memory,
+    renders: thumbnail::Renders,
+    limits: Limits,
+    freeze: Freeze,
+    metrics: Arc<Metrics>,
+}
+
+/// What a [`MediaService`] is made of.
+pub struct Parts {
+    /// Where media is kept.
+    pub store: Store,
+    /// Whom to ask for what is not kept.
+    pub homeserver: Homeserver,
+    /// What makes thumbnails.
+    pub engine: ThumbnailEngine,
+    /// The sizes that they are made in.
+    pub ladder: Ladder,
+    /// How many bytes of hot bodies and records may be kept in memory.
+    pub memory_bytes: u64,
+    /// Bounds on what is taken in.
+    pub limits: Limits,
+    /// What the legacy routes may serve.
+    pub freeze: Freeze,
+    /// Where reads are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl MediaService {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            store: parts.store,
+            homeserver: parts.homeserver,
+            engine: parts.engine,
+            ladder: parts.ladder,
+            memory: Memory::new(parts.memory_bytes),
+            renders: thumbnail::renders(),
+            limits: parts.limits,
+            freeze: parts.freeze,
+            metrics: parts.metrics,
+        }
+    }
+
+    /// Returns the bounds on what is taken in.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Finds media and opens its body (CS-DL-03).
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::NotFound`] also for what this reader may not see (CS-FRZ-03).
+    pub async fn download(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<MediaItem, MediaError> {
+        if let Some(record) = self.readable_record(reader, mxc).await? {
+            match self.open_blob(&record.blob).await {
+                Ok(body) => {
+                    return Ok(MediaItem {
+                        content_type: record.content_type.clone(),
+                        filename: record.filename.clone(),
+                        content_hash: Some(record.blob.content_hash),
+                        body,
+                    });
+                }
+                Err(error) => self.give_up_blob(&record, error).await?,
+            }
+        }
+        self.fill(reader, mxc, search).await
+    }
+
+    /// Returns the record of media that is kept and that this reader may see.
+    async fn readable_record(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+    ) -> Result<Option<Arc<MediaRecord>>, MediaError> {
+        let Some(record) = self.record(mxc)? else { return Ok(None) };
+        if self.freeze.shows(&record, reader) {
+            return Ok(Some(record));
+        }
+        // The homeserver may know that its own media is older than our copy of it.
+        if record.source == MediaSource::Owned || !self.is_open_upstream(reader, mxc).await? {
+            return Err(MediaError::NotFound);
+        }
+        self.store.mark_legacy_readable(mxc).await?;
+        self.memory.forget_record(mxc);
+        Ok(Some(record))
+    }
+
+    fn record(&self, mxc: &Mxc) -> Result<Option<Arc<MediaRecord>>, MediaError> {
+        if let Some(record) = self.memory.record(mxc) {
+            return Ok(Some(record));
+        }
+        let Some(record) = self.store.media(mxc)? else { return Ok(None) };
+        let record = Arc::new(record);
+        self.memory.keep_record(record.clone());
+        Ok(Some(record))
+    }
+
+    /// Opens a blob: from memory, into memory if it is small, otherwise to be read as it is sent.
+    async fn open_blob(&self, blob: &BlobRecord) -> Result<MediaBody, StoreError> {
+        if let Some(body) = self.memory.body(&blob.content_hash) {
+            self.metrics.media_sources.memory.inc();
+            return Ok(MediaBody::Memory(body));
+        }
+        self.metrics.media_sources.store.inc();
+        let reader = self.store.open_blob(blob)?;
+        if self.memory.has_room_for(blob.size) {
+            let body = reader.read_all().await?;
+            self.memory.keep_body(blob.content_hash, body.clone());
+            return Ok(MediaBody::Memory(body));
+        }
+        Ok(MediaBody::Stored { reader, size: blob.size })
+    }
+
+    /// Deals with a blob that cannot be read. What can be had again is set aside, so that the
+    /// caller may fetch it anew; for owned media the error stands (threats DU-06).
+    async fn give_up_blob(&self, record: &MediaRecord, error: StoreError) -> Result<(), MediaError> {
+        if !matches!(error, StoreError::Corrupt { .. } | StoreError::Missing { .. }) {
+            return Err(error.into());
+        }
+        self.report_corrupt(&record.blob.content_hash, &error).await?;
+        if record.source == MediaSource::Owned { Err(error.into()) } else { Ok(()) }
+    }
+
+    /// Counts and logs a damaged blob and sets it aside.
+    ///
+    /// # Errors
+    ///
+    /// The store's, if it cannot be set aside.
+    pub async fn report_corrupt(
+        &self,
+        content_hash: &ContentHash,
+        error: &StoreError,
+    ) -> Result<(), MediaError> {
+        self.metrics.corrupt_blobs.inc();
+        tracing::error!(%content_hash, %error, "a stored body is damaged and was set aside");
+        self.memory.forget_everything();
+        self.store.set_aside(content_hash).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Thumbnails: planned on the ladder, made once per content and plan, kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use moka::Expiry;
+use moka::future::Cache;
+
+use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
+use crate::homeserver::HomeserverError;
+use crate::store::{MediaRecord, MediaSource, StoreError, ThumbnailRecord};
+use crate::thumbnail::{Rendered, ThumbnailError};
+use crate::types::{
+    BodyError, ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize,
+    ThumbnailSpec,
+};
+
+/// How many thumbnails of one content are kept; past that they are made anew each time, so that
+/// odd sizes cannot fill the disk (threats IM-11).
+const MAX_VARIANTS: u64 = 64;
+
+/// How long it is remembered that an image cannot be brought to a size.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How many such failures are remembered.
+const REMEMBERED_FAILURES: u64 = 10_000;
+
+/// What a client asks for, before it is put on the ladder (CS-TH-01, CS-TH-02).
+#[derive(Debug, Clone, Copy)]
+pub struct ThumbnailRequest {
+    /// The box to fill.
+    pub size: ThumbnailSize,
+    /// How to fill it.
+    pub method: ThumbnailMethod,
+    /// Whether it may move (CS-TH-14).
+    pub animated: bool,
+}
+
+/// A content and what is to be made of it.
+type RenderKey = (ContentHash, ThumbnailSpec);
+
+/// Renderings under way, each one for all who ask at the same time, and what recently failed.
+pub(super) type Renders = Cache<RenderKey, Outcome>;
+
+/// How a rendering ended, for everybody who waited for it.
+#[derive(Clone)]
+pub(super) enum Outcome {
+    /// It was made and is kept.
+    Kept(Arc<ThumbnailRecord>),
+    /// This image cannot be brought to this size, now or in a minute.
+    Impossible(Arc<ThumbnailError>),
+}
+
+/// How a rendering ended that the next one to ask is to begin anew.
+#[derive(Debug)]
+enum Unkept {
+    /// It was made, but is one variant too many to keep.
+    OneTooMany(Bytes, ContentType),
+    Failed(Arc<MediaError>),
+}
+
+impl<E: Into<MediaError>> From<E> for Unkept {
+    fn from(error: E) -> Self {
+        Self::Failed(Arc::new(error.into()))
+    }
+}
+
+/// Failures stay for a while; what is kept is found in the store from then on.
+struct Lifetimes;
+
+impl Expiry<RenderKey, Outcome> for Lifetimes {
+    fn expire_after_create(&self, _: &RenderKey, outcome: &Outcome, _: Instant) -> Option<Duration> {
+        Some(match outcome {
+            Outcome::Kept(_) => Duration::ZERO,
+            Outcome::Impossible(_) => FAILURE_LIFETIME,
+        })
+    }
+}
+
+pub(super) fn renders() -> Renders {
+    Cache::builder().max_capacity(REMEMBERED_FAILURES).expire_after(Lifetimes).build()
+}
+
+impl MediaService {
+    /// Finds or makes a thumbnail.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download), and [`MediaError::Thumbnail`] if it cannot be made.
+    pub async fn thumbnail(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+        request: ThumbnailRequest,
+        search: Search,
+    ) -> Result<MediaItem, MediaError> {
+        let source = match self.readable_record(reader, mxc).await? {
+            Some(record) => record,
+            None => self.fetch_whole(reader, mxc, search).await?,
+        };
+        let spec = self.ladder.snap(request.size, request.method, request.animated);
+        if let Some(thumbnail) = self.kept_thumbnail(&source, spec)? {
+            match self.open_blob(&thumbnail.blob).await {
+                Ok(body) => return Ok(kept_item(&thumbnail, body)),
+                // A damaged thumbnail is made again.
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Missing { .. })) => {
+                    self.report_corrupt(&thumbnail.blob.content_hash, &error).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let key = (source.blob.content_hash, spec);
+        match self.renders.try_get_with(key, self.render(&source, spec)).await {
+            Ok(Outcome::Kept(thumbnail)) => {
+                let body = self.open_blob(&thumbnail.blob).await?;
+                Ok(kept_item(&thumbnail, body))
+            }
+            Ok(Outcome::Impossible(error)) => Err(impossible(&source, error)),
+            Err(unkept) => match &*unkept {
+                Unkept::OneTooMany(body, content_type) => {
+                    Ok(item(content_type.clone(), hash(body), MediaBody::Memory(body.clone())))
+                }
+                Unkept::Failed(error) => Err(MediaError::Shared(error.clone())),
+            },
+        }
+    }
+
+    fn kept_thumbnail(
+        &self,
+        source: &MediaRecord,
+        spec: ThumbnailSpec,
+    ) -> Result<Option<Arc<ThumbnailRecord>>, MediaError> {
+        let content_hash = source.blob.content_hash;
+        if let Some(record) = self.memory.thumbnail(content_hash, spec) {
+            return Ok(Some(record));
+        }
+        let Some(record) = self.store.thumbnail(&content_hash, &spec)? else { return Ok(None) };
+        let record = Arc::new(record);
+        self.memory.keep_thumbnail(content_hash, spec, record.clone());
+        Ok(Some(record))
+    }
+
+    /// Reads media through to its end, so that it is kept, and returns its record.
+    async fn fetch_whole(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Arc<MediaRecord>, MediaError> {
+        let arriving = self.fill(reader, mxc, search).await?;
+        if let MediaBody::Arriving { mut body, .. } = arriving.body {
+            while body.next().await.map_err(broken_off)?.is_some() {}
+        }
+        // The body passed but could not be kept; the log says why.
+        self.record(mxc)?.ok_or(MediaError::NotKept)
+    }
+
+    /// Makes a thumbnail and keeps it.
+    async fn render(&self, source: &MediaRecord, spec: ThumbnailSpec) -> Result<Outcome, Unkept> {
+        let content_hash = source.blob.content_hash;
+        let file = self.store.open_blob(&source.blob)?.file()?;
+        let begun = Instant::now();
+        let rendered = self.engine.render(file, spec).await;
+        self.metrics.thumbnail_duration.observe(begun.elapsed().as_secs_f64());
+        match rendered {
+            Ok(Rendered::Original { content_type }) => {
+                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
+                let kept =
+                    self.store.record_original_as_thumbnail(content_hash, spec, content_type);
+                Ok(Outcome::Kept(Arc::new(kept.await?)))
+            }
+            Ok(Rendered::Encoded { bytes, content_type, .. }) => {
+                let body = Bytes::from(bytes);
+                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
+                if self.store.thumbnail_count(&content_hash)? >= MAX_VARIANTS {
+                    return Err(Unkept::OneTooMany(body, content_type));
+                }
+                let mut staging = self.store.stage().await?;
+                staging.write(&body).await?;
+                let kept = self.store.commit_thumbnail(staging, content_hash, spec, content_type);
+                Ok(Outcome::Kept(Arc::new(kept.await?)))
+            }
+            Err(error) => {
+                self.metrics.thumbnail_failures.inc();
+                let error = Arc::new(error);
+                if is_lasting(&error) { Ok(Outcome::Impossible(error)) } else { Err(error.into()) }
+            }
+        }
+    }
+}
+
+/// "Too large" is the requester's fault for local media and the other server's for remote media
+/// (CS-TH-13).
+fn impossible(source: &MediaRecord, error: Arc<ThumbnailError>) -> MediaError {
+    match (source.source, &*error) {
+        (MediaSource::Remote, ThumbnailError::TooLarge(_)) => MediaError::RemoteImageTooLarge,
+        _ => error.into(),
+    }
+}
+
+/// Whether the same image would fail in the same way again.
+fn is_lasting(error: &ThumbnailError) -> bool {
+    match error {
+        ThumbnailError::Unsupported
+        | ThumbnailError::Damaged(_)
+        | ThumbnailError::TooLarge(_)
+        | ThumbnailError::Panicked(_) => true,
+        ThumbnailError::Busy | ThumbnailError::Io(_) => false,
+    }
+}
+
+fn broken_off(error: BodyError) -> MediaError {
+    match error {
+        BodyError::TooLarge { limit } => MediaError::RemoteTooLarge { limit },
+        BodyError::TimedOut => HomeserverError::TooSlow.into(),
+        error => HomeserverError::Unreachable(error.to_string()).into(),
+    }
+}
+
+fn kept_item(thumbnail: &ThumbnailRecord, body: MediaBody) -> MediaItem {
+    item(thumbnail.content_type.clone(), thumbnail.blob.content_hash, body)
+}
+
+/// A thumbnail has a made-up name (CS-HDR-06), which says its real type.
+fn item(content_type: ContentType, content_hash: ContentHash, body: MediaBody) -> MediaItem {
+    let extension = content_type.as_str().strip_prefix("image/").unwrap_or("bin");
+    let filename = FileName::clean(&format!("thumbnail.{extension}"));
+    MediaItem { content_type, filename, content_hash: Some(content_hash), body }
+}
+
+fn hash(body: &[u8]) -> ContentHash {
+    let digest = ring::digest::digest(&ring::digest::SHA256, body);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    ContentHash(hash)
+}

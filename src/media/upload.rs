@@ -1,0 +1,91 @@
+//! Uploads: bytes in, an `mxc://` URI out, and nothing acknowledged before it is durable.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{MediaError, MediaService};
+use crate::auth::Requester;
+use crate::store::{MediaSource, NewMedia};
+use crate::types::{BodyReader, ContentType, FileName, MediaId, Mxc, UnixMillis};
+
+/// How many characters a new media id has: 24 of 62 are 142 bits, beyond guessing.
+const MEDIA_ID_LENGTH: usize = 24;
+
+/// What an uploader says of a file (CS-UP-02, CS-UP-03).
+#[derive(Debug, Clone)]
+pub struct NewUpload {
+    /// Its type.
+    pub content_type: ContentType,
+    /// Its name.
+    pub filename: Option<FileName>,
+    /// Its size in bytes, if the request announces one (CS-UP-08).
+    pub announced_size: Option<u64>,
+}
+
+impl MediaService {
+    /// Stores an upload and returns its URI once every byte of it is safe.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::UploadTooLarge`] before a byte is read if the announced size says so, otherwise
+    /// at the first byte past the limit. On any error nothing stays behind.
+    pub async fn upload(
+        &self,
+        requester: &Requester,
+        upload: NewUpload,
+        body: &mut dyn BodyReader,
+    ) -> Result<Mxc, MediaError> {
+        let limit = self.limits.max_upload_bytes;
+        if upload.announced_size.is_some_and(|size| size > limit) {
+            return Err(MediaError::UploadTooLarge { limit });
+        }
+        let server_name = self.homeserver.name()?.clone();
+        let mut staging = self.store.stage().await?;
+        while let Some(chunk) = body.next().await? {
+            if staging.size() + chunk.len() as u64 > limit {
+                return Err(MediaError::UploadTooLarge { limit });
+            }
+            staging.write(&chunk).await?;
+        }
+        let mxc = Mxc { server_name, media_id: random_media_id()? };
+        let media = NewMedia {
+            mxc: mxc.clone(),
+            content_type: upload.content_type,
+            filename: upload.filename,
+            uploader: Some(requester.user_id().clone()),
+            source: MediaSource::Owned,
+            created_at: UnixMillis::now(),
+            legacy_readable: false,
+        };
+        self.store.commit_media(staging, media).await?;
+        Ok(mxc)
+    }
+}
+
+fn random_media_id() -> Result<MediaId, MediaError> {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    /// The largest multiple of the alphabet's size in a byte; larger bytes would favour some letters.
+    const FAIR: u8 = 248;
+    let random = SystemRandom::new();
+    let mut id = String::with_capacity(MEDIA_ID_LENGTH);
+    while id.len() < MEDIA_ID_LENGTH {
+        let mut bytes = [0_u8; MEDIA_ID_LENGTH];
+        random.fill(&mut bytes).map_err(|_| MediaError::NoMediaId)?;
+        let letters = bytes.iter().filter(|byte| **byte < FAIR);
+        let missing = MEDIA_ID_LENGTH - id.len();
+        id.extend(letters.take(missing).map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
+    }
+    id.parse().map_err(|_| MediaError::NoMediaId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_ids_are_long_and_differ() {
+        let one = random_media_id().unwrap();
+        let two = random_media_id().unwrap();
+        assert_eq!(one.as_str().len(), MEDIA_ID_LENGTH);
+        assert_ne!(one, two);
+    }
+}

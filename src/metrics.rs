@@ -1,0 +1,305 @@
+//! Every metric that Mediary shows, declared in one place.
+//!
+//! Labels come from closed sets: nothing that a stranger sends becomes a time series. Handles are
+//! looked up once, at start, so that counting on the way of a request is one atomic addition.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// What requests are counted by: the operations of the media API and what is not one.
+pub const ROUTES: &[&str] = &[
+    "upload",
+    "download",
+    "thumbnail",
+    "config",
+    "preview_url",
+    "federation_download",
+    "federation_thumbnail",
+    "preflight",
+    "refused",
+    "pass_through",
+];
+
+/// Status classes; `none` is a request whose client left before an answer.
+const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// Seconds; from a hit in memory to a long poll.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Seconds that making one thumbnail takes.
+const RENDER_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The handles of one route.
+struct RouteMetrics {
+    requests: Vec<IntCounter>,
+    duration: Histogram,
+    sent: IntCounter,
+    received: IntCounter,
+}
+
+/// How token checks ended.
+pub struct TokenChecks {
+    /// Answered from memory.
+    pub cached: IntCounter,
+    /// The homeserver knew the token.
+    pub accepted: IntCounter,
+    /// The homeserver refused it.
+    pub refused: IntCounter,
+    /// The homeserver could not be asked.
+    pub failed: IntCounter,
+}
+
+/// Where bodies came from.
+pub struct MediaSources {
+    /// From memory.
+    pub memory: IntCounter,
+    /// From the store.
+    pub store: IntCounter,
+    /// Read through from the homeserver.
+    pub homeserver: IntCounter,
+}
+
+/// How many bytes and items the store holds, by kind.
+pub struct StoreGauges {
+    /// Items.
+    pub items: IntGaugeVec,
+    /// Bytes.
+    pub bytes: IntGaugeVec,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    routes: Vec<RouteMetrics>,
+    /// Requests being answered right now.
+    pub in_flight: IntGauge,
+    /// How token checks ended.
+    pub token_checks: TokenChecks,
+    /// Where bodies came from.
+    pub media_sources: MediaSources,
+    /// What the store holds.
+    pub store: StoreGauges,
+    /// Time spent on each new thumbnail.
+    pub thumbnail_duration: Histogram,
+    /// Thumbnails that could not be made.
+    pub thumbnail_failures: IntCounter,
+    /// Stored bodies that did not match their checksum.
+    pub corrupt_blobs: IntCounter,
+}
+
+impl Metrics {
+    /// Declares all metrics in a registry of their own.
+    ///
+    /// # Errors
+    ///
+    /// Fails only if two metrics have one name, which the tests rule out.
+    pub fn new() -> prometheus::Result<Self> {
+        let declare = Declare(Registry::new());
+        let requests = declare.counters(
+            "mediary_requests_total",
+            "Requests by route and status class.",
+            &["route", "status"],
+        )?;
+        let duration = declare.histograms(
+            "mediary_request_duration_seconds",
+            "Time from the request's head to the reply's end, by route.",
+            &["route"],
+            LATENCY_BUCKETS,
+        )?;
+        let sent = declare.counters(
+            "mediary_response_bytes_total",
+            "Body bytes sent to clients, by route.",
+            &["route"],
+        )?;
+        let received = declare.counters(
+            "mediary_request_bytes_total",
+            "Body bytes received from clients, by route.",
+            &["route"],
+        )?;
+        let routes = ROUTES
+            .iter()
+            .map(|route| RouteMetrics {
+                requests: STATUSES
+                    .iter()
+                    .map(|status| requests.with_label_values(&[route, status]))
+                    .collect(),
+                duration: duration.with_label_values(&[route]),
+                sent: sent.with_label_values(&[route]),
+                received: received.with_label_values(&[route]),
+            })
+            .collect();
+        let checks = declare.counters(
+            "mediary_token_checks_total",
+            "Access tokens checked, by result: cached, accepted, refused, failed.",
+            &["result"],
+        )?;
+        let sources = declare.counters(
+            "mediary_media_reads_total",
+            "Media and thumbnails opened, by where they came from: memory, store, homeserver.",
+            &["source"],
+        )?;
+        let start_time = declare.gauge(
+            "mediary_start_time_seconds",
+            "When the process started, in seconds since the Unix epoch.",
+        )?;
+        start_time.set(crate::types::UnixMillis::now().0 as f64 / 1000.0);
+        Ok(Self {
+            routes,
+            in_flight: declare.int_gauge(
+                "mediary_requests_in_flight",
+                "Requests being answered right now, long polls included.",
+            )?,
+            token_checks: TokenChecks {
+                cached: checks.with_label_values(&["cached"]),
+                accepted: checks.with_label_values(&["accepted"]),
+                refused: checks.with_label_values(&["refused"]),
+                failed: checks.with_label_values(&["failed"]),
+            },
+            media_sources: MediaSources {
+                memory: sources.with_label_values(&["memory"]),
+                store: sources.with_label_values(&["store"]),
+                homeserver: sources.with_label_values(&["homeserver"]),
+            },
+            store: StoreGauges {
+                items: declare.int_gauges(
+                    "mediary_store_items",
+                    "Items in the store, by kind: owned, upstream, remote, thumbnail.",
+                    &["kind"],
+                )?,
+                bytes: declare.int_gauges(
+                    "mediary_store_bytes",
+                    "Bytes in the store, by kind: owned, upstream, remote, thumbnail.",
+                    &["kind"],
+                )?,
+            },
+            thumbnail_duration: declare.histogram(
+                "mediary_thumbnail_duration_seconds",
+                "Time to make one new thumbnail, waiting for a place included.",
+                RENDER_BUCKETS,
+            )?,
+            thumbnail_failures: declare
+                .counter("mediary_thumbnail_failures_total", "Thumbnails that could not be made.")?,
+            corrupt_blobs: declare.counter(
+                "mediary_corrupt_blobs_total",
+                "Stored bodies that did not match their checksum when they were read.",
+            )?,
+            registry: declare.0,
+        })
+    }
+
+    /// Counts a finished request. `route` is one of [`ROUTES`]; `status` is absent if the client
+    /// left before an answer.
+    pub fn request(
+        &self,
+        route: &str,
+        status: Option<StatusCode>,
+        duration: Duration,
+        received: u64,
+        sent: u64,
+    ) {
+        let Some(index) = ROUTES.iter().position(|known| *known == route) else { return };
+        let class = status.map_or(STATUSES.len() - 1, |status| usize::from(status.as_u16() / 100) - 1);
+        let metrics = &self.routes[index];
+        if let Some(counter) = metrics.requests.get(class) {
+            counter.inc();
+        }
+        metrics.duration.observe(duration.as_secs_f64());
+        metrics.sent.inc_by(sent);
+        metrics.received.inc_by(received);
+    }
+
+    /// Returns all metrics in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics cannot be written");
+        }
+        text
+    }
+}
+
+/// Makes metrics and registers them.
+struct Declare(Registry);
+
+impl Declare {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        collector: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
+        let collector = collector?;
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.register(Gauge::new(name, help))
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help))
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_series_exist_from_the_start_and_stay_the_same() {
+        let metrics = Metrics::new().unwrap();
+        let series = |metrics: &Metrics| {
+            String::from_utf8(metrics.render()).unwrap().lines().filter(|l| !l.starts_with('#')).count()
+        };
+        let before = series(&metrics);
+        for route in ROUTES.iter().copied().chain(["made-up", "GET /x"]) {
+            for status in (100..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
+                metrics.request(route, Some(status), Duration::from_millis(1), 1, 1);
+            }
+            metrics.request(route, StatusCode::from_u16(999).ok(), Duration::ZERO, 0, 0);
+            metrics.request(route, None, Duration::ZERO, 0, 0);
+        }
+        assert_eq!(series(&metrics), before);
+    }
+
+    #[test]
+    fn requests_are_counted_by_route_and_class() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("download", Some(StatusCode::PARTIAL_CONTENT), Duration::ZERO, 0, 7);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains(r#"mediary_requests_total{route="download",status="2xx"} 1"#));
+        assert!(text.contains(r#"mediary_response_bytes_total{route="download"} 7"#));
+    }
+}

@@ -1,0 +1,82 @@
+//! The body of a request, read from Pingora's session.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use crate::types::{BodyError, BodyReader};
+
+/// A request without a body.
+pub(super) struct NoBody;
+
+#[async_trait]
+impl BodyReader for NoBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(None)
+    }
+}
+
+/// A request's body. A client that waits to be told (`Expect: 100-continue`) is told at the first
+/// read, not before: a refusal may come first.
+pub(super) struct RequestBody<'s> {
+    session: &'s mut Session,
+    awaits_continue: bool,
+    /// What `Content-Length` promised and has not come yet.
+    promised: Option<u64>,
+}
+
+impl<'s> RequestBody<'s> {
+    pub(super) fn new(session: &'s mut Session) -> Self {
+        let headers = &session.req_header().headers;
+        let awaits_continue = headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let promised = (!headers.contains_key(header::TRANSFER_ENCODING))
+            .then(|| headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+            .flatten();
+        Self { session, awaits_continue, promised }
+    }
+
+    async fn send_continue(&mut self) -> Result<(), BodyError> {
+        let keepalive = self.session.get_keepalive();
+        self.session.write_continue_response().await.map_err(|_| BodyError::Gone)?;
+        // Pingora switches keep-alive off with any 1xx.
+        self.session.set_keepalive(keepalive);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BodyReader for RequestBody<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if std::mem::take(&mut self.awaits_continue) {
+            self.send_continue().await?;
+        }
+        loop {
+            match self.session.read_request_body().await {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
+                Ok(Some(chunk)) => {
+                    self.promised = self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    return Ok(Some(chunk));
+                }
+                Ok(None) if self.promised.is_some_and(|left| left > 0) => {
+                    return Err(BodyError::Gone);
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+    }
+}
+
+fn classify(error: &Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => BodyError::TimedOut,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
+            BodyError::Gone
+        }
+        other => BodyError::Malformed(other.as_str().to_owned()),
+    }
+}

@@ -1,0 +1,114 @@
+//! What is remembered of a request for the metrics and the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use pingora::Error;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use prometheus::IntGauge;
+
+use super::forwarded::{self, Peer};
+use crate::config::TrustedProxies;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// The longest path that is logged.
+const MAX_PATH: usize = 512;
+
+/// One request's record.
+pub(super) struct Record {
+    begun: Instant,
+    /// One of [`crate::metrics::ROUTES`].
+    pub(super) route: &'static str,
+    /// The status that was sent or is being sent.
+    pub(super) status: Option<StatusCode>,
+    error: Option<String>,
+    is_ours: bool,
+    _in_flight: InFlight,
+}
+
+/// Counts a request as in flight for as long as it lives, however it ends.
+struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Record {
+    pub(super) fn begin(metrics: &Arc<Metrics>) -> Self {
+        metrics.in_flight.inc();
+        Self {
+            begun: Instant::now(),
+            route: "refused",
+            status: None,
+            error: None,
+            is_ours: false,
+            _in_flight: InFlight(metrics.in_flight.clone()),
+        }
+    }
+
+    /// Notes why the client got an error.
+    pub(super) fn failure(&mut self, error: &ApiError) {
+        self.is_ours |= error.is_ours();
+        self.error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Notes that the exchange ended before its end.
+    pub(super) fn broke_off(&mut self, error: &Error) {
+        self.error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Counts the request and writes its line.
+    pub(super) fn finish(
+        &mut self,
+        session: &Session,
+        metrics: &Metrics,
+        trusted: &TrustedProxies,
+        log: bool,
+    ) {
+        let duration = self.begun.elapsed();
+        let sent = session.body_bytes_sent() as u64;
+        let received = session.body_bytes_read() as u64;
+        metrics.request(self.route, self.status, duration, received, sent);
+        if !log && !self.is_ours {
+            return;
+        }
+        let head = session.req_header();
+        let client = forwarded::client(&head.headers, Peer::of(session), trusted);
+        let client = client.map_or_else(|| "local".to_owned(), |client| client.to_string());
+        let status = self.status.map_or(0, |status| status.as_u16());
+        let duration_ms = duration.as_secs_f64() * 1000.0;
+        let path = path(head);
+        let method = head.method.as_str().escape_default().to_string();
+        let error = self.error.as_deref().unwrap_or_default().escape_default().to_string();
+        let route = self.route;
+        if self.is_ours {
+            tracing::warn!(
+                route, method, path, status, duration_ms, received_bytes = received,
+                sent_bytes = sent, client, error, "request failed"
+            );
+        } else if error.is_empty() {
+            tracing::info!(
+                route, method, path, status, duration_ms, received_bytes = received,
+                sent_bytes = sent, client, "request"
+            );
+        } else {
+            tracing::info!(
+                route, method, path, status, duration_ms, received_bytes = received,
+                sent_bytes = sent, client, error, "request"
+            );
+        }
+    }
+}
+
+/// Returns a request's path for the log: without the query, which may hold a token, on one line
+/// (threats LO-01, LO-02).
+pub(super) fn path(head: &RequestHeader) -> String {
+    let target = head.raw_path();
+    let path = target.split(|&b| b == b'?').next().unwrap_or_default();
+    path[..path.len().min(MAX_PATH)].escape_ascii().to_string()
+}

@@ -1,0 +1,174 @@
+//! Sends replies over Pingora's session.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use super::{Reply, ReplyBody};
+use crate::media::MediaBody;
+use crate::types::{BodyError, BodyReader};
+
+/// How much of an unread request body is read so that the connection can be kept.
+const DRAINED_TO_KEEP: u64 = 64 * 1024;
+
+/// How much more is read, and for how long, before the connection is closed, so that the client
+/// reads the answer instead of a broken pipe.
+const DRAINED_TO_CLOSE: u64 = 64 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// How long a client may take no bytes of a reply.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Sends a reply. `is_head` leaves the body out (RFC 9110, section 9.3.2).
+///
+/// # Errors
+///
+/// An error means that the reply broke off and that the client can tell: the connection is cut
+/// without a proper end. It must be returned to Pingora as it is.
+pub async fn write(session: &mut Session, reply: Reply, is_head: bool) -> Result<(), Box<Error>> {
+    let status = reply.status;
+    let unread = Unread::of(session);
+    let mut head: ResponseHeader = into_head(reply.status, reply.headers);
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    if unread.is_too_much_to_keep() {
+        head.insert_header(header::CONNECTION, "close")?;
+        session.set_keepalive(None);
+    } else if unread.is_some() {
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(DRAIN_TIME));
+    }
+    let is_bodiless = is_head
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    session.write_response_header(Box::new(head), is_bodiless).await?;
+    if is_bodiless {
+        session.write_response_body(None, true).await?;
+    } else {
+        match reply.body {
+            ReplyBody::Whole(body) => session.write_response_body(Some(body), true).await?,
+            ReplyBody::Media { body, range } => {
+                let range = range.map(|range| (range.first, range.length()));
+                if let Err(broken) = write_media(session, body, range).await? {
+                    return Err(Error::explain(ErrorType::WriteError, broken.to_string()));
+                }
+            }
+        }
+    }
+    unread.drain(session).await;
+    Ok(())
+}
+
+fn into_head(status: StatusCode, headers: http::HeaderMap) -> ResponseHeader {
+    let mut response = http::Response::new(());
+    *response.status_mut() = status;
+    *response.version_mut() = Version::HTTP_11;
+    *response.headers_mut() = headers;
+    response.into_parts().0.into()
+}
+
+/// Sends the bytes of media. The inner error is the source's, the outer one the connection's.
+async fn write_media(
+    session: &mut Session,
+    body: MediaBody,
+    range: Option<(u64, u64)>,
+) -> Result<Result<(), BodyError>, Box<Error>> {
+    match body {
+        MediaBody::Memory(bytes) => {
+            let part = match range {
+                Some((first, length)) => slice(&bytes, first, length),
+                None => bytes,
+            };
+            session.write_response_body(Some(part), true).await?;
+            Ok(Ok(()))
+        }
+        MediaBody::Stored { reader, .. } => {
+            let mut reader = match range {
+                Some((first, length)) => reader.range(first, length),
+                None => reader,
+            };
+            copy(session, &mut reader).await
+        }
+        MediaBody::Arriving { mut body, .. } => copy(session, &mut *body).await,
+    }
+}
+
+fn slice(bytes: &Bytes, first: u64, length: u64) -> Bytes {
+    // A range was resolved against this very body, so both fit.
+    let first = usize::try_from(first).unwrap_or(usize::MAX).min(bytes.len());
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len() - first);
+    bytes.slice(first..first + length)
+}
+
+async fn copy(
+    session: &mut Session,
+    body: &mut dyn BodyReader,
+) -> Result<Result<(), BodyError>, Box<Error>> {
+    loop {
+        match body.next().await {
+            Ok(Some(chunk)) => session.write_response_body(Some(chunk), false).await?,
+            Ok(None) => {
+                session.write_response_body(None, true).await?;
+                return Ok(Ok(()));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+/// What the client is still sending although its request is answered.
+enum Unread {
+    Nothing,
+    Little,
+    Much,
+}
+
+impl Unread {
+    fn of(session: &mut Session) -> Self {
+        if session.is_body_done() {
+            return Self::Nothing;
+        }
+        let awaits_continue = session.req_header().headers.contains_key(header::EXPECT)
+            && session.body_bytes_read() == 0;
+        let announced = session
+            .req_header()
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let left = announced.map(|length| length.saturating_sub(session.body_bytes_read() as u64));
+        match left {
+            // A client that waits for 100 sends nothing if it is told to close.
+            _ if awaits_continue => Self::Much,
+            Some(left) if left <= DRAINED_TO_KEEP => Self::Little,
+            _ => Self::Much,
+        }
+    }
+
+    fn is_some(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    fn is_too_much_to_keep(&self) -> bool {
+        matches!(self, Self::Much)
+    }
+
+    /// Reads on for a while and throws away what comes, then lets Pingora close.
+    async fn drain(self, session: &mut Session) {
+        if !self.is_too_much_to_keep() {
+            return;
+        }
+        let drain = async {
+            let mut drained = 0;
+            while drained < DRAINED_TO_CLOSE {
+                match session.read_request_body().await {
+                    Ok(Some(chunk)) => drained += chunk.len() as u64,
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        };
+        // Neither the end of the time nor of the bytes matters: the connection is closed anyway.
+        let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+    }
+}

@@ -1,0 +1,562 @@
+//! Decides what a request is from its method and raw target alone; no input, no output, no state.
+//!
+//! The media prefixes are owned whole: what lies under them is one of the routes of the checklist's
+//! section 1 or it is refused here. Outside them the target goes on byte for byte (FLD-25). Between
+//! the two lie spellings that a homeserver might read as a media path although we would not
+//! (threats AU-11 to AU-13); those are refused as well.
+
+use std::borrow::Cow;
+
+use http::Method;
+use percent_encoding::percent_decode;
+
+use crate::types::{FileName, InvalidIdentifier, MediaId, Mxc};
+
+mod query;
+
+pub use query::Query;
+
+/// What a request is.
+#[derive(Debug, PartialEq)]
+pub enum Route<'a> {
+    /// Not ours: to the homeserver, untouched.
+    PassThrough(Option<SessionChange>),
+    /// A CORS pre-flight of a media route, answered without any of its logic (CS-CORS-03).
+    Preflight,
+    /// A media request.
+    Media(MediaRoute<'a>),
+    /// No such media route: 404 `M_UNRECOGNIZED` (CS-GEN-05).
+    Unrecognized,
+    /// A media route that does not know this method: 405 `M_UNRECOGNIZED` (CS-GEN-06).
+    MethodNotAllowed {
+        /// The value of the `Allow` field.
+        allow: &'static str,
+    },
+    /// A media route with a server name or media id outside the grammar (MXC-09).
+    InvalidIdentifier(InvalidIdentifier),
+    /// A target that is not a path; no route may be picked by an authority (threats AU-20).
+    NotAPath,
+}
+
+/// A request for one of the media routes.
+#[derive(Debug, PartialEq)]
+pub struct MediaRoute<'a> {
+    /// Which operation is asked for.
+    pub operation: Operation,
+    /// The query as it was sent.
+    pub query: Query<'a>,
+}
+
+/// The operations of the media API.
+#[derive(Debug, PartialEq)]
+pub enum Operation {
+    /// `POST /_matrix/media/v3/upload`.
+    Upload,
+    /// `GET …/download/{serverName}/{mediaId}[/{fileName}]`.
+    Download {
+        /// What is asked for.
+        mxc: Mxc,
+        /// The name in the path, which stands in for the stored one (CS-DL-15).
+        filename: Option<FileName>,
+        /// Which family of routes was used.
+        access: Access,
+    },
+    /// `GET …/thumbnail/{serverName}/{mediaId}`.
+    Thumbnail {
+        /// What is asked for.
+        mxc: Mxc,
+        /// Which family of routes was used.
+        access: Access,
+    },
+    /// `GET …/config`.
+    Config,
+    /// `GET …/preview_url`.
+    PreviewUrl,
+    /// `GET /_matrix/federation/v1/media/download/{mediaId}`.
+    FederationDownload {
+        /// The local media that another server asks for.
+        media_id: MediaId,
+    },
+    /// `GET /_matrix/federation/v1/media/thumbnail/{mediaId}`.
+    FederationThumbnail {
+        /// The local media that another server asks for.
+        media_id: MediaId,
+    },
+}
+
+/// The two families of routes that read media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `/_matrix/client/v1/media`: a token is needed (CS-DL-02).
+    Authenticated,
+    /// `/_matrix/media`: open to everybody, and frozen (CS-DL-01, CS-FRZ-01).
+    Legacy,
+}
+
+/// A request passing through that may end sessions whose tokens are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionChange {
+    /// The token of the request itself.
+    OwnToken,
+    /// Any token of the user whose token the request bears.
+    OwnUser,
+    /// Tokens of users that cannot be told from the request.
+    AnyUser,
+}
+
+impl Operation {
+    /// Returns the operation's name for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download { .. } => "download",
+            Self::Thumbnail { .. } => "thumbnail",
+            Self::Config => "config",
+            Self::PreviewUrl => "preview_url",
+            Self::FederationDownload { .. } => "federation_download",
+            Self::FederationThumbnail { .. } => "federation_thumbnail",
+        }
+    }
+}
+
+/// The families of media routes and the prefixes that they own, each to be followed by a slash or
+/// the end of the path.
+const PREFIXES: &[(Family, &str)] = &[
+    (Family::Legacy, "/_matrix/media"),
+    (Family::Client, "/_matrix/client/v1/media"),
+    (Family::Client, "/_matrix/client/unstable/org.matrix.msc3916/media"),
+    (Family::Federation, "/_matrix/federation/v1/media"),
+    (Family::Federation, "/_matrix/federation/unstable/org.matrix.msc3916.v2/media"),
+    (Family::Federation, "/_matrix/federation/unstable/org.matrix.msc3916/media"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Legacy,
+    Client,
+    Federation,
+}
+
+/// Returns what a request is.
+///
+/// `target` is the request target exactly as it came, query included.
+pub fn classify<'a>(method: &Method, target: &'a [u8]) -> Route<'a> {
+    if target.first() != Some(&b'/') {
+        return Route::NotAPath;
+    }
+    let (path, query) = match target.iter().position(|&b| b == b'?') {
+        Some(mark) => (&target[..mark], &target[mark + 1..]),
+        None => (target, &[][..]),
+    };
+    if let Some((family, rest)) = owned_prefix(path) {
+        return match endpoint(family, rest) {
+            Ok(operation) => allow(method, operation, Query::new(query)),
+            Err(refused) if method != Method::OPTIONS => refused,
+            Err(_) => Route::Preflight,
+        };
+    }
+    let lenient = lenient_path(path);
+    if is_media_shaped(&lenient) {
+        return Route::Unrecognized;
+    }
+    Route::PassThrough(session_change(method, &lenient))
+}
+
+fn owned_prefix(path: &[u8]) -> Option<(Family, &[u8])> {
+    PREFIXES.iter().find_map(|&(family, prefix)| {
+        let rest = path.strip_prefix(prefix.as_bytes())?;
+        matches!(rest.first(), None | Some(b'/')).then_some((family, rest))
+    })
+}
+
+/// Finds the operation under an owned prefix; methods are looked at later.
+fn endpoint(family: Family, rest: &[u8]) -> Result<Operation, Route<'static>> {
+    let mut segments = rest.split(|&b| b == b'/').skip(1);
+    let mut next = || segments.next();
+    let access = match family {
+        Family::Federation => return federation_endpoint([next(), next(), next()]),
+        Family::Client => Access::Authenticated,
+        Family::Legacy => {
+            if !matches!(next(), Some(b"v3" | b"r0" | b"v1")) {
+                return Err(Route::Unrecognized);
+            }
+            Access::Legacy
+        }
+    };
+    match (next(), next(), next(), next(), next()) {
+        (Some(b"upload"), None, None, None, None) if access == Access::Legacy => {
+            Ok(Operation::Upload)
+        }
+        (Some(b"config"), None, None, None, None) => Ok(Operation::Config),
+        (Some(b"preview_url"), None, None, None, None) => Ok(Operation::PreviewUrl),
+        (Some(b"download"), Some(server), Some(id), filename, None) => Ok(Operation::Download {
+            mxc: mxc(server, id)?,
+            filename: filename.and_then(|name| FileName::clean(&decode_lossy(name))),
+            access,
+        }),
+        (Some(b"thumbnail"), Some(server), Some(id), None, None) => {
+            Ok(Operation::Thumbnail { mxc: mxc(server, id)?, access })
+        }
+        _ => Err(Route::Unrecognized),
+    }
+}
+
+fn federation_endpoint(segments: [Option<&[u8]>; 3]) -> Result<Operation, Route<'static>> {
+    match segments {
+        [Some(b"download"), Some(id), None] => {
+            Ok(Operation::FederationDownload { media_id: identifier(id)? })
+        }
+        [Some(b"thumbnail"), Some(id), None] => {
+            Ok(Operation::FederationThumbnail { media_id: identifier(id)? })
+        }
+        _ => Err(Route::Unrecognized),
+    }
+}
+
+fn allow<'a>(method: &Method, operation: Operation, query: Query<'a>) -> Route<'a> {
+    let (allowed, allow): (&[Method], _) = match operation {
+        Operation::Upload => (&[Method::POST], "POST, OPTIONS"),
+        _ => (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS"),
+    };
+    if method == Method::OPTIONS {
+        Route::Preflight
+    } else if allowed.contains(method) {
+        Route::Media(MediaRoute { operation, query })
+    } else {
+        Route::MethodNotAllowed { allow }
+    }
+}
+
+fn mxc(server_name: &[u8], media_id: &[u8]) -> Result<Mxc, Route<'static>> {
+    Ok(Mxc { server_name: identifier(server_name)?, media_id: identifier(media_id)? })
+}
+
+/// Decodes a segment once and holds it against its grammar (MXC-03).
+fn identifier<T: std::str::FromStr<Err = InvalidIdentifier>>(
+    segment: &[u8],
+) -> Result<T, Route<'static>> {
+    let decoded: Cow<'_, [u8]> = percent_decode(segment).into();
+    // What is not UTF-8 fits no grammar; the empty text makes the parser name the right identifier.
+    std::str::from_utf8(&decoded).unwrap_or_default().parse().map_err(Route::InvalidIdentifier)
+}
+
+fn decode_lossy(segment: &[u8]) -> Cow<'_, str> {
+    percent_decode(segment).decode_utf8_lossy()
+}
+
+/// Returns the path as the most forgiving server might read it: decoded, backslashes as slashes,
+/// path parameters dropped, empty and dot segments resolved.
+///
+/// Only used to find what must not be forwarded or what must be forgotten, never to route.
+fn lenient_path(path: &[u8]) -> Cow<'_, [u8]> {
+    let is_plain = !path.iter().any(|b| matches!(b, b'%' | b'\\' | b';'))
+        && !path.windows(2).any(|pair| pair == b"//" || pair == b"/.");
+    if is_plain {
+        return Cow::Borrowed(path);
+    }
+    let decoded: Vec<u8> =
+        percent_decode(path).map(|b| if b == b'\\' { b'/' } else { b }).collect();
+    let mut segments: Vec<&[u8]> = Vec::new();
+    for segment in decoded.split(|&b| b == b'/') {
+        let name = segment.split(|&b| b == b';').next().unwrap_or_default();
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            _ => segments.push(name),
+        }
+    }
+    let mut lenient = vec![b'/'];
+    lenient.extend_from_slice(&segments.join(&b'/'));
+    Cow::Owned(lenient)
+}
+
+fn is_media_shaped(lenient: &[u8]) -> bool {
+    PREFIXES.iter().any(|(_, prefix)| {
+        lenient.len() >= prefix.len()
+            && lenient[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
+            && matches!(lenient.get(prefix.len()), None | Some(b'/'))
+    })
+}
+
+/// Finds the requests after which a remembered token may be worth nothing any more.
+///
+/// Takes the lenient path: forgetting once too often costs one question to the homeserver.
+fn session_change(method: &Method, lenient: &[u8]) -> Option<SessionChange> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return None;
+    }
+    if lenient.starts_with(b"/_synapse/admin/") || lenient.starts_with(b"/_synapse/mas/") {
+        return Some(SessionChange::AnyUser);
+    }
+    let versioned = lenient.strip_prefix(b"/_matrix/client/")?;
+    let slash = versioned.iter().position(|&b| b == b'/')?;
+    let endpoint = versioned[slash + 1..].strip_suffix(b"/").unwrap_or(&versioned[slash + 1..]);
+    match endpoint {
+        b"logout" => Some(SessionChange::OwnToken),
+        b"logout/all" | b"account/password" | b"account/deactivate" | b"delete_devices" => {
+            Some(SessionChange::OwnUser)
+        }
+        _ if endpoint.starts_with(b"devices/") => Some(SessionChange::OwnUser),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn get(target: &str) -> Route<'_> {
+        classify(&Method::GET, target.as_bytes())
+    }
+
+    fn operation(target: &str) -> Operation {
+        match get(target) {
+            Route::Media(route) => route.operation,
+            other => panic!("{target} is {other:?}"),
+        }
+    }
+
+    fn example(id: &str) -> Mxc {
+        Mxc { server_name: "example.org".parse().unwrap(), media_id: id.parse().unwrap() }
+    }
+
+    #[test]
+    fn downloads_are_known_under_every_prefix() {
+        for (prefix, access) in [
+            ("/_matrix/client/v1/media", Access::Authenticated),
+            ("/_matrix/client/unstable/org.matrix.msc3916/media", Access::Authenticated),
+            ("/_matrix/media/v3", Access::Legacy),
+            ("/_matrix/media/r0", Access::Legacy),
+            ("/_matrix/media/v1", Access::Legacy),
+        ] {
+            let path = format!("{prefix}/download/example.org/abc");
+            assert_eq!(
+                operation(&path),
+                Operation::Download { mxc: example("abc"), filename: None, access },
+                "{path}"
+            );
+            assert_eq!(
+                operation(&format!("{path}/my%20cat.png?x=y")),
+                Operation::Download {
+                    mxc: example("abc"),
+                    filename: FileName::clean("my cat.png"),
+                    access
+                }
+            );
+            assert_eq!(
+                operation(&format!("{prefix}/thumbnail/example.org/abc?width=1&height=1")),
+                Operation::Thumbnail { mxc: example("abc"), access }
+            );
+            assert_eq!(operation(&format!("{prefix}/config")), Operation::Config);
+            assert_eq!(operation(&format!("{prefix}/preview_url?url=x")), Operation::PreviewUrl);
+        }
+    }
+
+    #[test]
+    fn federation_routes_hold_only_a_media_id() {
+        for prefix in [
+            "/_matrix/federation/v1/media",
+            "/_matrix/federation/unstable/org.matrix.msc3916.v2/media",
+        ] {
+            assert_eq!(
+                operation(&format!("{prefix}/download/abc?timeout_ms=1")),
+                Operation::FederationDownload { media_id: "abc".parse().unwrap() }
+            );
+            assert_eq!(
+                operation(&format!("{prefix}/thumbnail/abc")),
+                Operation::FederationThumbnail { media_id: "abc".parse().unwrap() }
+            );
+            assert_eq!(get(&format!("{prefix}/download/s/abc")), Route::Unrecognized);
+        }
+    }
+
+    #[test]
+    fn upload_is_a_post_under_the_media_prefixes_only() {
+        for path in [
+            "/_matrix/media/v3/upload",
+            "/_matrix/media/r0/upload?filename=a",
+            "/_matrix/media/v1/upload",
+        ] {
+            assert!(matches!(
+                classify(&Method::POST, path.as_bytes()),
+                Route::Media(MediaRoute { operation: Operation::Upload, .. })
+            ));
+            assert_eq!(get(path), Route::MethodNotAllowed { allow: "POST, OPTIONS" });
+        }
+        assert_eq!(
+            classify(&Method::POST, b"/_matrix/client/v1/media/upload"),
+            Route::Unrecognized
+        );
+    }
+
+    #[test]
+    fn wrong_methods_are_named_and_options_is_a_preflight_everywhere() {
+        let download = "/_matrix/client/v1/media/download/example.org/abc";
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::TRACE, Method::PATCH] {
+            assert_eq!(
+                classify(&method, download.as_bytes()),
+                Route::MethodNotAllowed { allow: "GET, HEAD, OPTIONS" }
+            );
+        }
+        let lower_case = Method::from_bytes(b"get").unwrap();
+        assert!(matches!(
+            classify(&lower_case, download.as_bytes()),
+            Route::MethodNotAllowed { .. }
+        ));
+        for path in [
+            download,
+            "/_matrix/media/v3/upload",
+            "/_matrix/media/nonsense",
+            "/_matrix/media/v3/download/../x",
+        ] {
+            assert_eq!(classify(&Method::OPTIONS, path.as_bytes()), Route::Preflight, "{path}");
+        }
+    }
+
+    #[test]
+    fn anything_else_under_the_prefixes_is_unrecognized() {
+        for path in [
+            "/_matrix/media",
+            "/_matrix/media/",
+            "/_matrix/media/unstable/x",
+            "/_matrix/media/v9/download/example.org/abc",
+            "/_matrix/media/v3/",
+            "/_matrix/media/v3/download/example.org",
+            "/_matrix/media/v3/download/example.org/abc/name/more",
+            "/_matrix/media/v3/thumbnail/example.org/abc/name",
+            "/_matrix/media/v1/createX",
+            "/_matrix/media/v3/uploads",
+            "/_matrix/media/v3//upload",
+            "/_matrix/client/v1/media",
+            "/_matrix/federation/v1/media/download",
+        ] {
+            assert_eq!(get(path), Route::Unrecognized, "{path}");
+        }
+    }
+
+    #[test]
+    fn identifiers_outside_the_grammar_are_refused() {
+        for (path, which) in [
+            (
+                "/_matrix/media/v3/download/example.org/..%2f..%2fetc%2fpasswd",
+                InvalidIdentifier::MediaId,
+            ),
+            (
+                "/_matrix/media/v3/download/evil.example%2f..%2f../abc",
+                InvalidIdentifier::ServerName,
+            ),
+            ("/_matrix/media/v3/download/%2e%2e/abc", InvalidIdentifier::ServerName),
+            ("/_matrix/media/v3/download//x", InvalidIdentifier::ServerName),
+            ("/_matrix/media/v3/download/example.org/", InvalidIdentifier::MediaId),
+            ("/_matrix/media/v3/download/example.org/a%00", InvalidIdentifier::MediaId),
+            ("/_matrix/media/v3/download/example.org/%c0%ae%c0%ae", InvalidIdentifier::MediaId),
+            ("/_matrix/media/v3/download/example.org/abc;x=y", InvalidIdentifier::MediaId),
+            ("/_matrix/media/v3/download/example.org/%252e", InvalidIdentifier::MediaId),
+            ("/_matrix/federation/v1/media/download/..%2f..", InvalidIdentifier::MediaId),
+        ] {
+            assert_eq!(get(path), Route::InvalidIdentifier(which), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_a_media_path_are_never_passed_through() {
+        for path in [
+            "//_matrix/client/v1/media/download/s/m",
+            "/_matrix//media/v3/download/s/m",
+            "/./_matrix/media/v3/download/s/m",
+            "/_matrix/x/../media/v3/download/s/m",
+            "/%5fmatrix/media/v3/download/s/m",
+            "/_matrix%2fmedia/v3/download/s/m",
+            "/_matrix/med%69a/v3/upload",
+            "/_MATRIX/media/v3/upload",
+            "/_matrix\\media\\v3\\upload",
+            "/_matrix;a=b/media/v3/upload",
+            "/_matrix/client/v1//media/config",
+            "/_matrix/federation/%761/media/download/x",
+        ] {
+            assert_eq!(get(path), Route::Unrecognized, "{path}");
+        }
+    }
+
+    #[test]
+    fn everything_else_passes_through() {
+        for path in [
+            "/",
+            "/_matrix/client/v3/sync?since=s1_2",
+            "/_matrix/client/versions",
+            "/_matrix/mediator/x",
+            "/_matrix/client/v1/mediaX",
+            "/_matrix/client/v3/rooms/!a%2Fb:c/messages",
+            "/_matrix/client/v3/profile/@a:b%2F..",
+            "/_matrix/federation/v1/send/1",
+            "/.well-known/matrix/client",
+            "/_matrix/key/v2/server",
+        ] {
+            assert_eq!(get(path), Route::PassThrough(None), "{path}");
+        }
+    }
+
+    #[test]
+    fn targets_that_are_no_path_pick_no_route() {
+        for target in ["http://other/_matrix/media/v3/config", "*", "", "other:443"] {
+            assert_eq!(get(target), Route::NotAPath, "{target}");
+        }
+    }
+
+    #[test]
+    fn requests_that_may_end_sessions_are_noticed() {
+        let post = |path: &'static str| classify(&Method::POST, path.as_bytes());
+        let change = |change| Route::PassThrough(Some(change));
+        for version in ["r0", "v3", "v1", "unstable"] {
+            let path = format!("/_matrix/client/{version}/logout");
+            assert_eq!(classify(&Method::POST, path.as_bytes()), change(SessionChange::OwnToken));
+        }
+        assert_eq!(
+            post("/_matrix/client/v3/logout?access_token=x"),
+            change(SessionChange::OwnToken)
+        );
+        assert_eq!(post("/_matrix/client/v3/logout/"), change(SessionChange::OwnToken));
+        assert_eq!(post("/_matrix/client/v3/log%6fut"), change(SessionChange::OwnToken));
+        for path in [
+            "/_matrix/client/v3/logout/all",
+            "/_matrix/client/v3/account/password",
+            "/_matrix/client/v3/account/deactivate",
+            "/_matrix/client/v3/delete_devices",
+        ] {
+            assert_eq!(post(path), change(SessionChange::OwnUser), "{path}");
+        }
+        assert_eq!(
+            classify(&Method::DELETE, b"/_matrix/client/v3/devices/ABC"),
+            change(SessionChange::OwnUser)
+        );
+        assert_eq!(post("/_synapse/admin/v1/deactivate/@a:b"), change(SessionChange::AnyUser));
+        assert_eq!(get("/_matrix/client/v3/devices/ABC"), Route::PassThrough(None));
+        assert_eq!(post("/_matrix/client/v3/login"), Route::PassThrough(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_target_is_classified(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = classify(&Method::GET, &bytes);
+        }
+
+        #[test]
+        fn no_spelling_of_a_media_path_is_passed_through(
+            spelling in prop::collection::vec(prop::sample::select(vec![
+                "/", "//", "/./", "/x/../", "%2f", "\\", "/;a/", "%2F",
+            ]), 3),
+            shout in any::<bool>(),
+            encode in any::<bool>(),
+        ) {
+            let [a, b, c] = [spelling[0], spelling[1], spelling[2]];
+            let mut media = String::from(if encode { "m%65dia" } else { "media" });
+            if shout { media.make_ascii_uppercase(); }
+            let target = format!("/{a}_matrix{b}{media}{c}v3/upload");
+            let route = classify(&Method::POST, target.as_bytes());
+            prop_assert!(!matches!(route, Route::PassThrough(_)), "{} passed through", target);
+        }
+    }
+}

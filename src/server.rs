@@ -1,0 +1,202 @@
+//! The composition root: builds the parts from the configuration, binds the sockets, starts the
+//! services and lets them end in order. Nothing else constructs and spawns.
+
+mod admin;
+mod background;
+mod listeners;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use pingora::apps::http_app::HttpServer;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::proxy::http_proxy_service_with_name;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::background::background_service;
+use pingora::services::listening::Service as Listening;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::auth::Authenticator;
+use crate::config::{Config, LegacyMode};
+use crate::handlers::Services;
+use crate::homeserver::{Homeserver, Upstream};
+use crate::media::{Freeze, Limits, MediaService, Parts};
+use crate::metrics::Metrics;
+use crate::proxy::Proxy;
+use crate::store::Store;
+use crate::thumbnail::{self, Ladder, ThumbnailEngine};
+
+use admin::Admin;
+use background::{Drain, Housekeeping};
+use listeners::{Listener, Prebound};
+
+/// The setting under which the store remembers whose media it holds.
+const SERVER_NAME_SETTING: &str = "server_name";
+
+/// What is gathered before it is written to a socket: a head and a small body are one segment.
+const WRITE_BUFFER: usize = 16 * 1024;
+
+/// How many threads may wait for the disk at once, for each thread that serves.
+const MAX_BLOCKING_THREADS: usize = 64;
+
+/// Runs Mediary until it is told to stop.
+///
+/// # Errors
+///
+/// Returns an error only before the first request is taken: a store that cannot be opened, an
+/// address that cannot be bound. Afterwards the process is ended from within.
+pub fn run(config: &Config) -> Result<()> {
+    let sockets = listeners::bind(config)?;
+    let store = Store::open(&config.storage.path).with_context(|| {
+        format!("cannot open the store in {}", config.storage.path.display())
+    })?;
+    let metrics = Arc::new(Metrics::new().context("cannot declare the metrics")?);
+    let homeserver = homeserver(config);
+    settle_name(config, &store, &homeserver)?;
+    let services = Arc::new(services(config, &store, &homeserver, &metrics)?);
+
+    for socket in &sockets.proxy {
+        tracing::info!(address = %socket.address(), "listening");
+    }
+    if let Some(socket) = &sockets.admin {
+        tracing::info!(address = %socket.address(), "listening for metrics and health");
+    }
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    server.bootstrap();
+    let conf = server.configuration.clone();
+    let proxy = Proxy::new(
+        services,
+        config.server.trusted_proxies.clone(),
+        metrics.clone(),
+        config.log.requests,
+    );
+    let proxy = http_proxy_service_with_name(&conf, proxy, "proxy");
+    server.add_service(prebound(proxy, sockets.proxy));
+    if let Some(socket) = sockets.admin {
+        let admin = Admin::new(metrics.clone(), homeserver.clone(), store.clone());
+        let mut admin = Listening::new("admin".to_owned(), HttpServer::new_app(admin));
+        admin.threads = Some(1);
+        server.add_service(prebound(admin, vec![socket]));
+    }
+    server.add_service(background_service(
+        "housekeeping",
+        Housekeeping::new(store, homeserver, metrics.clone()),
+    ));
+    server.add_service(background_service(
+        "drain",
+        Drain::new(metrics, config.server.shutdown_timeout),
+    ));
+    server.run(RunArgs { shutdown_signal: Box::new(StopSignals) });
+    Ok(())
+}
+
+/// Makes the client of the configured homeserver.
+pub fn homeserver(config: &Config) -> Homeserver {
+    let settings = &config.homeserver;
+    let upstream = Arc::new(Upstream::new(settings.url.clone(), settings.connect_timeout));
+    Homeserver::new(upstream, settings.timeout)
+}
+
+/// Settles whose media the store holds, if that is known before the homeserver was asked.
+fn settle_name(config: &Config, store: &Store, homeserver: &Homeserver) -> Result<()> {
+    let stored = store.setting(SERVER_NAME_SETTING)?;
+    let stored = stored.map(|name| name.parse()).transpose().context("the stored server name")?;
+    match (config.homeserver.server_name.clone(), stored) {
+        (Some(configured), Some(stored)) if configured != stored => bail!(
+            "the store in {} holds media of {stored}, but homeserver.server_name is {configured}; \
+             name another storage.path or set the name right",
+            config.storage.path.display()
+        ),
+        (Some(name), _) | (None, Some(name)) => homeserver.set_name(name),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+fn services(
+    config: &Config,
+    store: &Store,
+    homeserver: &Homeserver,
+    metrics: &Arc<Metrics>,
+) -> Result<Services> {
+    let auth = Authenticator::new(
+        homeserver.clone(),
+        config.auth.token_cache,
+        config.auth.token_cache_entries,
+        metrics.clone(),
+    )
+    .ok()
+    .context("the system gives no random numbers")?;
+    let thumbnails = &config.thumbnails;
+    let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
+    let media = MediaService::new(Parts {
+        store: store.clone(),
+        homeserver: homeserver.clone(),
+        engine: ThumbnailEngine::new(
+            thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
+            thumbnail::Limits { max_pixels: thumbnails.max_pixels },
+        ),
+        ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
+        memory_bytes: config.storage.memory.as_u64(),
+        limits: Limits {
+            max_upload_bytes: config.uploads.max_size.as_u64(),
+            max_remote_bytes: config.remote.max_size.as_u64(),
+        },
+        freeze: match config.legacy.mode {
+            LegacyMode::Frozen => {
+                Freeze::Since(config.legacy.frozen_since.unwrap_or(store.first_started_at()))
+            }
+            LegacyMode::Open => Freeze::Open,
+            LegacyMode::Off => Freeze::Closed,
+        },
+        metrics: metrics.clone(),
+    });
+    Ok(Services { auth, media, homeserver: homeserver.clone() })
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    // Pingora sleeps through the grace period even if nothing is in flight; our own drain ends the
+    // process as soon as it may, and a little before Pingora would.
+    let grace = config.server.shutdown_timeout + Duration::from_secs(1);
+    ServerConf {
+        threads: config.server.worker_threads(),
+        // Requests are many and short: a thread of one's own costs less than sharing them out.
+        work_stealing: false,
+        max_blocking_threads: Some(MAX_BLOCKING_THREADS),
+        grace_period_seconds: Some(grace.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+/// Gives a service the sockets that were bound for it.
+fn prebound<A>(mut service: Listening<A>, sockets: Vec<Listener>) -> Prebound<Listening<A>> {
+    for socket in &sockets {
+        let endpoint = match socket {
+            Listener::Tcp { .. } => ListenerConfig::tcp(socket.address()),
+            Listener::Unix { .. } => ListenerConfig::uds(socket.address()),
+        };
+        let buffers = L4BufferSettings::default().write(WRITE_BUFFER);
+        service.add_listener(endpoint.l4_buffer(buffers));
+    }
+    Prebound::new(service, sockets)
+}
+
+/// SIGTERM and SIGINT: stop taking connections, finish what is in flight, end.
+struct StopSignals;
+
+#[async_trait::async_trait]
+impl ShutdownSignalWatch for StopSignals {
+    async fn recv(&self) -> ShutdownSignal {
+        let watch = |kind| signal(kind).expect("signal handlers can be installed");
+        let mut terminate = watch(SignalKind::terminate());
+        let mut interrupt = watch(SignalKind::interrupt());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        ShutdownSignal::GracefulTerminate
+    }
+}

@@ -1,0 +1,183 @@
+//! What goes on beside the requests: learning the homeserver's name, counting the store, sweeping,
+//! and the orderly end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use sd_notify::NotifyState;
+
+use super::SERVER_NAME_SETTING;
+use crate::homeserver::{Homeserver, HomeserverError};
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError, Swept};
+
+/// How soon the homeserver is asked for its name again, at first and at last.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(15);
+
+/// How often the homeserver's address is looked up and the store is counted.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// How often the drain looks whether anything is still in flight.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+
+/// Learns, counts and sweeps until the process ends.
+pub(super) struct Housekeeping {
+    store: Store,
+    homeserver: Homeserver,
+    metrics: Arc<Metrics>,
+    stopping: AtomicBool,
+}
+
+impl Housekeeping {
+    pub(super) fn new(store: Store, homeserver: Homeserver, metrics: Arc<Metrics>) -> Self {
+        Self { store, homeserver, metrics, stopping: AtomicBool::new(false) }
+    }
+
+    /// Asks the homeserver for its name until it answers, and holds the answer against what the
+    /// store holds media of.
+    async fn learn_name(&self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            if let Err(error) = self.homeserver.upstream().resolve().await {
+                let upstream = self.homeserver.upstream();
+                tracing::warn!(%upstream, %error, "the homeserver's name does not resolve");
+            }
+            match self.homeserver.ask_name().await {
+                Ok(name) => match self.homeserver.name() {
+                    Ok(known) if *known != name => {
+                        tracing::error!(
+                            %known, %name,
+                            "the homeserver is not the one whose media this store holds; check \
+                             homeserver.url, or name another storage.path"
+                        );
+                        std::process::exit(1);
+                    }
+                    Ok(_) => return,
+                    Err(_) => {
+                        tracing::info!(%name, "the homeserver has said its server name");
+                        if let Err(error) =
+                            self.store.set_setting(SERVER_NAME_SETTING, name.as_str()).await
+                        {
+                            tracing::error!(%error, "the server name cannot be remembered");
+                        }
+                        self.homeserver.set_name(name);
+                        return;
+                    }
+                },
+                // Without federation there is no such answer; a configured name is enough then.
+                Err(HomeserverError::Misbehaved(_)) if self.homeserver.name().is_ok() => return,
+                Err(error) => {
+                    tracing::warn!(
+                        %error, retry_ms = retry.as_millis() as u64,
+                        "the homeserver has not said its server name; set homeserver.server_name \
+                         if it never does"
+                    );
+                }
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Removes bodies that no record names: the litter of a crash.
+    async fn sweep(&self) {
+        let swept = self.store.sweep_orphans(|| self.stopping.load(Ordering::Relaxed)).await;
+        match swept {
+            Ok(Swept { removed, bytes, .. }) if removed > 0 => {
+                tracing::info!(removed, bytes, "removed bodies that no record names");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the sweep for bodies without a record ended"),
+        }
+    }
+
+    async fn keep_counting(&self) {
+        let mut round = tokio::time::interval(ROUND);
+        loop {
+            round.tick().await;
+            if let Err(error) = self.count_store().await {
+                tracing::warn!(%error, "the store cannot be counted");
+            }
+            if let Err(error) = self.homeserver.upstream().resolve().await {
+                let upstream = self.homeserver.upstream();
+                tracing::warn!(%upstream, %error, "the homeserver's name does not resolve");
+            }
+        }
+    }
+
+    async fn count_store(&self) -> Result<(), StoreError> {
+        let usage = self.store.usage().await?;
+        for (kind, tally) in [
+            ("owned", usage.owned),
+            ("upstream", usage.upstream),
+            ("remote", usage.remote),
+            ("thumbnail", usage.thumbnails),
+        ] {
+            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            self.metrics.store.items.with_label_values(&[kind]).set(gauge(tally.count));
+            self.metrics.store.bytes.with_label_values(&[kind]).set(gauge(tally.bytes));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Housekeeping {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        // The sockets listen since before the services were started.
+        notify(&[NotifyState::Ready]);
+        let work = async {
+            tokio::join!(self.learn_name(), self.sweep(), self.keep_counting());
+        };
+        tokio::select! {
+            () = work => {}
+            _ = shutdown.changed() => self.stopping.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Ends the process when it was told to stop and nothing is in flight, or when time is up.
+pub(super) struct Drain {
+    metrics: Arc<Metrics>,
+    timeout: Duration,
+}
+
+impl Drain {
+    pub(super) fn new(metrics: Arc<Metrics>, timeout: Duration) -> Self {
+        Self { metrics, timeout }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Drain {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        // An error means that the sender is gone, which is a shutdown too.
+        let _ = shutdown.changed().await;
+        notify(&[NotifyState::Stopping]);
+        let in_flight = self.metrics.in_flight.get();
+        tracing::info!(in_flight, "stopping; no new connections are taken");
+        let drained = async {
+            while self.metrics.in_flight.get() > 0 {
+                tokio::time::sleep(DRAIN_TICK).await;
+            }
+        };
+        if tokio::time::timeout(self.timeout, drained).await.is_err() {
+            let in_flight = self.metrics.in_flight.get();
+            tracing::warn!(in_flight, "time is up; what is still in flight is cut off");
+        }
+        // The store needs no closing: whatever was acknowledged is on disk.
+        tracing::info!("stopped");
+        std::process::exit(0);
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}

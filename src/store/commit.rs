@@ -1,0 +1,71 @@
+//! Blob before record: how a staged body becomes media.
+
+use super::publishing::InPublication;
+use super::staging::Settled;
+use super::{BlobRecord, Inner, MediaRecord, NewMedia, StoreError, ThumbnailRecord};
+use crate::types::{ContentHash, ContentType, ThumbnailSpec};
+
+impl Inner {
+    /// Stores a body and its record.
+    pub(super) fn commit_media(
+        &self,
+        settled: Settled,
+        media: NewMedia,
+    ) -> Result<MediaRecord, StoreError> {
+        if let Some(present) = self.metadata.media(&media.mxc)? {
+            return Err(StoreError::AlreadyExists(Box::new(present)));
+        }
+        let (blob, published) = self.publish(settled)?;
+        let content_hash = blob.content_hash;
+        let recorded = self.metadata.insert_media(media.with_blob(blob));
+        drop(published);
+        if let Err(StoreError::AlreadyExists(_)) = recorded {
+            self.tidy(&content_hash);
+        }
+        recorded
+    }
+
+    /// Stores a thumbnail, or keeps the one that there is.
+    pub(super) fn commit_thumbnail(
+        &self,
+        settled: Settled,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        content_type: ContentType,
+    ) -> Result<ThumbnailRecord, StoreError> {
+        if let Some(present) = self.metadata.thumbnail(&source, &spec)? {
+            return Ok(present);
+        }
+        let (blob, published) = self.publish(settled)?;
+        let content_hash = blob.content_hash;
+        let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type)?;
+        drop(published);
+        if recorded.blob.content_hash != content_hash {
+            self.tidy(&content_hash);
+        }
+        Ok(recorded)
+    }
+
+    /// Removes a blob that lost the race for its record; the next sweep would do so too.
+    fn tidy(&self, content_hash: &ContentHash) {
+        if let Err(error) = self.remove_if_orphan(content_hash) {
+            tracing::warn!(%content_hash, %error, "cannot remove a blob that no record names");
+        }
+    }
+
+    /// Gives a body its name, and keeps the sweeper away from it until the guard is dropped.
+    ///
+    /// If the record then fails for a reason that leaves doubt whether it was committed, the blob
+    /// must stay: the next start knows, and sweeps.
+    pub(super) fn publish(
+        &self,
+        settled: Settled,
+    ) -> Result<(BlobRecord, InPublication<'_>), StoreError> {
+        let (temp, blob) = settled.finish()?;
+        let published = self.publishing.begin(blob.content_hash);
+        self.blobs
+            .publish(temp, &blob.content_hash)
+            .map_err(StoreError::io("move a body to its place"))?;
+        Ok((blob, published))
+    }
+}

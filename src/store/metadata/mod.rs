@@ -1,0 +1,167 @@
+//! Records: the only place with SQL.
+//!
+//! One thread writes, and puts all changes that wait into one transaction; whoever looks something
+//! up does it in place, on a connection of their own for that moment. The functions of the files
+//! beside this one take a connection, so that reading and writing share them.
+
+mod blob;
+mod column;
+mod media;
+mod readers;
+mod schema;
+mod setting;
+mod thumbnail;
+mod usage;
+mod writer;
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use super::{BlobRecord, MediaRecord, OpenError, StoreError, ThumbnailRecord, Usage};
+use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
+use readers::Readers;
+use writer::Writer;
+
+/// The database. What waits for the disk is said so; the rest takes microseconds.
+pub(super) struct Metadata {
+    first_started_at: UnixMillis,
+    /// Before the writer, whose connection checkpoints as the last one that closes.
+    readers: Readers,
+    writer: Writer,
+}
+
+impl Metadata {
+    /// Opens the database, or makes one if there are no blobs that a lost one would have named.
+    pub(super) fn open(path: &Path, has_blobs: bool) -> Result<Self, OpenError> {
+        let connection = schema::open(path, has_blobs)?;
+        let first_started_at = setting::first_started_at(&connection, UnixMillis::now())
+            .map_err(schema::open_error(path))?;
+        let writer = Writer::start(connection).map_err(OpenError::io(path))?;
+        Ok(Self { first_started_at, readers: Readers::new(path), writer })
+    }
+
+    /// Returns when the database was first opened.
+    pub(super) fn first_started_at(&self) -> UnixMillis {
+        self.first_started_at
+    }
+
+    /// Returns a setting.
+    pub(super) fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.readers.read(|connection| setting::find(connection, key))
+    }
+
+    /// Keeps a setting; waits for the disk.
+    pub(super) fn set_setting(&self, key: String, value: String) -> Result<(), StoreError> {
+        self.writer.write(move |connection| Ok(setting::keep(connection, &key, &value)?))
+    }
+
+    /// Returns the record of a blob.
+    pub(super) fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>, StoreError> {
+        self.readers.read(|connection| blob::find(connection, hash))
+    }
+
+    /// Returns whether a blob has a record.
+    pub(super) fn has_blob(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        self.readers.read(|connection| blob::exists(connection, hash))
+    }
+
+    /// Removes what can be had again from the records of a blob, and the blob's own record unless
+    /// media owned here needs it; waits for the disk.
+    pub(super) fn forget_corrupt(&self, hash: ContentHash) -> Result<(), StoreError> {
+        self.writer.write(move |connection| {
+            media::remove_evictable(connection, &hash)?;
+            thumbnail::remove(connection, &hash)?;
+            Ok(blob::remove_unless_used(connection, &hash)?)
+        })
+    }
+
+    /// Returns the record of a piece of media.
+    pub(super) fn media(&self, mxc: &Mxc) -> Result<Option<MediaRecord>, StoreError> {
+        self.readers.read(|connection| media::find(connection, mxc))
+    }
+
+    /// Records media whose blob is on disk, unless it has a record; waits for the disk.
+    pub(super) fn insert_media(&self, media: MediaRecord) -> Result<MediaRecord, StoreError> {
+        self.writer.write(move |connection| {
+            if let Some(present) = media::find(connection, &media.mxc)? {
+                return Err(StoreError::AlreadyExists(Box::new(present)));
+            }
+            blob::keep(connection, &media.blob)?;
+            media::insert(connection, &media)?;
+            Ok(media)
+        })
+    }
+
+    /// Lets media be read without a token; waits for the disk.
+    pub(super) fn mark_legacy_readable(&self, mxc: Mxc) -> Result<(), StoreError> {
+        self.writer.write(move |connection| Ok(media::mark_legacy_readable(connection, &mxc)?))
+    }
+
+    /// Returns the record of a thumbnail.
+    pub(super) fn thumbnail(
+        &self,
+        source: &ContentHash,
+        spec: &ThumbnailSpec,
+    ) -> Result<Option<ThumbnailRecord>, StoreError> {
+        self.readers.read(|connection| thumbnail::find(connection, source, spec))
+    }
+
+    /// Returns how many thumbnails a content has.
+    pub(super) fn thumbnail_count(&self, source: &ContentHash) -> Result<u64, StoreError> {
+        self.readers.read(|connection| thumbnail::count(connection, source))
+    }
+
+    /// Records a thumbnail whose blob is on disk, or returns the one there is; waits for the disk.
+    pub(super) fn insert_thumbnail(
+        &self,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        blob: BlobRecord,
+        content_type: ContentType,
+    ) -> Result<ThumbnailRecord, StoreError> {
+        self.writer.write(move |connection| {
+            if let Some(present) = thumbnail::find(connection, &source, &spec)? {
+                return Ok(present);
+            }
+            let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
+            blob::keep(connection, &record.blob)?;
+            thumbnail::insert(connection, &source, &spec, &record)?;
+            Ok(record)
+        })
+    }
+
+    /// Records that a content is its own thumbnail, or returns the one there is; waits for the disk.
+    pub(super) fn link_thumbnail(
+        &self,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        content_type: ContentType,
+    ) -> Result<ThumbnailRecord, StoreError> {
+        self.writer.write(move |connection| {
+            if let Some(present) = thumbnail::find(connection, &source, &spec)? {
+                return Ok(present);
+            }
+            let blob = blob::find(connection, &source)?
+                .ok_or(StoreError::Missing { content_hash: source })?;
+            let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
+            thumbnail::insert(connection, &source, &spec, &record)?;
+            Ok(record)
+        })
+    }
+
+    /// Adds everything up; reads the whole database.
+    pub(super) fn usage(&self) -> Result<Usage, StoreError> {
+        self.readers.read(usage::add_up)
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Database(error.to_string().into()),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Opening the database file: is it ours, is it whole, is its schema the present one?
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::store::OpenError;
+use crate::store::root::create_private;
+
+/// The steps from an empty database to the present schema; the database's `user_version` says how
+/// many it has taken. A step that was released is never changed.
+const STEPS: &[&str] = &[include_str!("001_begin.sql")];
+
+/// How long a change waits for another process that has locked the database, such as a backup.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens a database for writing, checks it and brings its schema up to date.
+pub(super) fn open(path: &Path, has_blobs: bool) -> Result<Connection, OpenError> {
+    if has_blobs && !path.exists() {
+        return Err(OpenError::MissingDatabase(path.to_owned()));
+    }
+    create_private(path).map_err(OpenError::io(path))?;
+    let mut connection = connect(path).map_err(open_error(path))?;
+    check(&connection).map_err(open_error(path))?.map_err(|detail| damaged(path, detail))?;
+    let version = version(&connection).map_err(open_error(path))?;
+    if has_blobs && version == 0 {
+        return Err(OpenError::MissingDatabase(path.to_owned()));
+    }
+    let Some(steps) = usize::try_from(version).ok().and_then(|taken| STEPS.get(taken..)) else {
+        let path = path.to_owned();
+        return Err(OpenError::NewerDatabase { path, found: version, known: STEPS.len() });
+    };
+    prepare(&connection).map_err(open_error(path))?;
+    take(steps, &mut connection).map_err(open_error(path))?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(WRITE_PATIENCE)?;
+    Ok(connection)
+}
+
+/// Sets what a connection that writes needs; the file changes for the first time here.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // A commit returns when it would survive a power cut.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// Looks for damage, and returns the first fault.
+fn check(connection: &Connection) -> rusqlite::Result<Result<(), String>> {
+    let fault: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    Ok(if fault == "ok" { Ok(()) } else { Err(fault) })
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes some steps, each whole or not at all.
+fn take(steps: &[&str], connection: &mut Connection) -> rusqlite::Result<()> {
+    for step in steps {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let taken = version(&transaction)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", taken + 1)?;
+        transaction.commit()?;
+        tracing::info!(schema_version = taken + 1, "migrated the database");
+    }
+    Ok(())
+}
+
+/// Says which database could not be opened, and whether it is damaged.
+pub(super) fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
+        _ => OpenError::Database { path: path.to_owned(), detail: error.to_string() },
+    }
+}
+
+fn damaged(path: &Path, detail: impl fmt::Display) -> OpenError {
+    OpenError::DamagedDatabase { path: path.to_owned(), detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+    use tempfile::TempDir;
+
+    fn empty() -> (TempDir, PathBuf) {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("test.db");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_new_database_takes_every_step_and_an_old_one_none() {
+        let (_directory, path) = empty();
+        for _ in 0..2 {
+            let connection = open(&path, false).unwrap();
+            assert_eq!(version(&connection).unwrap(), i64::try_from(STEPS.len()).unwrap());
+            assert_eq!(connection.pragma_query_value(None, "synchronous", |r| r.get(0)), Ok(2));
+            let mode: String =
+                connection.pragma_query_value(None, "journal_mode", |r| r.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
+    }
+
+    #[test]
+    fn only_the_steps_that_are_left_are_taken() {
+        let (_directory, path) = empty();
+        create_private(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        take(&["CREATE TABLE a (x) STRICT"], &mut connection).unwrap_err();
+        assert_eq!(version(&connection).unwrap(), 0);
+        take(&["CREATE TABLE a (x INTEGER) STRICT"], &mut connection).unwrap();
+        take(&["CREATE TABLE b (x INTEGER) STRICT; DROP TABLE a"], &mut connection).unwrap();
+        assert_eq!(version(&connection).unwrap(), 2);
+        let failed = take(&["CREATE TABLE c (x INTEGER) STRICT; DROP TABLE a"], &mut connection);
+        failed.unwrap_err();
+        assert_eq!(version(&connection).unwrap(), 2);
+        assert!(!connection.table_exists(None, "c").unwrap());
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_as_it_is() {
+        let (_directory, path) = empty();
+        open(&path, false).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let refused = open(&path, true).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerDatabase { found: 99, .. }), "{refused}");
+        assert_eq!(version(&connect(&path).unwrap()).unwrap(), 99);
+    }
+
+    #[test]
+    fn a_missing_or_emptied_database_is_not_begun_afresh_beside_blobs() {
+        let (_directory, path) = empty();
+        assert!(matches!(open(&path, true), Err(OpenError::MissingDatabase(_))));
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        assert!(matches!(open(&path, true), Err(OpenError::MissingDatabase(_))));
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused() {
+        let (_directory, path) = empty();
+        let connection = open(&path, false).unwrap();
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+                 INSERT INTO setting SELECT 'key ' || i, hex(randomblob(50)) FROM n",
+            )
+            .unwrap();
+        drop(connection);
+        let whole = fs::read(&path).unwrap();
+        let mut scribbled = whole.clone();
+        let middle = whole.len() / 2;
+        scribbled[middle..middle + 8192].fill(0x5a);
+        let mut beheaded = whole.clone();
+        beheaded[..16].fill(0);
+        for damaged in [&scribbled[..], &beheaded, &whole[..whole.len() / 2], b"not a database"] {
+            fs::write(&path, damaged).unwrap();
+            let refused = open(&path, true).unwrap_err();
+            assert!(matches!(refused, OpenError::DamagedDatabase { .. }), "{refused}");
+            assert_eq!(fs::read(&path).unwrap(), damaged, "it is left as it is");
+        }
+        fs::write(&path, whole).unwrap();
+        open(&path, true).unwrap();
+    }
+}

@@ -1,0 +1,73 @@
+//! Rows of thumbnails.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::blob;
+use super::column::Unsigned;
+use crate::store::ThumbnailRecord;
+use crate::types::{ContentHash, ThumbnailSpec};
+
+pub(super) fn find(
+    connection: &Connection,
+    source: &ContentHash,
+    spec: &ThumbnailSpec,
+) -> rusqlite::Result<Option<ThumbnailRecord>> {
+    connection
+        .prepare_cached(
+            "SELECT blob.content_hash, size, checksums, content_type, created_at
+             FROM thumbnail JOIN blob USING (content_hash)
+             WHERE source_hash = ?1 AND width = ?2 AND height = ?3 AND method = ?4 AND animated = ?5",
+        )?
+        .query_row(
+            params![source, spec.size.width, spec.size.height, spec.method.as_str(), spec.animated],
+            |row| {
+                Ok(ThumbnailRecord {
+                    blob: blob::from_row(row, 0)?,
+                    content_type: row.get(3)?,
+                    created_at: row.get(4)?,
+                })
+            },
+        )
+        .optional()
+}
+
+pub(super) fn count(connection: &Connection, source: &ContentHash) -> rusqlite::Result<u64> {
+    let Unsigned(count) = connection
+        .prepare_cached("SELECT count(*) FROM thumbnail WHERE source_hash = ?1")?
+        .query_row([source], |row| row.get(0))?;
+    Ok(count)
+}
+
+/// Records a thumbnail whose blob has a record.
+pub(super) fn insert(
+    connection: &Connection,
+    source: &ContentHash,
+    spec: &ThumbnailSpec,
+    record: &ThumbnailRecord,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO thumbnail (source_hash, width, height, method, animated, content_hash,
+                                    content_type, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            source,
+            spec.size.width,
+            spec.size.height,
+            spec.method.as_str(),
+            spec.animated,
+            record.blob.content_hash,
+            record.content_type.as_str(),
+            record.created_at,
+        ])?;
+    Ok(())
+}
+
+/// Removes the thumbnails that are this content, whatever they were made of.
+pub(super) fn remove(connection: &Connection, content_hash: &ContentHash) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM thumbnail WHERE content_hash = ?1")?
+        .execute([content_hash])?;
+    Ok(())
+}

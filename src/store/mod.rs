@@ -1,0 +1,309 @@
+//! The store: media on disk, whole or not at all.
+//!
+//! A body comes in through [`Staging`], is committed together with its record, and goes out through
+//! [`BlobReader`]. Three ideas carry it:
+//!
+//! - Bodies are immutable files named by their SHA-256, shared by every record with that content.
+//!   Records are rows in a database.
+//! - Blob before record when storing, record before blob when deleting: a crash leaves litter that
+//!   [`Store::sweep_orphans`] finds, never a record without its blob.
+//! - A commit returns when everything survives a power cut: the file is synced, renamed, its
+//!   directories are synced, and then its record is. What fails on that way is not tried again.
+//!
+//! Looking up and reading what the system has in memory happens in place. Whatever waits for the
+//! disk does so on the runtime's blocking pool or on the database's own writer thread.
+
+mod blob;
+mod checksum;
+mod commit;
+mod corrupt;
+mod error;
+mod metadata;
+mod orphans;
+mod publishing;
+mod reader;
+mod record;
+mod root;
+mod staging;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::{JoinError, spawn_blocking};
+
+pub use error::{OpenError, StoreError};
+pub use orphans::Swept;
+pub use reader::BlobReader;
+pub use record::{BlobRecord, MediaRecord, MediaSource, NewMedia, Tally, ThumbnailRecord, Usage};
+pub use staging::Staging;
+
+use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
+use blob::Blobs;
+use metadata::Metadata;
+use publishing::Publishing;
+use root::Root;
+
+/// All media on this machine's disk. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// What the store is made of; the directory's lock goes last.
+struct Inner {
+    metadata: Metadata,
+    blobs: Blobs,
+    publishing: Publishing,
+    root: Root,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one if the directory is missing or empty.
+    ///
+    /// Migrates the database to the present schema and removes what a crash left half-written. The
+    /// directory is locked until the last clone of the store is gone.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpenError`] whose message says what to do. Nothing is ever repaired or begun afresh by
+    /// guessing.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let root = Root::open(path)?;
+        let blobs = Blobs::open(&root)?;
+        let has_blobs = !blobs.is_empty().map_err(OpenError::io(path))?;
+        let metadata = Metadata::open(&root.database(), has_blobs)?;
+        root.sync()?;
+        let inner = Inner { metadata, blobs, publishing: Publishing::default(), root };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns when this store was first opened.
+    pub fn first_started_at(&self) -> UnixMillis {
+        self.inner.metadata.first_started_at()
+    }
+
+    /// Returns a setting that was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.inner.metadata.setting(key)
+    }
+
+    /// Keeps a setting across restarts, in place of any earlier value.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`].
+    pub async fn set_setting(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.blocking(move |inner| inner.metadata.set_setting(key, value)).await
+    }
+
+    /// Returns the record of a piece of media, if it is stored. Takes microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn media(&self, mxc: &Mxc) -> Result<Option<MediaRecord>, StoreError> {
+        self.inner.metadata.media(mxc)
+    }
+
+    /// Returns the thumbnail of a content, if it is stored. Takes microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn thumbnail(
+        &self,
+        source: &ContentHash,
+        spec: &ThumbnailSpec,
+    ) -> Result<Option<ThumbnailRecord>, StoreError> {
+        self.inner.metadata.thumbnail(source, spec)
+    }
+
+    /// Returns how many thumbnails of a content are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn thumbnail_count(&self, source: &ContentHash) -> Result<u64, StoreError> {
+        self.inner.metadata.thumbnail_count(source)
+    }
+
+    /// Begins a new body.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub async fn stage(&self) -> Result<Staging, StoreError> {
+        self.blocking(|inner| {
+            let (temp, file) = inner.blobs.create_temp().map_err(StoreError::io("stage a body"))?;
+            Ok(Staging::new(temp, file))
+        })
+        .await
+    }
+
+    /// Stores a body and its record; both survive a power cut once this returns.
+    ///
+    /// Goes on to its end, one way or the other, even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AlreadyExists`] with the present record if the media has one: the first one
+    /// wins. On any error the body is lost.
+    pub async fn commit_media(
+        &self,
+        staged: Staging,
+        media: NewMedia,
+    ) -> Result<MediaRecord, StoreError> {
+        let settled = staged.settle().await?;
+        self.blocking(move |inner| inner.commit_media(settled, media)).await
+    }
+
+    /// Stores a thumbnail, with the same care as [`commit_media`](Self::commit_media).
+    ///
+    /// If there is one already, it is kept and returned.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`].
+    pub async fn commit_thumbnail(
+        &self,
+        staged: Staging,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        content_type: ContentType,
+    ) -> Result<ThumbnailRecord, StoreError> {
+        let settled = staged.settle().await?;
+        self.blocking(move |inner| inner.commit_thumbnail(settled, source, spec, content_type))
+            .await
+    }
+
+    /// Records that the best thumbnail of a content is the content itself.
+    ///
+    /// If there is a thumbnail already, it is kept and returned.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if the content is no longer stored; otherwise as
+    /// [`commit_thumbnail`](Self::commit_thumbnail).
+    pub async fn record_original_as_thumbnail(
+        &self,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        content_type: ContentType,
+    ) -> Result<ThumbnailRecord, StoreError> {
+        self.blocking(move |inner| inner.metadata.link_thumbnail(source, spec, content_type)).await
+    }
+
+    /// Lets media be read without a token although it arrived after the freeze. Does nothing to
+    /// media that is not stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`].
+    pub async fn mark_legacy_readable(&self, mxc: &Mxc) -> Result<(), StoreError> {
+        let mxc = mxc.clone();
+        self.blocking(move |inner| inner.metadata.mark_legacy_readable(mxc)).await
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if it is not there, [`StoreError::Corrupt`] if its size is wrong,
+    /// [`StoreError::Io`] if the system does not let it be opened.
+    pub fn open_blob(&self, blob: &BlobRecord) -> Result<BlobReader, StoreError> {
+        let content_hash = blob.content_hash;
+        let file =
+            self.inner.blobs.open_blob(&content_hash).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => StoreError::Missing { content_hash },
+                _ => StoreError::io("open a blob")(error),
+            })?;
+        BlobReader::new(file, blob.clone())
+    }
+
+    /// Takes a blob that was found corrupt or missing out of service, so that what can be fetched or
+    /// made again is.
+    ///
+    /// The file is moved to `corrupt`. The records of media that another server has, and of
+    /// thumbnails, are removed. Those of media owned here stay: reading them fails until somebody
+    /// uploads the same content again.
+    ///
+    /// Returns `false`, and does nothing, if the blob is sound or is being replaced at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`].
+    pub async fn set_aside(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+        let content_hash = *content_hash;
+        self.blocking(move |inner| inner.set_aside(&content_hash)).await
+    }
+
+    /// Returns what the store holds; reads every record, so not for every request.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub async fn usage(&self) -> Result<Usage, StoreError> {
+        self.blocking(|inner| inner.metadata.usage()).await
+    }
+
+    /// Removes the blobs that no record names and that nobody is publishing: what a crash between a
+    /// blob and its record has left.
+    ///
+    /// Asks `stop` between short steps and ends early once it says `true`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`]; what was removed until
+    /// then stays removed.
+    pub async fn sweep_orphans(&self, stop: impl Fn() -> bool + Send) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        for first in 0..=u8::MAX {
+            if stop() {
+                return Ok(swept);
+            }
+            swept += self.blocking(move |inner| inner.sweep(first)).await?;
+        }
+        swept.complete = true;
+        Ok(swept)
+    }
+
+    /// Does work that waits for the disk; it goes on to its end even if the future is dropped.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        on_blocking_pool(move || work(&inner)).await
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.root.path()).finish_non_exhaustive()
+    }
+}
+
+/// Does work that waits for the disk where no other task waits for it.
+async fn on_blocking_pool<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    outcome(spawn_blocking(work).await)
+}
+
+/// Returns what the blocking pool has made of some work; a panic there is a panic here.
+fn outcome<T>(joined: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
+    joined.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(_) => Err(StoreError::Stopped),
+    })
+}

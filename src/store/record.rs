@@ -1,0 +1,118 @@
+//! What the store knows about a piece of media, a thumbnail and a blob.
+
+use std::sync::Arc;
+
+use crate::types::{ContentHash, ContentType, FileName, Mxc, UnixMillis, UserId};
+
+/// A body on disk, as any number of records may share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// The SHA-256 of the body.
+    pub content_hash: ContentHash,
+    /// The body's length in bytes.
+    pub size: u64,
+    /// The CRC-32 of every block of 64 KiB, the last one as long as what is left.
+    pub checksums: Arc<[u32]>,
+}
+
+/// Where media came from, which decides whether it may be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaSource {
+    /// Uploaded here; the only copy there is, never evicted.
+    Owned,
+    /// Read through from the homeserver, which still has it.
+    Upstream,
+    /// Fetched from the server of origin.
+    Remote,
+}
+
+/// A piece of media that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaRecord {
+    /// What it is called.
+    pub mxc: Mxc,
+    /// Its body.
+    pub blob: BlobRecord,
+    /// The type that its uploader gave it.
+    pub content_type: ContentType,
+    /// The name that its uploader gave it.
+    pub filename: Option<FileName>,
+    /// Who uploaded it, where that is known.
+    pub uploader: Option<UserId>,
+    /// Where it came from.
+    pub source: MediaSource,
+    /// When it came to be, or came here.
+    pub created_at: UnixMillis,
+    /// Whether it may be read without a token although it arrived after the freeze.
+    pub legacy_readable: bool,
+}
+
+/// What is to be recorded with a new body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMedia {
+    /// What it is called.
+    pub mxc: Mxc,
+    /// The type that its uploader gave it.
+    pub content_type: ContentType,
+    /// The name that its uploader gave it.
+    pub filename: Option<FileName>,
+    /// Who uploaded it, where that is known.
+    pub uploader: Option<UserId>,
+    /// Where it came from.
+    pub source: MediaSource,
+    /// When it came to be, or came here.
+    pub created_at: UnixMillis,
+    /// Whether it may be read without a token although it arrived after the freeze.
+    pub legacy_readable: bool,
+}
+
+impl NewMedia {
+    /// Returns the record of this media with the given body.
+    pub(super) fn with_blob(self, blob: BlobRecord) -> MediaRecord {
+        MediaRecord {
+            mxc: self.mxc,
+            blob,
+            content_type: self.content_type,
+            filename: self.filename,
+            uploader: self.uploader,
+            source: self.source,
+            created_at: self.created_at,
+            legacy_readable: self.legacy_readable,
+        }
+    }
+}
+
+/// A thumbnail that is stored; one for each content and specification, whatever media show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThumbnailRecord {
+    /// Its body, which is the original's own where that is the best answer.
+    pub blob: BlobRecord,
+    /// The type it was encoded as.
+    pub content_type: ContentType,
+    /// When it was made.
+    pub created_at: UnixMillis,
+}
+
+/// How many there are, and how large they are together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub count: u64,
+    /// The bytes of all their bodies; one that is shared counts each time.
+    pub bytes: u64,
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Media uploaded here.
+    pub owned: Tally,
+    /// Media of the homeserver.
+    pub upstream: Tally,
+    /// Media of other servers.
+    pub remote: Tally,
+    /// Thumbnails.
+    pub thumbnails: Tally,
+    /// Bodies on disk, each once: what the file system holds.
+    pub blobs: Tally,
+}

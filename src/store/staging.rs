@@ -1,0 +1,409 @@
+//! A body that is still arriving: one writer, a temporary file, and a hash that grows with it.
+//!
+//! What is written gathers into batches. While one batch is written, hashed and checksummed on the
+//! blocking pool the next one gathers, so that neither the network nor the disk waits for the other
+//! and the memory in use does not depend on the size of the body.
+
+use std::fmt;
+use std::fs::File;
+use std::mem;
+use std::os::unix::fs::FileExt;
+
+use ring::digest;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::blob::TempFile;
+use super::checksum::BlockChecksums;
+use super::{BlobRecord, StoreError, outcome};
+use crate::types::ContentHash;
+
+/// How many bytes go to the blocking pool at once. The hand-over costs some 50 µs, and bodies arrive
+/// in pieces smaller than this.
+const BATCH_SIZE: usize = 256 * 1024;
+
+/// A body on its way into the store.
+///
+/// Dropped without a commit, it leaves nothing on disk.
+pub struct Staging {
+    batch: Vec<u8>,
+    flight: Flight,
+    /// How many bytes have been accepted.
+    size: u64,
+    /// How many of them are in the file for certain.
+    readable: u64,
+    /// A write has begun and has not ended, or has failed.
+    torn: bool,
+}
+
+/// Where the file is.
+enum Flight {
+    /// At rest.
+    Landed(Box<Spool>),
+    /// With the blocking pool, which writes a batch.
+    Flying(JoinHandle<Result<Box<Spool>, StoreError>>),
+    /// Gone, for this reason.
+    Lost(StoreError),
+}
+
+impl Staging {
+    pub(super) fn new(temp: TempFile, file: File) -> Self {
+        let flight = Flight::Landed(Box::new(Spool::new(temp, file)));
+        Self { batch: Vec::new(), flight, size: 0, readable: 0, torn: false }
+    }
+
+    /// Returns how many bytes have been written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns how many bytes, from the start, [`file`](Self::file) is known to hold.
+    ///
+    /// It lags behind [`size`](Self::size); [`flush`](Self::flush) makes them equal.
+    pub fn readable(&self) -> u64 {
+        self.readable
+    }
+
+    /// Takes the next bytes of the body, and waits while the disk is a whole batch behind.
+    ///
+    /// The future must be run to its end: if it is dropped before, nobody knows how much of `bytes`
+    /// was taken, and the body can no longer be committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Io`] or [`StoreError::Torn`]; the body is lost.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_whole()?;
+        self.torn = true;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BATCH_SIZE - self.batch.len()));
+            self.batch.extend_from_slice(now);
+            self.size += now.len() as u64;
+            bytes = later;
+            if self.batch.len() == BATCH_SIZE {
+                self.launch().await?;
+            }
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Returns once everything written so far can be read from [`file`](Self::file). That is not to
+    /// say that it survives a power cut; only a commit does.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn flush(&mut self) -> Result<(), StoreError> {
+        self.check_whole()?;
+        if !self.batch.is_empty() {
+            self.launch().await?;
+        }
+        self.land().await?;
+        Ok(())
+    }
+
+    /// Returns another handle on the file, for readers that follow the writer: never past
+    /// [`readable`](Self::readable), each at a position of its own. It stays good after the commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn file(&mut self) -> Result<File, StoreError> {
+        self.land().await?.file.try_clone().map_err(StoreError::io("share an unfinished body"))
+    }
+
+    /// Removes what was written, and returns when it is gone.
+    pub async fn discard(mut self) {
+        if self.land().await.is_ok()
+            && let Flight::Landed(spool) = self.replace_flight(StoreError::Stopped)
+        {
+            // Should the runtime end before, the file goes all the same.
+            let _ = spawn_blocking(move || drop(spool)).await;
+        }
+    }
+
+    /// Ends the writing; the rest of the work is for a thread that may wait for the disk.
+    pub(super) async fn settle(mut self) -> Result<Settled, StoreError> {
+        self.check_whole()?;
+        self.land().await?;
+        match self.replace_flight(StoreError::Stopped) {
+            Flight::Landed(spool) => Ok(Settled { spool, rest: mem::take(&mut self.batch) }),
+            Flight::Flying(_) => unreachable!("the last batch has landed"),
+            Flight::Lost(error) => Err(error),
+        }
+    }
+
+    fn check_whole(&self) -> Result<(), StoreError> {
+        match &self.flight {
+            Flight::Lost(error) => Err(error.clone()),
+            Flight::Landed(_) | Flight::Flying(_) if self.torn => Err(StoreError::Torn),
+            Flight::Landed(_) | Flight::Flying(_) => Ok(()),
+        }
+    }
+
+    /// Sends the batch off as soon as the one before has landed.
+    async fn launch(&mut self) -> Result<(), StoreError> {
+        let spare = mem::take(&mut self.land().await?.spare);
+        let batch = mem::replace(&mut self.batch, spare);
+        if let Flight::Landed(spool) = self.replace_flight(StoreError::Stopped) {
+            self.flight = Flight::Flying(spawn_blocking(move || spool.append(batch)));
+        }
+        Ok(())
+    }
+
+    /// Waits for the batch in flight; the wait can be given up and begun again.
+    async fn land(&mut self) -> Result<&mut Spool, StoreError> {
+        if let Flight::Flying(batch) = &mut self.flight {
+            self.flight = match outcome(batch.await) {
+                Ok(spool) => Flight::Landed(spool),
+                Err(error) => Flight::Lost(error),
+            };
+        }
+        match &mut self.flight {
+            Flight::Landed(spool) => {
+                self.readable = spool.written;
+                Ok(spool)
+            }
+            Flight::Lost(error) => Err(error.clone()),
+            Flight::Flying(_) => unreachable!("the batch has landed"),
+        }
+    }
+
+    fn replace_flight(&mut self, reason: StoreError) -> Flight {
+        mem::replace(&mut self.flight, Flight::Lost(reason))
+    }
+}
+
+impl Drop for Staging {
+    /// Leaves the removal to the blocking pool: giving back the space of a large file takes time. A
+    /// batch in flight takes the file with it when it ends.
+    fn drop(&mut self) {
+        if let Flight::Landed(spool) = self.replace_flight(StoreError::Stopped)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(spool));
+        }
+    }
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// A temporary file and what is known about the bytes in it.
+struct Spool {
+    temp: TempFile,
+    file: File,
+    sha256: digest::Context,
+    checksums: BlockChecksums,
+    written: u64,
+    /// The memory of the batch before, to gather the next one in.
+    spare: Vec<u8>,
+}
+
+impl Spool {
+    fn new(temp: TempFile, file: File) -> Self {
+        Self {
+            temp,
+            file,
+            sha256: digest::Context::new(&digest::SHA256),
+            checksums: BlockChecksums::default(),
+            written: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    fn append(mut self: Box<Self>, mut batch: Vec<u8>) -> Result<Box<Self>, StoreError> {
+        self.file.write_all_at(&batch, self.written).map_err(StoreError::io("write a body"))?;
+        self.sha256.update(&batch);
+        self.checksums.update(&batch);
+        self.written += batch.len() as u64;
+        batch.clear();
+        self.spare = batch;
+        Ok(self)
+    }
+}
+
+/// A whole body of which the last batch is not in its file yet.
+pub(super) struct Settled {
+    spool: Box<Spool>,
+    rest: Vec<u8>,
+}
+
+impl Settled {
+    /// Writes what is left and waits until the disk has everything.
+    ///
+    /// If the disk fails here the body is lost: what a failed sync has dropped, a second one would
+    /// not miss.
+    pub(super) fn finish(self) -> Result<(TempFile, BlobRecord), StoreError> {
+        let spool = self.spool.append(self.rest)?;
+        spool.file.sync_all().map_err(StoreError::io("sync a body"))?;
+        let digest = spool.sha256.finish();
+        let content_hash = ContentHash(digest.as_ref().try_into().expect("a SHA-256 has 32 bytes"));
+        let checksums = spool.checksums.finish();
+        Ok((spool.temp, BlobRecord { content_hash, size: spool.written, checksums }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{body, entries, new_media, open, path_of, put, read, stage};
+    use crate::store::{MediaSource, Store};
+    use proptest::prelude::*;
+    use std::fs::OpenOptions;
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
+    use std::task::{Context, Waker};
+    use tokio::runtime::{Builder, Runtime};
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
+    }
+
+    /// A body that goes to a disk without any room.
+    fn on_full_disk(store: &Store) -> Staging {
+        let (temp, _) = store.inner.blobs.create_temp().unwrap();
+        Staging::new(temp, OpenOptions::new().write(true).open("/dev/full").unwrap())
+    }
+
+    #[test]
+    fn dropped_without_commit_it_leaves_nothing() {
+        let (directory, store) = open();
+        for length in [0, 10, BATCH_SIZE, 3 * BATCH_SIZE + 1] {
+            let runtime = runtime();
+            drop(runtime.block_on(stage(&store, &body(length))));
+            drop(runtime);
+            assert_eq!(entries(&directory, "tmp"), 0, "{length}");
+        }
+    }
+
+    #[test]
+    fn dropped_while_a_batch_is_written_it_leaves_nothing() {
+        let (directory, store) = open();
+        let runtime = runtime();
+        runtime.block_on(async {
+            let mut staging = store.stage().await.unwrap();
+            let (release, held) = channel::<()>();
+            spawn_blocking(move || held.recv());
+            staging.write(&body(BATCH_SIZE)).await.unwrap();
+            assert_eq!((staging.size(), staging.readable()), (BATCH_SIZE as u64, 0));
+            drop(staging);
+            assert_eq!(entries(&directory, "tmp"), 1);
+            drop(release);
+        });
+        drop(runtime);
+        assert_eq!(entries(&directory, "tmp"), 0);
+    }
+
+    #[test]
+    fn dropped_outside_a_runtime_it_leaves_nothing() {
+        let (directory, store) = open();
+        let staging = runtime().block_on(stage(&store, b"body"));
+        drop(staging);
+        assert_eq!(entries(&directory, "tmp"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_discarded_body_is_gone_at_once() {
+        let (directory, store) = open();
+        stage(&store, &body(2 * BATCH_SIZE)).await.discard().await;
+        assert_eq!(entries(&directory, "tmp"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_follower_reads_what_was_flushed_and_goes_on_after_the_commit() {
+        let (directory, store) = open();
+        let mut staging = stage(&store, b"first ").await;
+        let follower = staging.file().await.unwrap();
+        assert_eq!(staging.readable(), 0);
+        staging.flush().await.unwrap();
+        assert_eq!((staging.readable(), staging.size()), (6, 6));
+        let mut seen = [0; 6];
+        follower.read_exact_at(&mut seen, 0).unwrap();
+        assert_eq!(&seen, b"first ");
+        staging.write(b"second").await.unwrap();
+        let media = new_media("followed", MediaSource::Owned);
+        let record = store.commit_media(staging, media).await.unwrap();
+        follower.read_exact_at(&mut seen, 6).unwrap();
+        assert_eq!(&seen, b"second");
+        assert_eq!(std::fs::read(path_of(&directory, &record.blob)).unwrap(), b"first second");
+    }
+
+    #[test]
+    fn a_write_given_up_halfway_cannot_be_committed() {
+        let (_directory, store) = open();
+        runtime().block_on(async {
+            let mut staging = store.stage().await.unwrap();
+            let (release, held) = channel::<()>();
+            spawn_blocking(move || held.recv());
+            let long = body(3 * BATCH_SIZE);
+            assert!(
+                pin!(staging.write(&long))
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
+            drop(release);
+            assert!(matches!(staging.write(b"more").await, Err(StoreError::Torn)));
+            assert!(matches!(staging.flush().await, Err(StoreError::Torn)));
+            let media = new_media("torn", MediaSource::Owned);
+            let refused = store.commit_media(staging, media).await;
+            assert!(matches!(refused, Err(StoreError::Torn)));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_to_be_full_and_the_file_goes() {
+        let (directory, store) = open();
+        let mut staging = on_full_disk(&store);
+        staging.write(&body(BATCH_SIZE)).await.unwrap();
+        assert!(matches!(staging.flush().await, Err(StoreError::Full)));
+        assert!(matches!(staging.write(b"more").await, Err(StoreError::Full)));
+        assert_eq!(entries(&directory, "tmp"), 0);
+
+        let mut staging = on_full_disk(&store);
+        staging.write(b"less than a batch").await.unwrap();
+        let media = new_media("full", MediaSource::Owned);
+        let refused = store.commit_media(staging, media.clone()).await;
+        assert!(matches!(refused, Err(StoreError::Full)));
+        assert_eq!(store.media(&media.mxc).unwrap(), None);
+        assert_eq!(entries(&directory, "tmp"), 0);
+        put(&store, "later", b"works again").await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn the_pieces_a_body_comes_in_do_not_matter(
+            length in 0..3 * BATCH_SIZE,
+            sizes in proptest::collection::vec(1..2 * BATCH_SIZE, 1..9),
+            flush in any::<bool>(),
+        ) {
+            let (_directory, store) = open();
+            let whole = body(length);
+            runtime().block_on(async {
+                let once = put(&store, "once", &whole).await;
+                let mut staging = store.stage().await.unwrap();
+                let mut rest = &whole[..];
+                for size in sizes.iter().cycle() {
+                    let (now, later) = rest.split_at(rest.len().min(*size));
+                    staging.write(now).await.unwrap();
+                    if flush {
+                        staging.flush().await.unwrap();
+                    }
+                    rest = later;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                let media = new_media("pieces", MediaSource::Owned);
+                let pieces = store.commit_media(staging, media).await.unwrap();
+                assert_eq!(pieces.blob, once.blob);
+                assert_eq!(read(&store, &pieces.blob).await.unwrap(), whole);
+            });
+        }
+    }
+}

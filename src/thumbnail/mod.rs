@@ -1,0 +1,28 @@
+//! Thumbnails: from the file of a picture and an asked size to a smaller picture.
+//!
+//! [`Ladder::snap`] decides which sizes exist, so that strangers cannot fill the disk with variants;
+//! [`layout`] decides which part of a source is shown at which size; [`render`] reads, resizes and
+//! writes; [`ThumbnailEngine`] bounds how much of that happens at once. The first two are pure.
+//!
+//! Nothing here knows who asks, where a file comes from, or what becomes of the result.
+
+mod decode;
+mod engine;
+mod error;
+mod format;
+mod gif;
+mod ladder;
+mod layout;
+mod render;
+mod webp;
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod samples;
+
+pub use engine::{Capacity, ThumbnailEngine};
+pub use error::ThumbnailError;
+pub use ladder::{InvalidRung, Ladder, Rung};
+pub use layout::{Area, Layout, layout};
+pub use render::{Limits, Rendered, render};

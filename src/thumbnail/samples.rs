@@ -1,0 +1,152 @@
+//! Small pictures for tests, made in code.
+
+use std::fs::File;
+use std::io::{Cursor, Write};
+
+use image::codecs::gif::GifEncoder;
+use image::codecs::jpeg::JpegEncoder;
+use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+
+/// The colour of a quarter of [`quarters`]: top left, top right, bottom left, bottom right.
+pub(super) const QUARTERS: [[u8; 3]; 4] =
+    [[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 20]];
+
+/// Returns a picture whose quarters differ, so that turning and cutting can be seen.
+pub(super) fn quarters(width: u32, height: u32) -> DynamicImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let right = usize::from(x >= width / 2);
+        let bottom = usize::from(y >= height / 2);
+        Rgb(QUARTERS[right + 2 * bottom])
+    })
+    .into()
+}
+
+/// Returns a picture that is half transparent and invisibly green, half opaque and red.
+pub(super) fn half_transparent(width: u32, height: u32) -> DynamicImage {
+    RgbaImage::from_fn(width, height, |x, _| {
+        if x < width / 2 { Rgba([0, 255, 0, 0]) } else { Rgba([255, 0, 0, 255]) }
+    })
+    .into()
+}
+
+pub(super) fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    match format {
+        // Good enough that flat colours survive.
+        ImageFormat::Jpeg => {
+            image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 95))
+        }
+        _ => image.write_to(&mut bytes, format),
+    }
+    .expect("samples can be encoded");
+    bytes.into_inner()
+}
+
+/// Returns a file with the given bytes, at its end as after writing.
+pub(super) fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("room for a sample");
+    file
+}
+
+pub(super) fn gif(width: u32, height: u32, frames: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new(&mut bytes);
+    let frame = Frame::new(quarters(width, height).into_rgba8());
+    encoder.encode_frames(std::iter::repeat_n(frame, frames)).expect("samples can be encoded");
+    drop(encoder);
+    bytes
+}
+
+/// Returns a PNG that calls itself an animation.
+pub(super) fn animated_png(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = encoded(&quarters(width, height), ImageFormat::Png);
+    let control = png_chunk(b"acTL", &[0, 0, 0, 1, 0, 0, 0, 0]);
+    bytes.splice(PNG_HEADER_LENGTH..PNG_HEADER_LENGTH, control);
+    bytes
+}
+
+/// Returns a PNG with one more chunk before its pixels.
+pub(super) fn png_with(image: &DynamicImage, name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut bytes = encoded(image, ImageFormat::Png);
+    bytes.splice(PNG_HEADER_LENGTH..PNG_HEADER_LENGTH, png_chunk(name, body));
+    bytes
+}
+
+/// The signature and the IHDR chunk.
+const PNG_HEADER_LENGTH: usize = 8 + 12 + 13;
+
+fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut chunk = (body.len() as u32).to_be_bytes().to_vec();
+    chunk.extend(name);
+    chunk.extend(body);
+    let crc = crc32(&chunk[4..]);
+    chunk.extend(crc.to_be_bytes());
+    chunk
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    })
+}
+
+/// Returns a lossless WebP that calls itself an animation.
+pub(super) fn animated_webp(width: u32, height: u32) -> Vec<u8> {
+    const ANIMATION_FLAG: u8 = 0x02;
+    let still = encoded(&quarters(width, height), ImageFormat::WebP);
+    let picture = &still[12..];
+    let side = |pixels: u32| (pixels - 1).to_le_bytes()[..3].to_vec();
+    let sides = [side(width), side(height)].concat();
+    let fields = [&[0; 6][..], &sides, &[100, 0, 0, 0]].concat();
+    let extended = [&[ANIMATION_FLAG, 0, 0, 0][..], &sides].concat();
+    let chunks = [
+        riff_chunk(b"VP8X", &extended),
+        riff_chunk(b"ANIM", &[0; 6]),
+        riff_chunk(b"ANMF", &[&fields, picture].concat()),
+        riff_chunk(b"ANMF", &[&fields, picture].concat()),
+    ];
+    riff_chunk(b"RIFF", &[b"WEBP".to_vec(), chunks.concat()].concat())
+}
+
+/// Returns a lossless WebP with an EXIF chunk.
+pub(super) fn webp_with_orientation(image: &DynamicImage, orientation: u8) -> Vec<u8> {
+    const EXIF_FLAG: u8 = 0x08;
+    let still = encoded(image, ImageFormat::WebP);
+    let side = |pixels: u32| (pixels - 1).to_le_bytes()[..3].to_vec();
+    let sides = [side(image.width()), side(image.height())].concat();
+    let extended = [&[EXIF_FLAG, 0, 0, 0][..], &sides].concat();
+    let chunks = [
+        riff_chunk(b"VP8X", &extended),
+        still[12..].to_vec(),
+        riff_chunk(b"EXIF", &exif(orientation)),
+    ];
+    riff_chunk(b"RIFF", &[b"WEBP".to_vec(), chunks.concat()].concat())
+}
+
+/// Returns a RIFF chunk, filled up to an even length.
+pub(super) fn riff_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut chunk = name.to_vec();
+    chunk.extend((body.len() as u32).to_le_bytes());
+    chunk.extend(body);
+    chunk.resize(chunk.len().next_multiple_of(2), 0);
+    chunk
+}
+
+/// Returns an EXIF block that says nothing but the orientation.
+pub(super) fn exif(orientation: u8) -> Vec<u8> {
+    let mut block = b"MM\0\x2a\0\0\0\x08\0\x01".to_vec();
+    block.extend([1, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0]);
+    block
+}
+
+/// Returns a JPEG with an EXIF block behind its first marker.
+pub(super) fn jpeg_with_orientation(image: &DynamicImage, orientation: u8) -> Vec<u8> {
+    let mut bytes = encoded(image, ImageFormat::Jpeg);
+    let body = [b"Exif\0\0".to_vec(), exif(orientation)].concat();
+    let mut segment = vec![0xff, 0xe1];
+    segment.extend((body.len() as u16 + 2).to_be_bytes());
+    segment.extend(body);
+    bytes.splice(2..2, segment);
+    bytes
+}

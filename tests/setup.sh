@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Installs what building, trying and testing Mediary needs. What is there already is kept.
+#
+#   tests/setup.sh [PART...]    all of them when none is named
+#
+#   packages   compilers and tools from Debian (as root or through sudo, and only what is missing)
+#   synapse    target/venv: the Synapse of tests/requirements.txt
+#   photo      target/photo: a photograph to upload
+#   nextest    cargo-nextest, which runs the tests
+#   deny       cargo-deny, which checks the dependencies
+set -euo pipefail
+# shellcheck source=tests/steps.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/steps.sh"
+
+LOGS=$ROOT/target/setup
+
+# A command that has to be there, and the Debian package that brings it. CMake and make are for the zlib-ng and jemalloc
+# that Mediary is linked with, nasm for the SIMD code of picture formats.
+COMMANDS=(g++:g++ make:make cmake:cmake pkg-config:pkg-config nasm:nasm curl:curl)
+
+NEXTEST_VERSION=0.9.143
+DENY_VERSION=0.20.2
+
+# A nuthatch, by Lukas Baubkus, 2021: 6028x3391 pixels straight from a camera, under CC BY-SA 3.0.
+PHOTO_PACKAGE=lomiri-wallpapers-20.04
+PHOTO_FILE=usr/share/backgrounds/Kleiber_by_Lukas_Baubkus.jpg
+PHOTO=$ROOT/target/photo/nuthatch.jpg
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "needs root, or sudo, for: $*"
+    fi
+}
+
+# install_packages PACKAGE...
+install_packages() {
+    command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install it: $*"
+    ((EUID == 0)) || as_root true # asks for the password before output goes to the log
+    # Waits for another apt instead of failing.
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
+    quietly "package lists" "$LOGS/apt-update.log" as_root "${apt[@]}" update
+    quietly "packages $*" "$LOGS/apt-install.log" as_root "${apt[@]}" install --no-install-recommends "$@"
+}
+
+setup_packages() {
+    command -v cargo >/dev/null || fail "needs Rust: install it with rustup"
+    local entry missing=()
+    for entry in "${COMMANDS[@]}"; do
+        command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
+    done
+    find_python >/dev/null || missing+=(python3 python3-venv)
+    if ((${#missing[@]})); then
+        install_packages "${missing[@]}"
+    else
+        echo "   packages: there"
+    fi
+}
+
+# Prints a Python that can make virtual environments: the first on the PATH, or Debian's.
+find_python() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+setup_synapse() {
+    local wanted=$ROOT/tests/requirements.txt venv=$ROOT/target/venv python
+    local stamp=$venv/requirements.txt # copied there last: what it names is installed
+    if cmp -s "$wanted" "$stamp" && "$VENV_PYTHON" -c 'import synapse' 2>/dev/null; then
+        echo "   Synapse: there"
+        return
+    fi
+    python=$(find_python) || fail "needs Python 3.10 or later with venv: tests/setup.sh packages"
+    mkdir -p "$ROOT/target"
+    "$python" -m venv --clear "$venv"
+    quietly "Synapse from PyPI" "$LOGS/pip.log" \
+        "$VENV_PYTHON" -m pip install --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$stamp"
+}
+
+setup_photo() {
+    if [[ -s $PHOTO ]]; then
+        echo "   photograph: there"
+        return
+    fi
+    command -v apt-get >/dev/null || fail "needs a photograph, a JPEG of some megabytes, as $PHOTO"
+    local unpacked
+    mkdir -p "$(dirname "$PHOTO")"
+    unpacked=$(mktemp -d "$(dirname "$PHOTO")/XXXXXX")
+    # Taken out of its package, which is not installed.
+    if ! (cd "$unpacked" && apt-get -q download "$PHOTO_PACKAGE" &>apt.log); then
+        as_root true
+        quietly "package lists" "$LOGS/apt-update.log" as_root apt-get -q -o DPkg::Lock::Timeout=300 update
+        (cd "$unpacked" && quietly "photograph" "$LOGS/apt-download.log" apt-get -q download "$PHOTO_PACKAGE")
+    fi
+    dpkg-deb --extract "$unpacked/$PHOTO_PACKAGE"_*.deb "$unpacked"
+    mv "$unpacked/usr/share/doc/$PHOTO_PACKAGE/copyright" "$(dirname "$PHOTO")/copyright"
+    mv "$unpacked/$PHOTO_FILE" "$PHOTO"
+    rm -rf "$unpacked"
+    echo "   photograph: from $PHOTO_PACKAGE"
+}
+
+setup_nextest() {
+    cargo_tool cargo-nextest "$NEXTEST_VERSION"
+}
+
+setup_deny() {
+    cargo_tool cargo-deny "$DENY_VERSION"
+}
+
+# cargo_tool NAME VERSION: built into target/tools unless some version is on the PATH.
+cargo_tool() {
+    if command -v "$1" >/dev/null; then
+        echo "   $1: there"
+        return
+    fi
+    local tools=$ROOT/target/tools
+    quietly "$1 $2 (minutes, the first time)" "$LOGS/$1.log" \
+        cargo install --locked --root "$tools" --target-dir "$tools/build" --version "$2" "$1"
+    rm -rf "$tools/build"
+}
+
+((${#})) || set -- packages synapse photo nextest deny
+for part; do
+    case $part in
+        packages | synapse | photo | nextest | deny) "setup_$part" ;;
+        *) fail "no part $part; see the top of this file" ;;
+    esac
+done
