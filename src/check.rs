@@ -151,10 +151,12 @@ fn storage(path: &Path) -> Finding {
         Ok(metadata) if !metadata.is_dir() => {
             Finding::Bad(format!("storage.path {shown} is not a directory"))
         }
-        Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => Finding::Bad(
-            format!("storage.path {shown} cannot be written by this user; chown it, or run the \
-                     check as the user that Mediary runs as"),
-        ),
+        Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => {
+            Finding::Bad(format!(
+                "storage.path {shown} cannot be written by this user; chown it, or run the \
+                     check as the user that Mediary runs as"
+            ))
+        }
         Ok(_) if path.join("mediary.db").exists() => {
             Finding::Good(format!("media is kept in {shown}, where a store is already"))
         }
@@ -163,7 +165,9 @@ fn storage(path: &Path) -> Finding {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
             match rustix::fs::access(parent, rustix::fs::Access::WRITE_OK) {
-                Ok(()) => Finding::Good(format!("media will be kept in {shown}, which will be made")),
+                Ok(()) => {
+                    Finding::Good(format!("media will be kept in {shown}, which will be made"))
+                }
                 Err(_) => Finding::Bad(format!(
                     "storage.path {shown} does not exist and cannot be made by this user; make it, \
                      or name another with --data-dir"

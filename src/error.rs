@@ -162,9 +162,9 @@ fn is_media_error_ours(error: &MediaError) -> bool {
 
 fn auth_answer(error: &AuthError) -> ErrorAnswer {
     match error {
-        AuthError::Invalid(error @ (InvalidCredentials::Missing | InvalidCredentials::Ambiguous)) => {
-            own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string())
-        }
+        AuthError::Invalid(
+            error @ (InvalidCredentials::Missing | InvalidCredentials::Ambiguous),
+        ) => own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string()),
         AuthError::Refused(refusal) => relayed(refusal),
         AuthError::Homeserver(error) => homeserver_answer(error),
     }
@@ -302,7 +302,7 @@ fn relayed(refusal: &Refusal) -> ErrorAnswer {
 
 fn capitalised(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(characters).collect()
-    })
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }

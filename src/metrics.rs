@@ -183,8 +183,10 @@ impl Metrics {
                 "Time to make one new thumbnail, waiting for a place included.",
                 RENDER_BUCKETS,
             )?,
-            thumbnail_failures: declare
-                .counter("mediary_thumbnail_failures_total", "Thumbnails that could not be made.")?,
+            thumbnail_failures: declare.counter(
+                "mediary_thumbnail_failures_total",
+                "Thumbnails that could not be made.",
+            )?,
             corrupt_blobs: declare.counter(
                 "mediary_corrupt_blobs_total",
                 "Stored bodies that did not match their checksum when they were read.",
@@ -204,7 +206,8 @@ impl Metrics {
         sent: u64,
     ) {
         let Some(index) = ROUTES.iter().position(|known| *known == route) else { return };
-        let class = status.map_or(STATUSES.len() - 1, |status| usize::from(status.as_u16() / 100) - 1);
+        let class =
+            status.map_or(STATUSES.len() - 1, |status| usize::from(status.as_u16() / 100) - 1);
         let metrics = &self.routes[index];
         if let Some(counter) = metrics.requests.get(class) {
             counter.inc();
@@ -241,7 +244,12 @@ impl Declare {
         self.register(IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
@@ -253,12 +261,19 @@ impl Declare {
         self.register(IntGauge::new(name, help))
     }
 
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    fn int_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+        self.register(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        ))
     }
 
     fn histograms(
@@ -281,7 +296,11 @@ mod tests {
     fn all_series_exist_from_the_start_and_stay_the_same() {
         let metrics = Metrics::new().unwrap();
         let series = |metrics: &Metrics| {
-            String::from_utf8(metrics.render()).unwrap().lines().filter(|l| !l.starts_with('#')).count()
+            String::from_utf8(metrics.render())
+                .unwrap()
+                .lines()
+                .filter(|l| !l.starts_with('#'))
+                .count()
         };
         let before = series(&metrics);
         for route in ROUTES.iter().copied().chain(["made-up", "GET /x"]) {

@@ -98,7 +98,11 @@ impl Proxy {
     }
 
     /// Answers a media request; the route was found in the session's own request head.
-    async fn answer(&self, session: &mut Session, context: &mut Context) -> Result<Reply, ApiError> {
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Reply, ApiError> {
         if session.is_body_empty() {
             let head = session.req_header();
             return match self.media_route(head, context) {
@@ -152,9 +156,8 @@ fn refusal(head: &RequestHeader) -> Option<ApiError> {
     }
     let nominated = head.headers.get_all(header::CONNECTION).iter();
     let mut options = nominated.filter_map(|field| field.to_str().ok()).flat_map(|f| f.split(','));
-    let is_never = |option: &str| {
-        NEVER_HOP_BY_HOP.iter().any(|name| option.trim().eq_ignore_ascii_case(name))
-    };
+    let is_never =
+        |option: &str| NEVER_HOP_BY_HOP.iter().any(|name| option.trim().eq_ignore_ascii_case(name));
     options
         .any(is_never)
         .then_some(ApiError::BadRequest("The Connection header names a field that is end-to-end"))
@@ -225,9 +228,9 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         _: &mut Context,
     ) -> Result<Box<HttpPeer>, Box<Error>> {
-        self.upstream
-            .peer()
-            .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "the name does not resolve").into_up())
+        self.upstream.peer().ok_or_else(|| {
+            Error::explain(ErrorType::ConnectNoRoute, "the name does not resolve").into_up()
+        })
     }
 
     async fn upstream_request_filter(

@@ -201,11 +201,7 @@ impl From<&ApiError> for Reply {
 /// Writes the CORS fields that CS-CORS-04 recommends, with HEAD added (CS-CORS-05).
 pub fn insert_cors(headers: &mut HeaderMap) {
     insert(headers, header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    insert(
-        headers,
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        "GET, HEAD, POST, PUT, DELETE, OPTIONS",
-    );
+    insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE, OPTIONS");
     insert(
         headers,
         header::ACCESS_CONTROL_ALLOW_HEADERS,

@@ -49,9 +49,8 @@ const MAX_BLOCKING_THREADS: usize = 64;
 /// address that cannot be bound. Afterwards the process is ended from within.
 pub fn run(config: &Config) -> Result<()> {
     let sockets = listeners::bind(config)?;
-    let store = Store::open(&config.storage.path).with_context(|| {
-        format!("cannot open the store in {}", config.storage.path.display())
-    })?;
+    let store = Store::open(&config.storage.path)
+        .with_context(|| format!("cannot open the store in {}", config.storage.path.display()))?;
     let metrics = Arc::new(Metrics::new().context("cannot declare the metrics")?);
     let homeserver = homeserver(config);
     settle_name(config, &store, &homeserver)?;

@@ -83,7 +83,7 @@ setup_synapse() {
     mkdir -p "$ROOT/target"
     "$python" -m venv --clear "$venv"
     quietly "Synapse from PyPI" "$LOGS/pip.log" \
-        "$VENV_PYTHON" -m pip install --disable-pip-version-check --requirement "$wanted"
+        "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off --requirement "$wanted"
     cp "$wanted" "$stamp"
 }
 

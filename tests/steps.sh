@@ -48,7 +48,7 @@ quietly() {
     [[ ! -t 1 ]] || printf '\r\e[K'
     if ((status)); then
         echo "   $label: failed after $(elapsed "$began"); the end of $log:" >&2
-        tail -n 30 "$log" >&2
+        tail -n 100 "$log" >&2
         return "$status"
     fi
     echo "   $label: done in $(elapsed "$began")"

@@ -44,7 +44,8 @@ pub(super) async fn answer(
     if authorization.is_empty() {
         return Err(ApiError::Unsigned);
     }
-    let query = raw_target.iter().position(|&b| b == b'?').map_or(&[][..], |i| &raw_target[i + 1..]);
+    let query =
+        raw_target.iter().position(|&b| b == b'?').map_or(&[][..], |i| &raw_target[i + 1..]);
     let search = search(Access::Authenticated, Query::new(query));
     let verdict = homeserver.federation(raw_target, &authorization, search.wait).await?;
     if verdict.status == StatusCode::OK {
@@ -78,12 +79,10 @@ fn is_not_found(refusal: &Refusal) -> bool {
 /// Passes the homeserver's own multipart answer on.
 fn relay(response: Response) -> Result<Reply, ApiError> {
     let is_multipart = |value: &&HeaderValue| value.as_bytes().starts_with(b"multipart/mixed");
-    let content_type = response
-        .headers
-        .get(header::CONTENT_TYPE)
-        .filter(is_multipart)
-        .cloned()
-        .ok_or_else(|| HomeserverError::Misbehaved("media is not multipart/mixed".to_owned()))?;
+    let content_type =
+        response.headers.get(header::CONTENT_TYPE).filter(is_multipart).cloned().ok_or_else(
+            || HomeserverError::Misbehaved("media is not multipart/mixed".to_owned()),
+        )?;
     let size = response.content_length();
     let body = MediaBody::Arriving { body: Box::new(response.body), size };
     Ok(Reply::multipart(content_type, size, body))

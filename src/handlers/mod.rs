@@ -66,7 +66,8 @@ impl Services {
             Operation::Download { mxc, filename, access } => {
                 let requester = self.requester_for(access, headers, query).await?;
                 let reader = reader(requester.as_ref());
-                download::download(&self.media, reader, access, &mxc, filename, headers, query).await
+                download::download(&self.media, reader, access, &mxc, filename, headers, query)
+                    .await
             }
             Operation::Thumbnail { mxc, access } => {
                 let requester = self.requester_for(access, headers, query).await?;

@@ -36,8 +36,7 @@ pub(super) fn parse(query: Query<'_>) -> Result<ThumbnailRequest, ApiError> {
         Some("crop") => ThumbnailMethod::Crop,
         Some(_) => return Err(ApiError::InvalidParameter("method")),
     };
-    let animated =
-        query.get("animated").or_else(|| query.get("org.matrix.msc2705.animated"));
+    let animated = query.get("animated").or_else(|| query.get("org.matrix.msc2705.animated"));
     let animated = match animated.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
@@ -78,9 +77,18 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for query in [
-            "", "width=1", "height=1", "width=0&height=1", "width=-1&height=1", "width=1.5&height=1",
-            "width=NaN&height=1", "width=&height=1", "width=+1&height=1", "width=0x10&height=1",
-            "width=1&height=1&method=xyz", "width=1&height=1&animated=maybe",
+            "",
+            "width=1",
+            "height=1",
+            "width=0&height=1",
+            "width=-1&height=1",
+            "width=1.5&height=1",
+            "width=NaN&height=1",
+            "width=&height=1",
+            "width=+1&height=1",
+            "width=0x10&height=1",
+            "width=1&height=1&method=xyz",
+            "width=1&height=1&animated=maybe",
         ] {
             assert!(parse(Query::new(query.as_bytes())).is_err(), "{query}");
         }

@@ -73,10 +73,9 @@ impl Client {
         target: &[u8],
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<Response, HomeserverError> {
-        let peer = self.upstream.peer().ok_or_else(|| HomeserverError::Unreachable(format!(
-            "the name of {} does not resolve",
-            self.upstream
-        )))?;
+        let peer = self.upstream.peer().ok_or_else(|| {
+            HomeserverError::Unreachable(format!("the name of {} does not resolve", self.upstream))
+        })?;
         let request = self.request(target, headers)?;
         let mut tries = 0;
         loop {
@@ -183,7 +182,8 @@ impl BodyReader for ResponseBody {
             match session.read_response_body().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
-                    self.promised = self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    self.promised =
+                        self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.promised.is_some_and(|left| left > 0) => {
@@ -197,7 +197,9 @@ impl BodyReader for ResponseBody {
             }
         }
         if let Some(session) = self.session.take() {
-            self.connector.release_http_session(session, &*self.peer, Some(POOL_IDLE_TIMEOUT)).await;
+            self.connector
+                .release_http_session(session, &*self.peer, Some(POOL_IDLE_TIMEOUT))
+                .await;
         }
         Ok(None)
     }

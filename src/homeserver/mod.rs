@@ -145,9 +145,10 @@ impl Homeserver {
             return refusal(response).map(Err);
         }
         let answer: WhoamiBody = parse(&response.body)?;
-        let user_id = answer.user_id.parse().map_err(|_| {
-            HomeserverError::Misbehaved("whoami names no valid user id".to_owned())
-        })?;
+        let user_id = answer
+            .user_id
+            .parse()
+            .map_err(|_| HomeserverError::Misbehaved("whoami names no valid user id".to_owned()))?;
         let device_id = answer.device_id;
         Ok(Ok(Whoami { user_id, device_id, is_guest: answer.is_guest.unwrap_or(false) }))
     }

@@ -9,9 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::{HomeserverError, Response, ResponseBody, read_refusal};
 use crate::store::{MediaSource, NewMedia, Staging, Store, StoreError};
-use crate::types::{
-    BodyError, BodyReader, ContentType, FileName, Mxc, UnixMillis,
-};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, UnixMillis};
 
 impl MediaService {
     /// Fetches media from the homeserver with the reader's own token; the body is kept as it
@@ -104,8 +102,7 @@ impl MediaService {
             Reader::Anybody if self.freeze.asks_for_anybody() => {
                 // Never a fetch from another server for a caller without a token (CS-FRZ-06),
                 // unless the operator has opened the legacy routes.
-                let allow_remote =
-                    search.allow_remote && self.freeze == super::Freeze::Open;
+                let allow_remote = search.allow_remote && self.freeze == super::Freeze::Open;
                 let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}");
                 let answer = self.homeserver.media(&target, None, search.wait).await?;
                 judge(answer).await.map_err(not_found_in_other_words)

@@ -249,7 +249,11 @@ impl MediaService {
 
     /// Deals with a blob that cannot be read. What can be had again is set aside, so that the
     /// caller may fetch it anew; for owned media the error stands (threats DU-06).
-    async fn give_up_blob(&self, record: &MediaRecord, error: StoreError) -> Result<(), MediaError> {
+    async fn give_up_blob(
+        &self,
+        record: &MediaRecord,
+        error: StoreError,
+    ) -> Result<(), MediaError> {
         if !matches!(error, StoreError::Corrupt { .. } | StoreError::Missing { .. }) {
             return Err(error.into());
         }

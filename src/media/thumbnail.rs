@@ -70,7 +70,12 @@ impl<E: Into<MediaError>> From<E> for Unkept {
 struct Lifetimes;
 
 impl Expiry<RenderKey, Outcome> for Lifetimes {
-    fn expire_after_create(&self, _: &RenderKey, outcome: &Outcome, _: Instant) -> Option<Duration> {
+    fn expire_after_create(
+        &self,
+        _: &RenderKey,
+        outcome: &Outcome,
+        _: Instant,
+    ) -> Option<Duration> {
         Some(match outcome {
             Outcome::Kept(_) => Duration::ZERO,
             Outcome::Impossible(_) => FAILURE_LIFETIME,

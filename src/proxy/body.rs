@@ -58,7 +58,8 @@ impl BodyReader for RequestBody<'_> {
             match self.session.read_request_body().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
-                    self.promised = self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    self.promised =
+                        self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.promised.is_some_and(|left| left > 0) => {

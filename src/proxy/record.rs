@@ -88,18 +88,41 @@ impl Record {
         let route = self.route;
         if self.is_ours {
             tracing::warn!(
-                route, method, path, status, duration_ms, received_bytes = received,
-                sent_bytes = sent, client, error, "request failed"
+                route,
+                method,
+                path,
+                status,
+                duration_ms,
+                received_bytes = received,
+                sent_bytes = sent,
+                client,
+                error,
+                "request failed"
             );
         } else if error.is_empty() {
             tracing::info!(
-                route, method, path, status, duration_ms, received_bytes = received,
-                sent_bytes = sent, client, "request"
+                route,
+                method,
+                path,
+                status,
+                duration_ms,
+                received_bytes = received,
+                sent_bytes = sent,
+                client,
+                "request"
             );
         } else {
             tracing::info!(
-                route, method, path, status, duration_ms, received_bytes = received,
-                sent_bytes = sent, client, error, "request"
+                route,
+                method,
+                path,
+                status,
+                duration_ms,
+                received_bytes = received,
+                sent_bytes = sent,
+                client,
+                error,
+                "request"
             );
         }
     }

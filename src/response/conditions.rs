@@ -67,10 +67,16 @@ mod tests {
     #[test]
     fn tags_are_compared_weakly_and_in_lists() {
         for field in ["\"a\"", "W/\"a\"", "*", "\"b\", \"a\"", " \"b\" ,W/\"a\""] {
-            assert!(conditions(&[(header::IF_NONE_MATCH, field)]).is_not_modified("\"a\""), "{field}");
+            assert!(
+                conditions(&[(header::IF_NONE_MATCH, field)]).is_not_modified("\"a\""),
+                "{field}"
+            );
         }
         for field in ["\"b\"", "a", "", "\"a", "W/a"] {
-            assert!(!conditions(&[(header::IF_NONE_MATCH, field)]).is_not_modified("\"a\""), "{field}");
+            assert!(
+                !conditions(&[(header::IF_NONE_MATCH, field)]).is_not_modified("\"a\""),
+                "{field}"
+            );
         }
         assert!(!conditions(&[]).is_not_modified("\"a\""));
     }
@@ -79,7 +85,9 @@ mod tests {
     fn a_range_for_another_copy_is_ignored() {
         let range = (header::RANGE, "bytes=0-1");
         assert!(conditions(std::slice::from_ref(&range)).range("\"a\"", 9).is_some());
-        assert!(conditions(&[range.clone(), (header::IF_RANGE, "\"a\"")]).range("\"a\"", 9).is_some());
+        assert!(
+            conditions(&[range.clone(), (header::IF_RANGE, "\"a\"")]).range("\"a\"", 9).is_some()
+        );
         for other in ["\"b\"", "W/\"a\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
             let conditions = conditions(&[range.clone(), (header::IF_RANGE, other)]);
             assert!(conditions.range("\"a\"", 9).is_none(), "{other}");

@@ -41,8 +41,8 @@ pub async fn write(session: &mut Session, reply: Reply, is_head: bool) -> Result
         session.set_close_on_response_before_downstream_finish(false);
         session.set_total_drain_timeout(Some(DRAIN_TIME));
     }
-    let is_bodiless = is_head
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_bodiless =
+        is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     session.write_response_header(Box::new(head), is_bodiless).await?;
     if is_bodiless {
         session.write_response_body(None, true).await?;

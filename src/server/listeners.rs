@@ -20,15 +20,9 @@ use crate::config::{Config, ListenAddress};
 /// A socket that listens already.
 pub(super) enum Listener {
     /// On an address and port.
-    Tcp {
-        socket: TcpListener,
-        address: String,
-    },
+    Tcp { socket: TcpListener, address: String },
     /// On a path.
-    Unix {
-        socket: UnixListener,
-        path: String,
-    },
+    Unix { socket: UnixListener, path: String },
 }
 
 /// All sockets of the process.
@@ -85,8 +79,10 @@ impl Listener {
     fn bind(address: &ListenAddress) -> Result<Self> {
         let advice = |error: &std::io::Error| match error.kind() {
             ErrorKind::AddrInUse => "is another server, or another Mediary, using it?",
-            ErrorKind::PermissionDenied => "ports below 1024 and other users' directories need \
-                                            rights that Mediary should not have",
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 and other users' directories need \
+                                            rights that Mediary should not have"
+            }
             _ => "is it an address of this machine?",
         };
         let explain = |error: std::io::Error| {

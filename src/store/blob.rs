@@ -85,12 +85,11 @@ impl Blobs {
         Ok(fs::read_dir(&self.published)?.next().is_none())
     }
 
-    /// Makes a new file for a body that begins to arrive, to be read and written.
+    /// Makes a new file for a body that begins to arrive.
     pub(super) fn create_temp(&self) -> io::Result<(TempFile, File)> {
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let path = self.tmp.join(format!("{number}.{UNFINISHED}"));
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok((TempFile { path, renamed: false }, file))
     }
 
@@ -98,26 +97,23 @@ impl Blobs {
     ///
     /// A blob that is there already is replaced: the fresh bytes are known to be right.
     pub(super) fn publish(&self, temp: TempFile, content_hash: &ContentHash) -> io::Result<()> {
-        let home = self.durable_home(content_hash)?;
-        temp.rename(&self.path(content_hash))?;
-        sync_directory(&home)
-    }
-
-    /// Returns the directory that a blob belongs in, which survives a power cut.
-    fn durable_home(&self, content_hash: &ContentHash) -> io::Result<PathBuf> {
         let [first, second, ..] = *content_hash.as_bytes();
         let outer = self.published.join(format!("{first:02x}"));
         let home = outer.join(format!("{second:02x}"));
-        if !self.durable_homes().contains(&[first, second]) {
-            for (directory, parent) in [(&outer, &self.published), (&home, &outer)] {
-                match create_directory(directory) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                    _ => sync_directory(parent)?,
-                }
-            }
+        let is_durable = self.durable_homes().contains(&[first, second]);
+        if !is_durable {
+            ensure_directory(&outer)?;
+            ensure_directory(&home)?;
+        }
+        temp.rename(&self.path(content_hash))?;
+        // After the rename, so that one commit of the file system's journal serves all three.
+        sync_directory(&home)?;
+        if !is_durable {
+            sync_directory(&outer)?;
+            sync_directory(&self.published)?;
             self.durable_homes().insert([first, second]);
         }
-        Ok(home)
+        Ok(())
     }
 
     fn durable_homes(&self) -> MutexGuard<'_, HashSet<[u8; 2]>> {
@@ -177,6 +173,13 @@ impl Blobs {
     }
 }
 
+fn ensure_directory(path: &Path) -> io::Result<()> {
+    match create_directory(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Lists a directory; one that is not there, or is none, has no entries.
 fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(directory) {
@@ -196,6 +199,11 @@ pub(super) struct TempFile {
 }
 
 impl TempFile {
+    /// Opens the file for reading.
+    pub(super) fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     fn rename(mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
         self.renamed = true;

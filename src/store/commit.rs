@@ -19,7 +19,7 @@ impl Inner {
         let content_hash = blob.content_hash;
         let recorded = self.metadata.insert_media(media.with_blob(blob));
         drop(published);
-        if let Err(StoreError::AlreadyExists(_)) = recorded {
+        if recorded.as_ref().is_err_and(leaves_no_doubt) {
             self.tidy(&content_hash);
         }
         recorded
@@ -38,15 +38,16 @@ impl Inner {
         }
         let (blob, published) = self.publish(settled)?;
         let content_hash = blob.content_hash;
-        let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type)?;
+        let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type);
         drop(published);
-        if recorded.blob.content_hash != content_hash {
+        let is_another = |present: &ThumbnailRecord| present.blob.content_hash != content_hash;
+        if recorded.as_ref().map_or_else(leaves_no_doubt, is_another) {
             self.tidy(&content_hash);
         }
-        Ok(recorded)
+        recorded
     }
 
-    /// Removes a blob that lost the race for its record; the next sweep would do so too.
+    /// Removes a blob that got no record; the next sweep would do so too.
     fn tidy(&self, content_hash: &ContentHash) {
         if let Err(error) = self.remove_if_orphan(content_hash) {
             tracing::warn!(%content_hash, %error, "cannot remove a blob that no record names");
@@ -54,9 +55,6 @@ impl Inner {
     }
 
     /// Gives a body its name, and keeps the sweeper away from it until the guard is dropped.
-    ///
-    /// If the record then fails for a reason that leaves doubt whether it was committed, the blob
-    /// must stay: the next start knows, and sweeps.
     pub(super) fn publish(
         &self,
         settled: Settled,
@@ -68,4 +66,12 @@ impl Inner {
             .map_err(StoreError::io("move a body to its place"))?;
         Ok((blob, published))
     }
+}
+
+/// Returns whether an error says for certain that no record was committed.
+///
+/// After any other, a record may turn up when the database is opened next: its blob must stay until
+/// the sweep after that, which knows.
+fn leaves_no_doubt(error: &StoreError) -> bool {
+    matches!(error, StoreError::AlreadyExists(_) | StoreError::Full | StoreError::Busy)
 }

@@ -1,41 +1,80 @@
 //! Record before blob: how a corrupt or missing blob is taken out of service.
 
+use std::fs::File;
 use std::io::ErrorKind;
 
 use super::reader::verify;
 use super::{Inner, StoreError};
 use crate::types::ContentHash;
 
+/// A blob that was found to be bad.
+struct Suspect {
+    content_hash: ContentHash,
+    /// The file that is bad, or `None` if there was none.
+    file: Option<File>,
+}
+
 impl Inner {
     /// Takes a blob out of service unless it is sound or being replaced.
     pub(super) fn set_aside(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+        match self.examine(content_hash)? {
+            Some(suspect) => self.retire(&suspect),
+            None => Ok(false),
+        }
+    }
+
+    /// Looks at a blob again: it may have been replaced since somebody found it bad.
+    fn examine(&self, content_hash: &ContentHash) -> Result<Option<Suspect>, StoreError> {
         let Some(blob) = self.metadata.blob(content_hash)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let file = match self.blobs.open_blob(content_hash) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(StoreError::io("open a blob")(error)),
         };
-        // Somebody else may have replaced the file since the fault was seen.
-        if file.as_ref().is_some_and(|file| verify(file, &blob).is_ok()) {
-            return Ok(false);
+        let is_sound = file.as_ref().is_some_and(|file| verify(file, &blob).is_ok());
+        Ok((!is_sound).then_some(Suspect { content_hash: *content_hash, file }))
+    }
+
+    /// Takes a bad blob out of service unless it was replaced since it was examined.
+    fn retire(&self, suspect: &Suspect) -> Result<bool, StoreError> {
+        let Suspect { content_hash, file } = suspect;
+        let retired = self.publishing.unless_active(content_hash, || {
+            let is_still = self.blobs.is_still(content_hash, file.as_ref());
+            if !is_still.map_err(StoreError::io("look at a blob"))? {
+                return Ok(false);
+            }
+            self.metadata.forget_corrupt(*content_hash)?;
+            if file.is_some() {
+                let moved = self.blobs.set_aside(content_hash);
+                moved.map_err(StoreError::io("set a corrupt blob aside"))?;
+            }
+            tracing::error!(%content_hash, "set a corrupt or missing blob aside");
+            Ok(true)
+        });
+        retired.unwrap_or(Ok(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::tests::{flip_bit, open, path_of, put, read};
+
+    #[tokio::test]
+    async fn a_blob_replaced_since_it_was_examined_stays() {
+        let (directory, store) = open();
+        let blob = put(&store, "first", b"body").await.blob;
+        for is_missing in [false, true] {
+            if is_missing {
+                std::fs::remove_file(path_of(&directory, &blob)).unwrap();
+            } else {
+                flip_bit(&directory, &blob, 0);
+            }
+            let suspect = store.inner.examine(&blob.content_hash).unwrap().unwrap();
+            put(&store, &format!("again-{is_missing}"), b"body").await;
+            assert!(!store.inner.retire(&suspect).unwrap());
+            assert_eq!(read(&store, &blob).await.unwrap(), b"body");
         }
-        self.publishing
-            .unless_active(content_hash, || {
-                // Or may have done so while it was read just now.
-                let io_error = StoreError::io("set a corrupt blob aside");
-                if !self.blobs.is_still(content_hash, file.as_ref()).map_err(io_error)? {
-                    return Ok(false);
-                }
-                self.metadata.forget_corrupt(*content_hash)?;
-                if file.is_some() {
-                    let io_error = StoreError::io("set a corrupt blob aside");
-                    self.blobs.set_aside(content_hash).map_err(io_error)?;
-                }
-                tracing::error!(%content_hash, "set a corrupt or missing blob aside");
-                Ok(true)
-            })
-            .unwrap_or(Ok(false))
     }
 }

@@ -83,6 +83,9 @@ pub enum OpenError {
         /// What the system answered.
         error: io::Error,
     },
+    /// There is no room for the few files that a store begins with.
+    #[error("{} cannot be opened: its disk is full; make room first", .0.display())]
+    Full(PathBuf),
     /// A finished body could not be moved into its place in one step.
     #[error(
         "tmp, blobs and corrupt in {} lie on different file systems; put all three on one, or the \
@@ -151,6 +154,7 @@ impl OpenError {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 Self::NotWritable { path, error }
             }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(path),
             _ => Self::Io { path, error },
         }
     }
@@ -165,6 +169,8 @@ mod tests {
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
             let error = StoreError::io("write")(io::Error::from(kind));
             assert!(matches!(error, StoreError::Full), "{error}");
+            let error = OpenError::io(Path::new("media"))(io::Error::from(kind));
+            assert!(matches!(error, OpenError::Full(_)), "{error}");
         }
     }
 

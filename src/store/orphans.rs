@@ -59,3 +59,16 @@ impl Inner {
             .unwrap_or(Ok(None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::tests::{open, put, read};
+
+    #[tokio::test]
+    async fn a_blob_that_was_recorded_since_it_was_listed_stays() {
+        let (_directory, store) = open();
+        let blob = put(&store, "media", b"body").await.blob;
+        assert_eq!(store.inner.remove_if_orphan(&blob.content_hash).unwrap(), None);
+        assert_eq!(read(&store, &blob).await.unwrap(), b"body");
+    }
+}

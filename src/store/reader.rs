@@ -223,10 +223,11 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use crate::store::tests::{body, flip_bit, open, path_of, put, read};
-    use crate::types::collect;
+    use crate::types::{ContentHash, collect};
     use proptest::prelude::*;
     use rustix::fs::{Advice, fadvise};
     use std::fs;
+    use std::io::Read;
     use tokio::runtime::{Builder, Runtime};
 
     const LENGTH: usize = 3 * BLOCK_SIZE + 1000;
@@ -273,12 +274,29 @@ mod tests {
         assert_eq!(reader.read_all().await.unwrap(), body(LENGTH));
         let mut reader = store.open_blob(&blob).unwrap();
         assert_eq!(collect(&mut reader, LENGTH as u64).await.unwrap(), body(LENGTH));
+    }
+
+    #[tokio::test]
+    async fn the_file_itself_can_be_had_for_reading() {
+        let (_directory, store) = open();
+        let blob = put(&store, "media", &body(LENGTH)).await.blob;
         let reader = store.open_blob(&blob).unwrap();
         reader.verify().await.unwrap();
-        assert_eq!(
-            std::io::read_to_string(reader.file().unwrap()).unwrap_err().kind(),
-            ErrorKind::InvalidData
-        );
+        let mut whole = Vec::new();
+        reader.file().unwrap().read_to_end(&mut whole).unwrap();
+        assert_eq!(whole, body(LENGTH));
+    }
+
+    #[tokio::test]
+    async fn the_hash_is_verified_where_the_checksums_are_right() {
+        let (directory, store) = open();
+        let blob = put(&store, "media", &body(LENGTH)).await.blob;
+        let mut hash = blob.content_hash.0;
+        hash[31] ^= 1;
+        let other = BlobRecord { content_hash: ContentHash(hash), ..blob.clone() };
+        fs::copy(path_of(&directory, &blob), path_of(&directory, &other)).unwrap();
+        assert_eq!(read(&store, &other).await.unwrap(), body(LENGTH));
+        assert!(is_corrupt(&store.open_blob(&other).unwrap().verify().await, &other));
     }
 
     #[tokio::test]

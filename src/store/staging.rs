@@ -103,14 +103,14 @@ impl Staging {
         Ok(())
     }
 
-    /// Returns another handle on the file, for readers that follow the writer: never past
-    /// [`readable`](Self::readable), each at a position of its own. It stays good after the commit.
+    /// Opens the file for reading, to follow the writer as far as [`readable`](Self::readable). It
+    /// stays good after the commit.
     ///
     /// # Errors
     ///
     /// As [`write`](Self::write).
     pub async fn file(&mut self) -> Result<File, StoreError> {
-        self.land().await?.file.try_clone().map_err(StoreError::io("share an unfinished body"))
+        self.land().await?.temp.open().map_err(StoreError::io("open an unfinished body"))
     }
 
     /// Removes what was written, and returns when it is gone.
@@ -275,7 +275,7 @@ mod tests {
         let (directory, store) = open();
         for length in [0, 10, BATCH_SIZE, 3 * BATCH_SIZE + 1] {
             let runtime = runtime();
-            drop(runtime.block_on(stage(&store, &body(length))));
+            runtime.block_on(async { drop(stage(&store, &body(length)).await) });
             drop(runtime);
             assert_eq!(entries(&directory, "tmp"), 0, "{length}");
         }

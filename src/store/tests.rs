@@ -279,7 +279,7 @@ async fn a_crash_before_the_record_leaves_an_orphan_and_no_record() {
 #[tokio::test]
 async fn thumbnails_are_found_by_content_and_specification() {
     let (_directory, store) = open();
-    let original = put(&store, "original", b"large").await;
+    let original = put(&store, "original", b"large picture").await;
     let source = original.blob.content_hash;
     assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), None);
     let made = put_thumbnail(&store, &original, b"small").await;
@@ -304,6 +304,24 @@ async fn a_thumbnail_made_twice_is_kept_as_it_was_first() {
     assert_eq!(put_thumbnail(&store, &original, b"tiny").await, first);
     assert_eq!(store.usage().await.unwrap().blobs.count, 2);
     assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 0);
+}
+
+#[tokio::test]
+async fn of_racing_thumbnails_one_is_kept_and_the_others_leave_nothing() {
+    let (_directory, store) = open();
+    let original = put(&store, "original", b"large").await;
+    let mut racers = Vec::new();
+    for number in 0..8_u8 {
+        let (store, original) = (store.clone(), original.clone());
+        racers.push(tokio::spawn(async move { put_thumbnail(&store, &original, &[number]).await }));
+    }
+    let kept = racers.pop().unwrap().await.unwrap();
+    for racer in racers {
+        assert_eq!(racer.await.unwrap(), kept);
+    }
+    assert_eq!(store.usage().await.unwrap().blobs.count, 2);
+    assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 0);
+    read(&store, &kept.blob).await.unwrap();
 }
 
 #[tokio::test]
@@ -378,6 +396,31 @@ async fn corrupt_media_owned_here_keeps_its_record_until_it_is_uploaded_again() 
     assert!(matches!(failed, Err(StoreError::Missing { content_hash }) if content_hash == hash));
     put(&store, "again", b"body").await;
     assert_eq!(read(&store, &record.blob).await.unwrap(), b"body");
+}
+
+#[tokio::test]
+async fn checksums_that_rotted_are_healed_by_the_next_upload_of_the_content() {
+    let (directory, store) = open();
+    let first = put(&store, "first", b"body").await;
+    let database = rusqlite::Connection::open(directory.path().join("mediary.db")).unwrap();
+    database.execute("UPDATE blob SET checksums = x'00000000'", []).unwrap();
+    let rotten = store.media(&first.mxc).unwrap().unwrap().blob;
+    assert!(matches!(read(&store, &rotten).await, Err(StoreError::Corrupt { .. })));
+    put(&store, "again", b"body").await;
+    assert_eq!(store.media(&first.mxc).unwrap(), Some(first));
+}
+
+#[tokio::test]
+async fn a_blob_stays_while_it_is_in_doubt_whether_its_record_was_committed() {
+    let (directory, store) = open();
+    let database = rusqlite::Connection::open(directory.path().join("mediary.db")).unwrap();
+    let failing = "CREATE TRIGGER failing BEFORE INSERT ON media
+                   BEGIN SELECT RAISE(ABORT, 'a fault'); END";
+    database.execute_batch(failing).unwrap();
+    let staged = stage(&store, b"body").await;
+    let refused = store.commit_media(staged, new_media("media", MediaSource::Owned)).await;
+    assert!(matches!(refused, Err(StoreError::Database(_))));
+    assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 1);
 }
 
 #[tokio::test]

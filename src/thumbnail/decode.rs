@@ -12,7 +12,7 @@ use image::{DynamicImage, ImageDecoder};
 
 use super::error::ThumbnailError;
 use super::format::Format;
-use super::render::Limits;
+use super::limits::Limits;
 use super::{gif, webp};
 use crate::types::ThumbnailSize;
 

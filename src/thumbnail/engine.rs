@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 
 use super::error::ThumbnailError;
-use super::render::{Limits, Rendered, render};
+use super::limits::Limits;
+use super::render::{Rendered, render};
 use crate::types::ThumbnailSpec;
 
 /// How many thumbnails may be made and waited for.

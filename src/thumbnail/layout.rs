@@ -31,7 +31,7 @@ pub enum Layout {
 
 impl Area {
     /// Returns the whole of a source.
-    pub fn whole(source: ThumbnailSize) -> Self {
+    pub(super) fn whole(source: ThumbnailSize) -> Self {
         Self { left: 0, top: 0, width: source.width, height: source.height }
     }
 
@@ -49,7 +49,7 @@ impl Area {
 
 impl Layout {
     /// Returns the same layout for a source whose rows and columns have changed places.
-    pub fn transposed(self) -> Self {
+    pub(super) fn transposed(self) -> Self {
         match self {
             Self::Original => Self::Original,
             Self::Resize { crop: Area { left, top, width, height }, to } => Self::Resize {

@@ -13,6 +13,7 @@ mod format;
 mod gif;
 mod ladder;
 mod layout;
+mod limits;
 mod render;
 mod webp;
 
@@ -25,4 +26,5 @@ pub use engine::{Capacity, ThumbnailEngine};
 pub use error::ThumbnailError;
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
-pub use render::{Limits, Rendered, render};
+pub use limits::Limits;
+pub use render::{Rendered, render};

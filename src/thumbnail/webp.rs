@@ -22,7 +22,7 @@ pub(super) struct Survey {
 /// The longest EXIF block that is looked at; real ones hold a small preview at most.
 const MAX_EXIF_BYTES: u64 = 64 * 1024;
 
-/// The RIFF header with the form type, and the header of the first chunk.
+/// The header of the file, before the first chunk.
 const START_LENGTH: usize = 12;
 
 /// The fields of an animation frame before its own chunks.

@@ -11,7 +11,7 @@ CREATE TABLE blob (
     content_hash BLOB PRIMARY KEY CHECK (length(content_hash) = 32),
     size INTEGER NOT NULL CHECK (size >= 0),
     checksums BLOB NOT NULL CHECK (length(checksums) = (size + 65535) / 65536 * 4)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE media (
     server_name TEXT NOT NULL,
@@ -27,7 +27,8 @@ CREATE TABLE media (
     PRIMARY KEY (server_name, media_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX media_by_content ON media (content_hash);
+-- With the source, so that adding up sizes reads in the order of the blobs.
+CREATE INDEX media_by_content ON media (content_hash, source);
 
 -- Named by the content they were made of, which may be gone.
 CREATE TABLE thumbnail (

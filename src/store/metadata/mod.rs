@@ -159,9 +159,41 @@ impl Metadata {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
+            // These two leave no doubt that nothing was committed.
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             _ => Self::Database(error.to_string().into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::tests::{new_media, open, put, stage};
+    use crate::store::{MediaSource, StoreError};
+
+    #[tokio::test]
+    async fn a_blob_whose_record_does_not_fit_on_the_disk_is_removed() {
+        let (_directory, store) = open();
+        put(&store, "first", b"first").await;
+        let limit = |pages: i64| {
+            let writer = &store.inner.metadata.writer;
+            writer.write(move |c| Ok(c.pragma_update(None, "max_page_count", pages)?)).unwrap();
+        };
+        limit(1);
+        let mut number = 0;
+        let refused = loop {
+            let staged = stage(&store, format!("body {number}").as_bytes()).await;
+            let media = new_media(&format!("m{number}"), MediaSource::Owned);
+            match store.commit_media(staged, media).await {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, StoreError::Full), "{refused}");
+        assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 0);
+        assert_eq!(store.usage().await.unwrap().blobs.count, number + 1);
+        limit(1_000_000);
+        put(&store, "last", b"last").await;
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use crate::store::OpenError;
 use crate::store::root::create_private;
@@ -78,6 +78,11 @@ fn take(steps: &[&str], connection: &mut Connection) -> rusqlite::Result<()> {
 /// Says which database could not be opened, and whether it is damaged.
 pub(super) fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
     move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => OpenError::Full(path.to_owned()),
+        // What the index of the write-ahead log says when the disk is full.
+        _ if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) => {
+            OpenError::Full(path.to_owned())
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
         _ => OpenError::Database { path: path.to_owned(), detail: error.to_string() },
     }

@@ -1,0 +1,227 @@
+//! A small HTTP/1.1 client over plain sockets: one connection a request, or a connection that is
+//! written to byte by byte.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// An answer that was read to its end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header fields in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Whether the body came to its proper end: as long as announced, or with its last chunk.
+    pub complete: bool,
+}
+
+impl Answer {
+    /// Returns a header field's only value.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the field is there more than once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values =
+            self.headers.iter().filter(|(key, _)| key == name).map(|(_, v)| v.as_str());
+        let first = values.next();
+        assert!(values.next().is_none(), "{name} more than once in {self:?}");
+        first
+    }
+
+    /// Returns the body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Returns the body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// Returns the `errcode` of a Matrix error.
+    pub fn errcode(&self) -> String {
+        self.json()["errcode"].as_str().unwrap_or_else(|| panic!("no errcode: {self:?}")).to_owned()
+    }
+
+    /// Asserts a Matrix error: status, code, a text, JSON, and the CORS fields (CS-GEN-03,
+    /// CS-CORS-01).
+    pub fn assert_error(&self, status: u16, errcode: &str) {
+        assert_eq!((self.status, self.errcode().as_str()), (status, errcode), "{}", self.text());
+        assert!(self.json()["error"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("access-control-allow-origin"), Some("*"));
+    }
+}
+
+/// Sends requests to one address.
+#[derive(Clone)]
+pub struct Client {
+    address: SocketAddr,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Makes a client without a token.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, token: None }
+    }
+
+    /// Bears this token in every request.
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Sends a GET.
+    pub fn get(&self, target: &str) -> Answer {
+        self.request("GET", target, &[], b"")
+    }
+
+    /// Sends a GET with header fields.
+    pub fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request("GET", target, headers, b"")
+    }
+
+    /// Uploads a file and returns what is behind `mxc://`.
+    pub fn upload(&self, content_type: &str, filename: Option<&str>, body: &[u8]) -> String {
+        let query = filename.map(|name| format!("?filename={name}")).unwrap_or_default();
+        let target = format!("/_matrix/media/v3/upload{query}");
+        let answer = self.request("POST", &target, &[("Content-Type", content_type)], body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let uri = answer.json()["content_uri"].as_str().expect("a content_uri").to_owned();
+        uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+    }
+
+    /// Downloads media by the authenticated route.
+    pub fn download(&self, media: &str) -> Answer {
+        self.get(&format!("/_matrix/client/v1/media/download/{media}"))
+    }
+
+    /// Sends a request on a connection of its own and reads the final answer.
+    pub fn request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut connection = self.connect();
+        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        if let Some(token) = &self.token {
+            head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || matches!(method, "POST" | "PUT") {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("Connection: close\r\n\r\n");
+        connection.send(head.as_bytes());
+        // A server that refuses early may close before all is written; its answer is still read.
+        let _ = connection.stream.write_all(body);
+        connection.read_answer(method)
+    }
+
+    /// Opens a connection for requests written by hand.
+    pub fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(self.address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        let reader = BufReader::new(stream.try_clone().expect("a clone of the socket"));
+        Connection { stream, reader }
+    }
+
+    /// Sends bytes as they are and reads one answer.
+    pub fn raw(&self, request: &[u8]) -> Answer {
+        let mut connection = self.connect();
+        connection.send(request);
+        connection.read_answer("GET")
+    }
+}
+
+/// A connection that is written to by hand.
+pub struct Connection {
+    /// The socket.
+    pub stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Writes bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the connection takes bytes");
+    }
+
+    /// Whether the other side has closed without sending anything more.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.reader.fill_buf(), Ok([]) | Err(_))
+    }
+
+    /// Reads an answer, informational ones left out. An end without any answer has status 0.
+    pub fn read_answer(&mut self, method: &str) -> Answer {
+        loop {
+            let answer = self.read_any_answer(method);
+            if !(100..200).contains(&answer.status) || answer.status == 101 {
+                return answer;
+            }
+        }
+    }
+
+    /// Reads the next answer, informational or not.
+    pub fn read_any_answer(&mut self, method: &str) -> Answer {
+        let mut answer =
+            Answer { status: 0, headers: Vec::new(), body: Vec::new(), complete: false };
+        let status_line = self.read_line();
+        let Some(status) = status_line.split(' ').nth(1) else { return answer };
+        answer.status = status.parse().expect("a status");
+        loop {
+            let line = self.read_line();
+            let Some((name, value)) = line.split_once(':') else { break };
+            answer.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let is_bodiless = method == "HEAD"
+            || matches!(answer.status, 204 | 304)
+            || (100..200).contains(&answer.status);
+        if is_bodiless {
+            answer.complete = true;
+        } else if answer.header("transfer-encoding") == Some("chunked") {
+            answer.complete = self.read_chunks(&mut answer.body);
+        } else if let Some(length) = answer.header("content-length") {
+            let length: u64 = length.parse().expect("a length");
+            let read = (&mut self.reader).take(length).read_to_end(&mut answer.body);
+            answer.complete = read.is_ok_and(|read| read as u64 == length);
+        } else {
+            answer.complete = self.reader.read_to_end(&mut answer.body).is_ok();
+        }
+        answer
+    }
+
+    fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
+        loop {
+            let line = self.read_line();
+            let Ok(length) = u64::from_str_radix(line.trim(), 16) else { return false };
+            let read = (&mut self.reader).take(length).read_to_end(body);
+            if read.is_err() || self.read_line() != "" {
+                return false;
+            }
+            if length == 0 {
+                return true;
+            }
+        }
+    }
+
+    /// Reads a line without its end; empty at the end of the connection.
+    pub fn read_line(&mut self) -> String {
+        let mut line = Vec::new();
+        let _ = self.reader.read_until(b'\n', &mut line);
+        String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()
+    }
+}

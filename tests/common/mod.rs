@@ -1,0 +1,282 @@
+//! What the tests of the whole binary share: Mediary as a process, a real Synapse, a homeserver that
+//! fails on demand, and a small HTTP client that can also misbehave.
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+
+pub mod fake;
+pub mod http;
+pub mod synapse;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+pub use fake::FakeHomeserver;
+pub use http::Client;
+pub use synapse::{Synapse, User};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running Mediary; killed when it is dropped.
+pub struct Mediary {
+    child: Child,
+    log: Arc<Log>,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where metrics and health are.
+    pub admin: SocketAddr,
+    settings: Settings,
+}
+
+/// How a [`Mediary`] is started; kept so that it can be started again on the same store.
+#[derive(Clone)]
+pub struct Settings {
+    upstream: String,
+    extra: String,
+    environment: Vec<(String, String)>,
+    directory: Arc<TempDir>,
+    wait_until_ready: bool,
+}
+
+impl Settings {
+    /// Takes the homeserver's URL; the store is a new directory.
+    pub fn new(upstream: &str) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            extra: String::new(),
+            environment: Vec::new(),
+            directory: Arc::new(tempfile::tempdir().expect("a temporary directory")),
+            wait_until_ready: true,
+        }
+    }
+
+    /// Adds TOML to the configuration file, such as `[uploads]\nmax_size = "1 KiB"`.
+    pub fn with(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self.extra.push('\n');
+        self
+    }
+
+    /// Sets an environment variable of the process.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Returns from [`start`](Self::start) as soon as the sockets listen, even if the homeserver
+    /// does not answer.
+    pub fn without_waiting(mut self) -> Self {
+        self.wait_until_ready = false;
+        self
+    }
+
+    /// Returns the directory of the store.
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// Starts Mediary on free ports.
+    pub fn start(self) -> Mediary {
+        let config = self.directory.path().join("mediary.toml");
+        std::fs::write(&config, &self.extra).expect("the configuration can be written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mediary"))
+            .arg("run")
+            .args(["--config".as_ref(), config.as_os_str()])
+            .args(["--upstream", &self.upstream, "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--log-level", "trace", "--data-dir"])
+            .arg(self.store())
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let log = Log::of(&mut child);
+        let address = log.wait_for("mediary::server: listening address=");
+        let admin = log.wait_for("listening for metrics and health address=");
+        let mediary = Mediary { child, log, address, admin, settings: self };
+        if mediary.settings.wait_until_ready {
+            wait_until("Mediary is ready", || mediary.admin_client().get("/ready").status == 200);
+        }
+        mediary
+    }
+
+    /// Runs Mediary with settings that it is to refuse; returns its exit status and what it said.
+    pub fn refusal(self) -> (ExitStatus, String) {
+        let config = self.directory.path().join("mediary.toml");
+        std::fs::write(&config, &self.extra).expect("the configuration can be written");
+        let output = Command::new(env!("CARGO_BIN_EXE_mediary"))
+            .args(["run", "--upstream", &self.upstream, "--config"])
+            .arg(config)
+            .arg("--data-dir")
+            .arg(self.store())
+            .env_clear()
+            .envs(self.environment)
+            .output()
+            .expect("the binary can be started");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Mediary {
+    /// Starts Mediary in front of a homeserver with all settings at their defaults.
+    pub fn in_front_of(upstream: &str) -> Self {
+        Settings::new(upstream).start()
+    }
+
+    /// Returns a client of the public listener, without a token.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Returns a client that bears a user's token.
+    pub fn client_of(&self, user: &User) -> Client {
+        Client::new(self.address).with_token(&user.access_token)
+    }
+
+    /// Returns a client of the admin listener.
+    pub fn admin_client(&self) -> Client {
+        Client::new(self.admin)
+    }
+
+    /// Returns the value of a metric's series, written as in the text format.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.admin_client().get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().expect("a number")
+    }
+
+    /// Returns the directory of the store.
+    pub fn store(&self) -> PathBuf {
+        self.settings.store()
+    }
+
+    /// Returns the process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns everything that was logged so far.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().expect("the log").join("\n")
+    }
+
+    /// Waits until a line of the log holds this text.
+    pub fn wait_for_log(&self, text: &str) {
+        self.log.wait_for_line(text);
+    }
+
+    /// Kills the process without warning and starts it again on the same store.
+    pub fn kill_and_restart(mut self) -> Self {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process ends");
+        let settings = self.settings.clone();
+        drop(self);
+        settings.start()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg(self.pid().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the process does not end; its log:\n{}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Mediary {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- Mediary's log\n{}", self.log());
+        }
+    }
+}
+
+/// Asks again and again until a condition holds.
+///
+/// # Panics
+///
+/// Panics if it does not within [`PATIENCE`].
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Returns every file below a directory.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() { directories.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+/// The lines that a process has written to its standard error.
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+impl Log {
+    fn of(child: &mut Child) -> Arc<Self> {
+        let log = Arc::new(Self { lines: Mutex::default(), grown: Condvar::new() });
+        let stderr = child.stderr.take().expect("standard error is a pipe");
+        let writer = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                writer.lines.lock().expect("the log").push(line);
+                writer.grown.notify_all();
+            }
+            writer.lines.lock().expect("the log").push("(end of the log)".to_owned());
+            writer.grown.notify_all();
+        });
+        log
+    }
+
+    fn wait_for_line(&self, text: &str) -> String {
+        let lines = self.lines.lock().expect("the log");
+        let find = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
+        let ended = |lines: &[String]| lines.last().is_some_and(|line| line == "(end of the log)");
+        let (lines, _) = self
+            .grown
+            .wait_timeout_while(lines, PATIENCE, |lines| find(lines).is_none() && !ended(lines))
+            .expect("the log");
+        find(&lines).unwrap_or_else(|| panic!("no line with {text:?} in\n{}", lines.join("\n")))
+    }
+
+    fn wait_for(&self, prefix: &str) -> SocketAddr {
+        let line = self.wait_for_line(prefix);
+        let address = line.split(prefix).nth(1).and_then(|rest| rest.split_whitespace().next());
+        address.expect("an address").parse().expect("an address")
+    }
+}

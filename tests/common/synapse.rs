@@ -1,0 +1,148 @@
+//! A real Synapse. The test command starts one for all tests and names it in the environment; a
+//! test that is run by hand starts its own.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use super::Client;
+
+/// A Synapse to put Mediary in front of.
+pub struct Synapse {
+    /// Its URL.
+    pub url: String,
+    /// Its server name.
+    pub server_name: String,
+    secret: String,
+    _own: Option<Own>,
+}
+
+/// A user of a homeserver.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Its full id.
+    pub user_id: String,
+    /// A token of a device of its own.
+    pub access_token: String,
+    /// The password.
+    pub password: String,
+}
+
+/// A Synapse that this test has started, and its directory.
+struct Own(tempfile::TempDir);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = script(&["stop", "--dir", &self.0.path().to_string_lossy()]);
+    }
+}
+
+impl Synapse {
+    /// Returns the shared Synapse, or starts one for this test alone.
+    pub fn get() -> Self {
+        let variable = |name: &str| std::env::var(format!("MEDIARY_TEST_SYNAPSE_{name}")).ok();
+        match (variable("URL"), variable("SERVER_NAME"), variable("SECRET")) {
+            (Some(url), Some(server_name), Some(secret)) => {
+                Self { url, server_name, secret, _own: None }
+            }
+            _ => Self::start(),
+        }
+    }
+
+    /// Starts a Synapse for this test alone.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let started = script(&["start", "--dir", &directory.path().to_string_lossy()]);
+        let text = |key: &str| started[key].as_str().expect("a text").to_owned();
+        Self {
+            url: text("url"),
+            server_name: text("server_name"),
+            secret: text("registration_shared_secret"),
+            _own: Some(Own(directory)),
+        }
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// Returns a client that talks to Synapse itself.
+    pub fn client(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    /// Returns a client that talks to Synapse itself with a user's token.
+    pub fn client_of(&self, user: &User) -> Client {
+        self.client().with_token(&user.access_token)
+    }
+
+    /// Makes a new user, whose name nobody else has.
+    pub fn user(&self) -> User {
+        self.account(&[])
+    }
+
+    /// Makes a new server administrator.
+    pub fn admin(&self) -> User {
+        self.account(&["--admin"])
+    }
+
+    fn account(&self, flags: &[&str]) -> User {
+        let name = unique_name();
+        let mut arguments = vec!["user", "--url", &self.url, "--secret", &self.secret];
+        arguments.extend_from_slice(&["--name", &name]);
+        arguments.extend_from_slice(flags);
+        let made = script(&arguments);
+        let text = |key: &str| made[key].as_str().expect("a text").to_owned();
+        User {
+            user_id: text("user_id"),
+            access_token: text("access_token"),
+            password: text("password"),
+        }
+    }
+
+    /// Logs a user in once more and returns the new device's token.
+    pub fn log_in(&self, user: &User) -> User {
+        let body = json!({
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": user.user_id},
+            "password": user.password,
+        });
+        let answer = self.client().request(
+            "POST",
+            "/_matrix/client/v3/login",
+            &[],
+            body.to_string().as_bytes(),
+        );
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let access_token = answer.json()["access_token"].as_str().expect("a token").to_owned();
+        User { access_token, ..user.clone() }
+    }
+}
+
+fn unique_name() -> String {
+    static RUN: OnceLock<String> = OnceLock::new();
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let run = RUN.get_or_init(|| {
+        let bytes: [u8; 8] = ring::rand::generate(&ring::rand::SystemRandom::new())
+            .expect("random numbers")
+            .expose();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    format!("user-{run}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn script(arguments: &[&str]) -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/synapse.py");
+    let output = Command::new("python3").arg(path).args(arguments).output().expect("python3 runs");
+    assert!(
+        output.status.success(),
+        "tests/synapse.py {} failed; run tests/setup.sh first.\n{}",
+        arguments[0],
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
