@@ -1,5 +1,57 @@
-//! Mediary.
+//! Mediary: a media sidecar for Matrix homeservers.
+//!
+//! A reverse proxy in front of an unmodified Synapse or Conduit. It answers every media request from
+//! its own store on disk and passes everything else through byte for byte.
+//!
+//! # The road of a request
+//!
+//! ```text
+//! client ─► proxy ─► route ─┬─ pass-through ───────────────────────────────► homeserver
+//!                           └─ media ─► auth ─► handlers ─► media ─┬─ memory
+//!                                       whoami                     ├─ store (blob and record)
+//!                                                                  ├─ thumbnail
+//! client ◄─ response ◄───────────────── Reply ◄────────────────────┴─ fill ─► homeserver
+//! ```
+//!
+//! A cached download takes six steps: [`proxy`], [`route`], [`auth`], a handler, [`media`],
+//! [`store`], and back through [`response`]. What is not held is read through from the homeserver
+//! with the caller's own token, and kept.
+//!
+//! # Rooms and layers
+//!
+//! | layer | rooms | may use |
+//! |---|---|---|
+//! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns |
+//! | edge | [`proxy`], [`route`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground |
+//! | application | [`media`] | capability, ground |
+//! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
+//! | ground | [`types`], [`config`], [`metrics`] | each other |
+//!
+//! A test holds the imports against this table.
+//!
+//! # Invariants
+//!
+//! - Pingora's sessions and services appear in `server`, `proxy` and `response` only; its HTTP
+//!   connector in `homeserver`. Everything else is tested without a proxy.
+//! - The media prefixes are owned whole. One parse of the raw target decides; what does not parse is
+//!   refused, and no spelling of a media path is passed through. Outside the prefixes the target goes
+//!   on byte for byte.
+//! - An [`auth::Requester`] is made only in `auth`. The token is checked before anything is looked
+//!   up; if the homeserver cannot be asked the answer is 502 or 504, never `M_UNKNOWN_TOKEN`.
+//! - A path on disk is made only in `store` and only from a [`types::ContentHash`]. SQL is only in
+//!   `store/metadata`.
+//! - Blob before record when storing. 200 to an upload comes after: bytes written, file synced,
+//!   renamed, directory synced, record committed.
+//! - Every block that is read from disk is checked before it is sent.
+//! - No body sits whole in memory but small hot ones, under a budget. Sizes are capped where bytes
+//!   enter.
+//! - A reply that breaks midway does not look complete.
+//! - One function decides type and disposition ([`response::Reply::media`]), one decides visibility
+//!   ([`media::Freeze::shows`]), for every route alike.
+//! - Nothing unbounded is keyed by what strangers send.
+
 #![forbid(unsafe_code)]
+
 pub mod auth;
 pub mod check;
 pub mod config;

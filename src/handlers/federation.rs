@@ -51,7 +51,7 @@ pub(super) async fn answer(
     if verdict.status == StatusCode::OK {
         return relay(verdict);
     }
-    if !verdict.status.is_client_error() {
+    if !(verdict.status.is_client_error() || verdict.status.is_server_error()) {
         let status = verdict.status;
         return Err(HomeserverError::Misbehaved(format!("status {status} for media")).into());
     }

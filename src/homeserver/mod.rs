@@ -299,6 +299,12 @@ struct Whole {
     body: bytes::Bytes,
 }
 
+impl Whole {
+    fn into_refusal(self) -> Refusal {
+        Refusal { status: self.status, retry_after: self.retry_after, body: self.body }
+    }
+}
+
 #[derive(Deserialize)]
 struct WhoamiBody {
     user_id: String,
@@ -325,14 +331,23 @@ async fn whole(mut response: Response, limit: u64) -> Result<Whole, HomeserverEr
     Ok(Whole { status: response.status, retry_after, body })
 }
 
-/// Reads the rest of an error answer, to be relayed.
+/// Reads the rest of an error answer about media, to be relayed.
+///
+/// Of the 5xx only those are relayed that speak of the media, not of the homeserver: not uploaded
+/// yet (CS-DL-10) and too large (CS-DL-13).
 ///
 /// # Errors
 ///
-/// [`HomeserverError::Misbehaved`] for what may not be relayed: a 5xx says nothing about the
-/// caller, and a body that is no Matrix error may hold anything.
+/// [`HomeserverError`] for what may not be relayed: any other 5xx says nothing about the caller, and
+/// a body that is no Matrix error may hold anything.
 pub async fn read_refusal(response: Response) -> Result<Refusal, HomeserverError> {
-    refusal(whole(response, MAX_JSON).await?)
+    let answer = whole(response, MAX_JSON).await?;
+    match (answer.status, errcode(&answer.body).as_deref()) {
+        (StatusCode::GATEWAY_TIMEOUT, Some("M_NOT_YET_UPLOADED"))
+        | (StatusCode::BAD_GATEWAY, Some("M_TOO_LARGE")) => Ok(answer.into_refusal()),
+        (StatusCode::GATEWAY_TIMEOUT, _) => Err(HomeserverError::TooSlow),
+        _ => refusal(answer),
+    }
 }
 
 fn refusal(answer: Whole) -> Result<Refusal, HomeserverError> {
@@ -340,7 +355,7 @@ fn refusal(answer: Whole) -> Result<Refusal, HomeserverError> {
         return Err(HomeserverError::Misbehaved(format!("status {}", answer.status)));
     }
     parse::<ErrorBody>(&answer.body)?;
-    Ok(Refusal { status: answer.status, retry_after: answer.retry_after, body: answer.body })
+    Ok(answer.into_refusal())
 }
 
 impl Refusal {

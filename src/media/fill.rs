@@ -116,8 +116,7 @@ impl MediaService {
 async fn judge(response: Response) -> Result<Response, MediaError> {
     match response.status {
         StatusCode::OK => Ok(response),
-        StatusCode::GATEWAY_TIMEOUT => Err(HomeserverError::TooSlow.into()),
-        status if status.is_client_error() => {
+        status if status.is_client_error() || status.is_server_error() => {
             Err(MediaError::Refused(read_refusal(response).await?))
         }
         status => Err(HomeserverError::Misbehaved(format!("status {status} for media")).into()),

@@ -6,6 +6,7 @@
 mod error;
 mod fill;
 mod memory;
+mod stored;
 mod thumbnail;
 mod upload;
 mod visibility;
@@ -19,16 +20,18 @@ use bytes::Bytes;
 use crate::auth::Requester;
 use crate::homeserver::Homeserver;
 use crate::metrics::Metrics;
-use crate::store::{BlobReader, BlobRecord, MediaRecord, MediaSource, Store, StoreError};
+use crate::store::{BlobRecord, MediaRecord, MediaSource, Store, StoreError};
 use crate::thumbnail::{Ladder, ThumbnailEngine};
 use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
 
 pub use error::MediaError;
+pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
 pub use visibility::Freeze;
 
 use memory::Memory;
+use stored::Damage;
 
 /// Bounds on what is taken in, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +79,7 @@ pub enum MediaBody {
     /// Held in memory, checked when it was put there.
     Memory(Bytes),
     /// Read from disk, every block checked.
-    Stored {
-        /// Reads the blob.
-        reader: BlobReader,
-        /// Its size in bytes.
-        size: u64,
-    },
+    Stored(StoredBody),
     /// On its way from the homeserver.
     Arriving {
         /// Reads what arrives.
@@ -96,7 +94,7 @@ impl MediaBody {
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::Memory(bytes) => Some(bytes.len() as u64),
-            Self::Stored { size, .. } => Some(*size),
+            Self::Stored(body) => Some(body.size()),
             Self::Arriving { size, .. } => *size,
         }
     }
@@ -105,7 +103,7 @@ impl MediaBody {
     pub fn into_reader(self) -> Box<dyn BodyReader> {
         match self {
             Self::Memory(bytes) => Box::new(Once(Some(bytes))),
-            Self::Stored { reader, .. } => Box::new(reader),
+            Self::Stored(body) => Box::new(body),
             Self::Arriving { body, .. } => body,
         }
     }
@@ -127,7 +125,8 @@ pub struct MediaService {
     homeserver: Homeserver,
     engine: ThumbnailEngine,
     ladder: Ladder,
-    memory: Memory,
+    memory: Arc<Memory>,
+    damage: Damage,
     renders: thumbnail::Renders,
     limits: Limits,
     freeze: Freeze,
@@ -157,12 +156,19 @@ pub struct Parts {
 impl MediaService {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
+        let memory = Arc::new(Memory::new(parts.memory_bytes));
+        let damage = Damage {
+            store: parts.store.clone(),
+            memory: memory.clone(),
+            metrics: parts.metrics.clone(),
+        };
         Self {
             store: parts.store,
             homeserver: parts.homeserver,
             engine: parts.engine,
             ladder: parts.ladder,
-            memory: Memory::new(parts.memory_bytes),
+            memory,
+            damage,
             renders: thumbnail::renders(),
             limits: parts.limits,
             freeze: parts.freeze,
@@ -196,7 +202,13 @@ impl MediaService {
                         body,
                     });
                 }
-                Err(error) => self.give_up_blob(&record, error).await?,
+                Err(error) => {
+                    let is_damaged = self.damage.is_found(&record.blob.content_hash, &error).await;
+                    // Owned media is nowhere else; the rest is fetched anew.
+                    if !is_damaged || record.source == MediaSource::Owned {
+                        return Err(error.into());
+                    }
+                }
             }
         }
         self.fill(reader, mxc, search).await
@@ -244,37 +256,6 @@ impl MediaService {
             self.memory.keep_body(blob.content_hash, body.clone());
             return Ok(MediaBody::Memory(body));
         }
-        Ok(MediaBody::Stored { reader, size: blob.size })
-    }
-
-    /// Deals with a blob that cannot be read. What can be had again is set aside, so that the
-    /// caller may fetch it anew; for owned media the error stands (threats DU-06).
-    async fn give_up_blob(
-        &self,
-        record: &MediaRecord,
-        error: StoreError,
-    ) -> Result<(), MediaError> {
-        if !matches!(error, StoreError::Corrupt { .. } | StoreError::Missing { .. }) {
-            return Err(error.into());
-        }
-        self.report_corrupt(&record.blob.content_hash, &error).await?;
-        if record.source == MediaSource::Owned { Err(error.into()) } else { Ok(()) }
-    }
-
-    /// Counts and logs a damaged blob and sets it aside.
-    ///
-    /// # Errors
-    ///
-    /// The store's, if it cannot be set aside.
-    pub async fn report_corrupt(
-        &self,
-        content_hash: &ContentHash,
-        error: &StoreError,
-    ) -> Result<(), MediaError> {
-        self.metrics.corrupt_blobs.inc();
-        tracing::error!(%content_hash, %error, "a stored body is damaged and was set aside");
-        self.memory.forget_everything();
-        self.store.set_aside(content_hash).await?;
-        Ok(())
+        Ok(MediaBody::Stored(StoredBody { reader, damage: self.damage.clone() }))
     }
 }

@@ -9,7 +9,7 @@ use moka::future::Cache;
 
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
-use crate::store::{MediaRecord, MediaSource, StoreError, ThumbnailRecord};
+use crate::store::{MediaRecord, MediaSource, ThumbnailRecord};
 use crate::thumbnail::{Rendered, ThumbnailError};
 use crate::types::{
     BodyError, ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize,
@@ -109,10 +109,11 @@ impl MediaService {
             match self.open_blob(&thumbnail.blob).await {
                 Ok(body) => return Ok(kept_item(&thumbnail, body)),
                 // A damaged thumbnail is made again.
-                Err(error @ (StoreError::Corrupt { .. } | StoreError::Missing { .. })) => {
-                    self.report_corrupt(&thumbnail.blob.content_hash, &error).await?;
+                Err(error) => {
+                    if !self.damage.is_found(&thumbnail.blob.content_hash, &error).await {
+                        return Err(error.into());
+                    }
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         let key = (source.blob.content_hash, spec);
@@ -164,7 +165,13 @@ impl MediaService {
     /// Makes a thumbnail and keeps it.
     async fn render(&self, source: &MediaRecord, spec: ThumbnailSpec) -> Result<Outcome, Unkept> {
         let content_hash = source.blob.content_hash;
-        let file = self.store.open_blob(&source.blob)?.file()?;
+        let reader = self.store.open_blob(&source.blob)?;
+        // The decoder reads the file by itself, past the checks of every block.
+        if let Err(error) = reader.verify().await {
+            self.damage.is_found(&content_hash, &error).await;
+            return Err(error.into());
+        }
+        let file = reader.file()?;
         let begun = Instant::now();
         let rendered = self.engine.render(file, spec).await;
         self.metrics.thumbnail_duration.observe(begun.elapsed().as_secs_f64());

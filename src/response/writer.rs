@@ -84,12 +84,12 @@ async fn write_media(
             session.write_response_body(Some(part), true).await?;
             Ok(Ok(()))
         }
-        MediaBody::Stored { reader, .. } => {
-            let mut reader = match range {
-                Some((first, length)) => reader.range(first, length),
-                None => reader,
+        MediaBody::Stored(body) => {
+            let mut body = match range {
+                Some((first, length)) => body.range(first, length),
+                None => body,
             };
-            copy(session, &mut reader).await
+            copy(session, &mut body).await
         }
         MediaBody::Arriving { mut body, .. } => copy(session, &mut *body).await,
     }

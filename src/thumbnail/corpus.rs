@@ -41,7 +41,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn is_absent() -> bool {
     let absent = !Path::new(CORPUS).is_dir();
     if absent {
-        println!("SKIPPED: there is no corpus of pictures at {CORPUS}");
+        eprintln!("SKIPPED: there is no corpus of pictures at {CORPUS}");
     }
     absent
 }
@@ -98,7 +98,7 @@ fn no_picture_of_the_corpus_panics_or_hangs() {
             slowest = slowest.max((taken, path.clone()));
         }
     }
-    println!("{made} thumbnails; slowest: {:?} for {}", slowest.0, slowest.1.display());
+    eprintln!("{made} thumbnails; slowest: {:?} for {}", slowest.0, slowest.1.display());
     assert!(made > 0, "the corpus holds good pictures, too");
 }
 
@@ -134,7 +134,7 @@ fn crafted_pictures_do_what_is_expected_of_them() {
             // From the header alone (threats IM-01): no time to decode anything.
             assert!(start.elapsed() < Duration::from_millis(250), "{file}: {outcome:?}");
         }
-        println!("{file}: {:?} {:?}", start.elapsed(), outcome.map(|made| size_text(&made)));
+        eprintln!("{file}: {:?} {:?}", start.elapsed(), outcome.map(|made| size_text(&made)));
     }
 }
 
