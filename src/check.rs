@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use http::StatusCode;
@@ -151,6 +152,10 @@ fn storage(path: &Path) -> Finding {
         Ok(metadata) if !metadata.is_dir() => {
             Finding::Bad(format!("storage.path {shown} is not a directory"))
         }
+        Ok(metadata) if metadata.mode() & 0o002 != 0 => Finding::Bad(format!(
+            "storage.path {shown} can be written by everybody; take that away with `chmod o-w` and \
+             look what is in it"
+        )),
         Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => {
             Finding::Bad(format!(
                 "storage.path {shown} cannot be written by this user; chown it, or run the \

@@ -136,7 +136,7 @@ impl Proxy {
         let Some((change, credentials)) = context.session_change.take() else { return };
         let auth = &self.services.auth;
         match (change, credentials) {
-            (SessionChange::OwnToken, Some(credentials)) => auth.forget_token(&credentials).await,
+            (SessionChange::OwnToken, Some(credentials)) => auth.forget_token(&credentials),
             (SessionChange::OwnUser, credentials) => auth.forget_user(credentials.as_ref()).await,
             (SessionChange::OwnToken, None) | (SessionChange::AnyUser, _) => {
                 auth.forget_everybody();
@@ -150,9 +150,16 @@ fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>) -> Request<'h> {
 }
 
 /// Finds what is refused wherever it is sent.
-fn refusal(head: &RequestHeader) -> Option<ApiError> {
+fn refusal(session: &Session) -> Option<ApiError> {
+    let head = session.req_header();
     if head.version == Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
         return Some(ApiError::BadRequest("The Host header is missing"));
+    }
+    if has_doubtful_length(head) {
+        return Some(ApiError::BadRequest("The Content-Length is not one number"));
+    }
+    if has_fragment(session) {
+        return Some(ApiError::BadRequest("The request target has a fragment"));
     }
     let nominated = head.headers.get_all(header::CONNECTION).iter();
     let mut options = nominated.filter_map(|field| field.to_str().ok()).flat_map(|f| f.split(','));
@@ -161,6 +168,23 @@ fn refusal(head: &RequestHeader) -> Option<ApiError> {
     options
         .any(is_never)
         .then_some(ApiError::BadRequest("The Connection header names a field that is end-to-end"))
+}
+
+/// Whether two servers might read different lengths; Pingora passes `5, 5` and repetitions on
+/// (threats SM-02).
+fn has_doubtful_length(head: &RequestHeader) -> bool {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let first = lengths.next().map(|length| length.as_bytes().trim_ascii());
+    lengths.next().is_some() || first.is_some_and(|length| !length.iter().all(u8::is_ascii_digit))
+}
+
+/// Whether the target has a fragment. Pingora would cut it off, and what arrives would not be what
+/// was signed.
+fn has_fragment(session: &Session) -> bool {
+    session.as_downstream().as_http1().is_some_and(|http1| {
+        let head = http1.get_headers_raw_bytes();
+        head.trim_ascii_start().iter().take_while(|&&b| b != b'\n').any(|&b| b == b'#')
+    })
 }
 
 fn credentials(head: &RequestHeader) -> Option<Credentials> {
@@ -195,11 +219,12 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<bool, Box<Error>> {
-        let head = session.req_header();
-        if let Some(error) = refusal(head) {
+        if let Some(error) = refusal(session) {
+            session.set_keepalive(None);
             self.send_error(session, context, &error).await?;
             return Ok(true);
         }
+        let head = session.req_header();
         let outcome = match classify(&head.method, head.raw_path()) {
             Route::PassThrough(change) => {
                 context.record.route = "pass_through";
@@ -281,7 +306,9 @@ impl ProxyHttp for Proxy {
             (ErrorSource::Downstream, _) => {
                 Some(ApiError::BadRequest("The request is not framed as HTTP asks"))
             }
-            _ => Some(ApiError::from(HomeserverError::Unreachable(error.to_string()))),
+            _ => Some(ApiError::from(HomeserverError::Unreachable(
+                error.etype().as_str().to_owned(),
+            ))),
         };
         let mut error_code = 0;
         if let Some(answer) = answer {

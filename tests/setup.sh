@@ -124,8 +124,9 @@ cargo_tool() {
         return
     fi
     local tools=$ROOT/target/tools
+    # Not optimized: that would take twice as long, for a tool that has little to do.
     quietly "$1 $2 (minutes, the first time)" "$LOGS/$1.log" \
-        cargo install --locked --root "$tools" --target-dir "$tools/build" --version "$2" "$1"
+        cargo install --debug --locked --root "$tools" --target-dir "$tools/build" --version "$2" "$1"
     rm -rf "$tools/build"
 }
 

@@ -252,7 +252,8 @@ def prepare(instance: Instance, args: argparse.Namespace, port: int) -> dict[str
         state: dict[str, Any] = json.loads(instance.state.read_text())
     else:
         names = ("registration_shared_secret", "macaroon_secret_key", "form_secret")
-        state = {name: secrets.token_urlsafe(24) for name in names}
+        # Hexadecimal: what begins with a dash could not be passed on as an argument.
+        state = {name: secrets.token_hex(24) for name in names}
     if args.server_name and state.get("server_name", args.server_name) != args.server_name:
         raise Failure(
             f"{instance.dir} belongs to {state['server_name']}; a server cannot change its name"
@@ -406,7 +407,7 @@ def stop(args: argparse.Namespace) -> None:
 
 def user(args: argparse.Namespace) -> None:
     """Registers an account, which logs it in; with a password, logs in to one that exists."""
-    password = args.password or secrets.token_urlsafe(12)
+    password = args.password or secrets.token_hex(12)
     register = f"{args.url}/_synapse/admin/v1/register"
     nonce = call(register)["nonce"]
     role = "admin" if args.admin else "notadmin"

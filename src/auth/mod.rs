@@ -36,6 +36,8 @@ pub struct Requester {
 
 #[derive(Debug)]
 struct Identity {
+    /// A keyed hash of the token alone, for forgetting it whoever it was used for.
+    token: Hash,
     user_id: UserId,
     device_id: Option<String>,
     is_guest: bool,
@@ -87,8 +89,11 @@ pub struct Authenticator {
     metrics: Arc<Metrics>,
 }
 
-/// A keyed hash of the token and of whom it acts for; the token itself is never kept.
-type CacheKey = [u8; 32];
+/// What stands for a token in memory, with a key of this process; the token itself is never kept.
+type Hash = [u8; 32];
+
+/// A keyed hash of the token and of whom it acts for.
+type CacheKey = Hash;
 
 #[derive(Debug, Clone)]
 enum Verdict {
@@ -155,13 +160,22 @@ impl Authenticator {
                 self.metrics.token_checks.cached.inc();
                 verdict
             }
-            None => match self.cache.try_get_with(key, self.ask(&credentials)).await {
-                Ok(verdict) => verdict,
-                Err(error) => match &*error {
-                    CheckError::Unsettled(identity) => Verdict::Known(identity.clone()),
-                    CheckError::Homeserver(error) => return Err(error.clone().into()),
-                },
-            },
+            None => {
+                let before = self.endings.load(Ordering::SeqCst);
+                match self.cache.try_get_with(key, self.ask(&credentials)).await {
+                    Ok(verdict) => {
+                        // A session may have ended while the answer was being put away.
+                        if self.endings.load(Ordering::SeqCst) != before {
+                            self.cache.invalidate(&key).await;
+                        }
+                        verdict
+                    }
+                    Err(error) => match &*error {
+                        CheckError::Unsettled(identity) => Verdict::Known(identity.clone()),
+                        CheckError::Homeserver(error) => return Err(error.clone().into()),
+                    },
+                }
+            }
         };
         match verdict {
             Verdict::Known(identity) => Ok(Requester { identity, token: credentials.token }),
@@ -196,6 +210,7 @@ impl Authenticator {
             };
             self.metrics.token_checks.accepted.inc();
             let identity = Arc::new(Identity {
+                token: self.token_hash(credentials),
                 user_id: whoami.user_id,
                 device_id: whoami.device_id,
                 is_guest: whoami.is_guest,
@@ -211,10 +226,11 @@ impl Authenticator {
         ))
     }
 
-    /// Forgets one token at once: a logout has passed through.
-    pub async fn forget_token(&self, credentials: &Credentials) {
-        self.endings.fetch_add(1, Ordering::SeqCst);
-        self.cache.invalidate(&self.cache_key(credentials)).await;
+    /// Forgets one token at once, with whatever parameters it was used: a logout has passed
+    /// through.
+    pub fn forget_token(&self, credentials: &Credentials) {
+        let token = self.token_hash(credentials);
+        self.forget_if(move |identity| identity.token == token);
     }
 
     /// Forgets every token of the user that these credentials belong to, or of everybody if that
@@ -225,10 +241,14 @@ impl Authenticator {
             None => None,
         };
         let Some(Verdict::Known(owner)) = known else { return self.forget_everybody() };
+        self.forget_if(move |identity| identity.user_id == owner.user_id);
+    }
+
+    fn forget_if(&self, is_over: impl Fn(&Identity) -> bool + Send + Sync + 'static) {
         self.endings.fetch_add(1, Ordering::SeqCst);
-        let outcome = self.cache.invalidate_entries_if(move |_, verdict| {
-            matches!(verdict, Verdict::Known(identity) if identity.user_id == owner.user_id)
-        });
+        let outcome = self.cache.invalidate_entries_if(
+            move |_, verdict| matches!(verdict, Verdict::Known(identity) if is_over(identity)),
+        );
         if outcome.is_err() {
             self.forget_everybody();
         }
@@ -240,22 +260,30 @@ impl Authenticator {
         self.cache.invalidate_all();
     }
 
+    fn token_hash(&self, credentials: &Credentials) -> Hash {
+        hash(hmac::sign(&self.key, credentials.token.reveal().as_bytes()))
+    }
+
     fn cache_key(&self, credentials: &Credentials) -> CacheKey {
-        let mut hash = hmac::Context::with_key(&self.key);
-        hash.update(credentials.token.reveal().as_bytes());
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(credentials.token.reveal().as_bytes());
         for parameter in [&credentials.user_id, &credentials.device_id] {
             // Tokens hold no control characters, so no two sets of credentials read alike.
             match parameter {
                 Some(value) => {
-                    hash.update(&[1]);
-                    hash.update(&(value.len() as u64).to_le_bytes());
-                    hash.update(value.as_bytes());
+                    context.update(&[1]);
+                    context.update(&(value.len() as u64).to_le_bytes());
+                    context.update(value.as_bytes());
                 }
-                None => hash.update(&[0]),
+                None => context.update(&[0]),
             }
         }
-        let mut key = CacheKey::default();
-        key.copy_from_slice(hash.sign().as_ref());
-        key
+        hash(context.sign())
     }
+}
+
+fn hash(tag: hmac::Tag) -> Hash {
+    let mut hash = Hash::default();
+    hash.copy_from_slice(tag.as_ref());
+    hash
 }

@@ -145,10 +145,14 @@ impl Homeserver {
             return refusal(response).map(Err);
         }
         let answer: WhoamiBody = parse(&response.body)?;
-        let user_id = answer
+        let user_id: UserId = answer
             .user_id
             .parse()
             .map_err(|_| HomeserverError::Misbehaved("whoami names no valid user id".to_owned()))?;
+        if self.name().is_ok_and(|name| name.as_str() != user_id.server_name()) {
+            let what = "whoami names a user of another server".to_owned();
+            return Err(HomeserverError::Misbehaved(what));
+        }
         let device_id = answer.device_id;
         Ok(Ok(Whoami { user_id, device_id, is_guest: answer.is_guest.unwrap_or(false) }))
     }

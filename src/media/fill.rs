@@ -46,20 +46,18 @@ impl MediaService {
                 None
             }
         };
-        Ok(MediaItem {
-            content_type: media.content_type.clone(),
-            filename: media.filename.clone(),
-            content_hash: None,
-            body: MediaBody::Arriving {
-                body: Box::new(Filling {
-                    body: response.body,
-                    received: 0,
-                    limit,
-                    keep: staging.map(|staging| Keep { staging, media, store: self.store.clone() }),
-                }),
-                size,
-            },
-        })
+        let content_type = media.content_type.clone();
+        let filename = media.filename.clone();
+        let mut filling = Filling {
+            body: response.body,
+            received: 0,
+            size,
+            limit,
+            keep: staging.map(|staging| Keep { staging, media, store: self.store.clone() }),
+        };
+        filling.keep_if_whole().await;
+        let body = MediaBody::Arriving { body: Box::new(filling), size };
+        Ok(MediaItem { content_type, filename, content_hash: None, body })
     }
 
     /// Whether the homeserver itself shows this media to anybody.
@@ -148,6 +146,7 @@ fn not_kept(mxc: &Mxc, error: &StoreError) {
 struct Filling {
     body: ResponseBody,
     received: u64,
+    size: Option<u64>,
     limit: u64,
     keep: Option<Keep>,
 }
@@ -158,13 +157,26 @@ struct Keep {
     store: Store,
 }
 
+impl Filling {
+    async fn keep(&mut self) {
+        if let Some(keep) = self.keep.take() {
+            keep.commit().await;
+        }
+    }
+
+    /// A client that was told the size does not wait for the end to be shown.
+    async fn keep_if_whole(&mut self) {
+        if self.size == Some(self.received) {
+            self.keep().await;
+        }
+    }
+}
+
 #[async_trait]
 impl BodyReader for Filling {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let Some(chunk) = self.body.next().await? else {
-            if let Some(keep) = self.keep.take() {
-                keep.commit().await;
-            }
+            self.keep().await;
             return Ok(None);
         };
         self.received += chunk.len() as u64;
@@ -178,6 +190,7 @@ impl BodyReader for Filling {
             not_kept(&keep.media.mxc, &error);
             self.keep = None;
         }
+        self.keep_if_whole().await;
         Ok(Some(chunk))
     }
 }

@@ -1,7 +1,7 @@
 //! The product's operations: store what is uploaded, find what is asked for.
 //!
 //! A read takes one road: the record, whether this reader may see it, the body from memory or from
-//! disk; and only if there is no record, the homeserver ([`fill`]). Nothing here knows HTTP.
+//! disk; and only if there is no record, the homeserver (`fill`). Nothing here knows HTTP.
 
 mod error;
 mod fill;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
-use pingora::Error;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 use prometheus::IntGauge;
 
 use super::forwarded::{self, Peer};
@@ -59,7 +59,7 @@ impl Record {
 
     /// Notes that the exchange ended before its end.
     pub(super) fn broke_off(&mut self, error: &Error) {
-        self.error.get_or_insert_with(|| error.to_string());
+        self.error.get_or_insert_with(|| describe(error));
     }
 
     /// Counts the request and writes its line.
@@ -125,6 +125,17 @@ impl Record {
                 "request"
             );
         }
+    }
+}
+
+/// Says what broke. Pingora quotes a head that it cannot read, tokens and all, so of those only the
+/// kind is told (threats LO-01).
+fn describe(error: &Error) -> String {
+    match error.root_etype() {
+        kind @ ErrorType::InvalidHTTPHeader => {
+            format!("{} {}", error.esource().as_str(), kind.as_str())
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -43,6 +43,11 @@ pub async fn write(session: &mut Session, reply: Reply, is_head: bool) -> Result
     }
     let is_bodiless =
         is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_sized = is_bodiless || head.headers.contains_key(header::CONTENT_LENGTH);
+    if !is_sized && session.req_header().version == Version::HTTP_11 {
+        // Otherwise the connection's end is the body's, and one that broke off looks whole.
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
     session.write_response_header(Box::new(head), is_bodiless).await?;
     if is_bodiless {
         session.write_response_body(None, true).await?;

@@ -25,6 +25,10 @@ const ROUND: Duration = Duration::from_secs(30);
 /// How often the drain looks whether anything is still in flight.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
+/// How long a connection that was taken just before the stop has to show its request; only then is
+/// it in flight. Without this a restart would cut off who came in its moment.
+const DRAIN_SETTLE: Duration = Duration::from_millis(250);
+
 /// Learns, counts and sweeps until the process ends.
 pub(super) struct Housekeeping {
     store: Store,
@@ -162,6 +166,7 @@ impl BackgroundService for Drain {
         let in_flight = self.metrics.in_flight.get();
         tracing::info!(in_flight, "stopping; no new connections are taken");
         let drained = async {
+            tokio::time::sleep(DRAIN_SETTLE).await;
             while self.metrics.in_flight.get() > 0 {
                 tokio::time::sleep(DRAIN_TICK).await;
             }

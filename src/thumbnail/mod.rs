@@ -1,7 +1,7 @@
 //! Thumbnails: from the file of a picture and an asked size to a smaller picture.
 //!
 //! [`Ladder::snap`] decides which sizes exist, so that strangers cannot fill the disk with variants;
-//! [`layout`] decides which part of a source is shown at which size; [`render`] reads, resizes and
+//! [`layout()`] decides which part of a source is shown at which size; [`render()`] reads, resizes and
 //! writes; [`ThumbnailEngine`] bounds how much of that happens at once. The first two are pure.
 //!
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.

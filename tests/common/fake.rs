@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -38,11 +39,19 @@ impl Received {
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
+
+    /// Whether Mediary asks this in its own words: it was not passed on.
+    pub fn is_mediarys_own(&self) -> bool {
+        self.header("user-agent").is_some_and(|agent| agent.starts_with("mediary/"))
+    }
 }
 
 /// What a test wants done with a request: write an answer and return whether the connection may be
 /// used again, or `None` to let the fake answer as a homeserver would.
 type Script = dyn Fn(&Received, &mut TcpStream) -> Option<bool> + Send + Sync;
+
+/// The same for a request of which only the head is there; the rest is still to be read.
+type HeadScript = dyn Fn(&Received, &mut BufReader<TcpStream>) -> Option<bool> + Send + Sync;
 
 /// A homeserver on a free port.
 pub struct FakeHomeserver {
@@ -51,6 +60,7 @@ pub struct FakeHomeserver {
     /// Where it listens.
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl FakeHomeserver {
@@ -63,19 +73,38 @@ impl FakeHomeserver {
     pub fn with(
         script: impl Fn(&Received, &mut TcpStream) -> Option<bool> + Send + Sync + 'static,
     ) -> Self {
+        Self::serving(Arc::new(|_, _| None), Arc::new(script))
+    }
+
+    /// Starts one that does what the script says as soon as the head of a request has come; the
+    /// script reads the body itself.
+    pub fn with_heads(
+        script: impl Fn(&Received, &mut BufReader<TcpStream>) -> Option<bool> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serving(Arc::new(script), Arc::new(|_, _| None))
+    }
+
+    fn serving(head_script: Arc<HeadScript>, script: Arc<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let received = Arc::new(Mutex::new(Vec::new()));
-        let script: Arc<Script> = Arc::new(script);
-        let record = received.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (record, count) = (received.clone(), connections.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let (script, record) = (script.clone(), record.clone());
-                thread::spawn(move || serve(stream, &script, &record));
+                count.fetch_add(1, Ordering::SeqCst);
+                let (head_script, script, record) =
+                    (head_script.clone(), script.clone(), record.clone());
+                thread::spawn(move || serve(stream, &*head_script, &*script, &record));
             }
         });
-        Self { url: format!("http://{address}"), address, received }
+        Self { url: format!("http://{address}"), address, received, connections }
+    }
+
+    /// Returns how many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// Returns every request that arrived so far.
@@ -87,15 +116,35 @@ impl FakeHomeserver {
     pub fn received_for(&self, text: &str) -> Vec<Received> {
         self.received().into_iter().filter(|request| request.target().contains(text)).collect()
     }
+
+    /// Returns the requests that were passed on, without those that Mediary makes itself.
+    pub fn passed_on(&self) -> Vec<Received> {
+        self.received().into_iter().filter(|request| !request.is_mediarys_own()).collect()
+    }
 }
 
-fn serve(stream: TcpStream, script: &Arc<Script>, record: &Mutex<Vec<Received>>) {
+fn serve(
+    stream: TcpStream,
+    head_script: &HeadScript,
+    script: &Script,
+    record: &Mutex<Vec<Received>>,
+) {
+    // A head and a body written one after the other are not to wait for each other's receipt.
+    let _ = stream.set_nodelay(true);
     let Ok(clone) = stream.try_clone() else { return };
     let mut reader = BufReader::new(clone);
     let mut stream = stream;
-    while let Some(request) = read_request(&mut reader) {
-        record.lock().expect("the record").push(request.clone());
-        let keep = script(&request, &mut stream).unwrap_or_else(|| behave(&request, &mut stream));
+    while let Some(mut request) = read_head(&mut reader) {
+        let keep = if let Some(keep) = head_script(&request, &mut reader) {
+            record.lock().expect("the record").push(request);
+            keep
+        } else {
+            if read_body(&mut request, &mut reader).is_none() {
+                return;
+            }
+            record.lock().expect("the record").push(request.clone());
+            script(&request, &mut stream).unwrap_or_else(|| behave(&request, &mut stream))
+        };
         if !keep {
             return;
         }
@@ -150,7 +199,7 @@ pub fn respond_with(
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_ok()
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Received> {
+fn read_head(reader: &mut BufReader<TcpStream>) -> Option<Received> {
     let line = read_line(reader)?;
     let mut words = line.splitn(2, |&b| b == b' ');
     let method = String::from_utf8_lossy(words.next()?).into_owned();
@@ -162,7 +211,11 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Received> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let mut request = Received { method, target, headers, body: Vec::new() };
+    Some(Received { method, target, headers, body: Vec::new() })
+}
+
+/// Reads the body that a head announces; `None` if it breaks off.
+pub fn read_body(request: &mut Received, reader: &mut BufReader<TcpStream>) -> Option<()> {
     if request.header("transfer-encoding") == Some("chunked") {
         loop {
             let line = String::from_utf8_lossy(&read_line(reader)?).into_owned();
@@ -180,7 +233,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Received> {
             return None;
         }
     }
-    Some(request)
+    Some(())
 }
 
 fn read_line(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {

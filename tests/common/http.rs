@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client over plain sockets: one connection a request, or a connection that is
 //! written to byte by byte.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -135,6 +135,7 @@ impl Client {
         let stream = TcpStream::connect(self.address).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        stream.set_nodelay(true).expect("an option of the socket");
         let reader = BufReader::new(stream.try_clone().expect("a clone of the socket"));
         Connection { stream, reader }
     }
@@ -162,7 +163,10 @@ impl Connection {
 
     /// Whether the other side has closed without sending anything more.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.reader.fill_buf(), Ok([]) | Err(_))
+        match self.reader.fill_buf() {
+            Ok(bytes) => bytes.is_empty(),
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 
     /// Reads an answer, informational ones left out. An end without any answer has status 0.
@@ -216,6 +220,13 @@ impl Connection {
                 return true;
             }
         }
+    }
+
+    /// Reads so many bytes, or fewer if the connection ends before.
+    pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = (&mut self.reader).take(length as u64).read_to_end(&mut bytes);
+        bytes
     }
 
     /// Reads a line without its end; empty at the end of the connection.

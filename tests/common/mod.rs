@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod http;
+pub mod samples;
 pub mod synapse;
 
 use std::io::{BufRead, BufReader};
@@ -39,6 +40,7 @@ pub struct Settings {
     upstream: String,
     extra: String,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
     directory: Arc<TempDir>,
     wait_until_ready: bool,
 }
@@ -50,6 +52,7 @@ impl Settings {
             upstream: upstream.to_owned(),
             extra: String::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
             directory: Arc::new(tempfile::tempdir().expect("a temporary directory")),
             wait_until_ready: true,
         }
@@ -68,6 +71,12 @@ impl Settings {
         self
     }
 
+    /// Starts the binary through another program, which is to end in `exec "$@"`.
+    pub fn through(mut self, program: &[&str]) -> Self {
+        self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Returns from [`start`](Self::start) as soon as the sockets listen, even if the homeserver
     /// does not answer.
     pub fn without_waiting(mut self) -> Self {
@@ -82,16 +91,9 @@ impl Settings {
 
     /// Starts Mediary on free ports.
     pub fn start(self) -> Mediary {
-        let config = self.directory.path().join("mediary.toml");
-        std::fs::write(&config, &self.extra).expect("the configuration can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mediary"))
-            .arg("run")
-            .args(["--config".as_ref(), config.as_os_str()])
-            .args(["--upstream", &self.upstream, "--listen", "127.0.0.1:0"])
-            .args(["--admin-listen", "127.0.0.1:0", "--log-level", "trace", "--data-dir"])
-            .arg(self.store())
-            .env_clear()
-            .envs(self.environment.iter().cloned())
+        let mut child = self
+            .command()
+            .args(["--log-level", "trace"])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary can be started");
@@ -107,18 +109,26 @@ impl Settings {
 
     /// Runs Mediary with settings that it is to refuse; returns its exit status and what it said.
     pub fn refusal(self) -> (ExitStatus, String) {
+        let output = self.command().output().expect("the binary can be started");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Writes the configuration file and returns the command that runs Mediary on free ports.
+    fn command(&self) -> Command {
         let config = self.directory.path().join("mediary.toml");
         std::fs::write(&config, &self.extra).expect("the configuration can be written");
-        let output = Command::new(env!("CARGO_BIN_EXE_mediary"))
-            .args(["run", "--upstream", &self.upstream, "--config"])
-            .arg(config)
-            .arg("--data-dir")
+        let wrapper = self.wrapper.iter().map(String::as_str);
+        let words: Vec<_> = wrapper.chain([env!("CARGO_BIN_EXE_mediary")]).collect();
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .args(["run", "--upstream", &self.upstream, "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(self.store())
+            .args(["--config".as_ref(), config.as_os_str()])
             .env_clear()
-            .envs(self.environment)
-            .output()
-            .expect("the binary can be started");
-        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+            .envs(self.environment.iter().cloned());
+        command
     }
 }
 
@@ -170,13 +180,31 @@ impl Mediary {
         self.log.wait_for_line(text);
     }
 
-    /// Kills the process without warning and starts it again on the same store.
-    pub fn kill_and_restart(mut self) -> Self {
+    /// Returns how it was started.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns the files of stored bodies.
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        files_below(&self.store().join("blobs"))
+    }
+
+    /// Returns the files of bodies that are still arriving.
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        files_below(&self.store().join("tmp"))
+    }
+
+    /// Kills the process without warning; what is returned starts it again on the same store.
+    pub fn kill(mut self) -> Settings {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
-        let settings = self.settings.clone();
-        drop(self);
-        settings.start()
+        self.settings.clone()
+    }
+
+    /// Kills the process without warning and starts it again on the same store.
+    pub fn kill_and_restart(self) -> Self {
+        self.kill().start()
     }
 
     /// Sends SIGTERM.
@@ -238,6 +266,18 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Makes bytes without a pattern, the same ones for the same seed.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..length).map(|_| next()).collect()
 }
 
 /// The lines that a process has written to its standard error.

@@ -16,6 +16,8 @@ pub struct Synapse {
     pub url: String,
     /// Its server name.
     pub server_name: String,
+    /// The token of an application service that owns the users `@bridge_…`, if there is one.
+    pub as_token: Option<String>,
     secret: String,
     _own: Option<Own>,
 }
@@ -43,10 +45,13 @@ impl Drop for Own {
 impl Synapse {
     /// Returns the shared Synapse, or starts one for this test alone.
     pub fn get() -> Self {
-        let variable = |name: &str| std::env::var(format!("MEDIARY_TEST_SYNAPSE_{name}")).ok();
-        match (variable("URL"), variable("SERVER_NAME"), variable("SECRET")) {
+        let variable = |name: &str| std::env::var(format!("MEDIARY_TEST_{name}")).ok();
+        let [url, server_name, secret] =
+            ["SYNAPSE_URL", "SYNAPSE_SERVER_NAME", "SYNAPSE_SECRET"].map(variable);
+        match (url, server_name, secret) {
             (Some(url), Some(server_name), Some(secret)) => {
-                Self { url, server_name, secret, _own: None }
+                let as_token = variable("AS_TOKEN");
+                Self { url, server_name, as_token, secret, _own: None }
             }
             _ => Self::start(),
         }
@@ -55,14 +60,23 @@ impl Synapse {
     /// Starts a Synapse for this test alone.
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let started = script(&["start", "--dir", &directory.path().to_string_lossy()]);
+        let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        let appservice = path("appservice.yaml");
+        let started = script(&["start", "--dir", &path(""), "--appservice", &appservice]);
         let text = |key: &str| started[key].as_str().expect("a text").to_owned();
         Self {
             url: text("url"),
             server_name: text("server_name"),
+            as_token: Some(text("as_token")),
             secret: text("registration_shared_secret"),
             _own: Some(Own(directory)),
         }
+    }
+
+    /// Returns the line that holds its signing key, if this test has started it.
+    pub fn signing_key(&self) -> Option<String> {
+        let directory = self._own.as_ref()?.0.path();
+        std::fs::read_to_string(directory.join("signing.key")).ok()
     }
 
     /// Returns where it listens.
@@ -123,7 +137,8 @@ impl Synapse {
     }
 }
 
-fn unique_name() -> String {
+/// Makes a name that no other test has, of this run or another.
+pub fn unique_name() -> String {
     static RUN: OnceLock<String> = OnceLock::new();
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let run = RUN.get_or_init(|| {

@@ -89,7 +89,9 @@ pub(super) fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
 }
 
 fn damaged(path: &Path, detail: impl fmt::Display) -> OpenError {
-    OpenError::DamagedDatabase { path: path.to_owned(), detail: detail.to_string() }
+    // SQLite lists faults below one another; a refusal to start is one line.
+    let detail = detail.to_string().replace('\n', " ");
+    OpenError::DamagedDatabase { path: path.to_owned(), detail }
 }
 
 #[cfg(test)]

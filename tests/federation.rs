@@ -1,0 +1,429 @@
+//! Other servers: the homeserver judges who asks, Mediary answers with what is its own (checklist
+//! section 11, FLD-01 to FLD-05).
+
+mod common;
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use common::fake::{Received, TOKEN, respond, respond_with};
+use common::http::Answer;
+use common::samples::{bytes, png};
+use common::{Client, FakeHomeserver, Mediary, Synapse};
+use ring::signature::Ed25519KeyPair;
+use serde_json::json;
+
+const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
+const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
+
+/// What a server writes that has signed; only the homeserver can tell whether it is true.
+const SIGNED: &str =
+    r#"X-Matrix origin="a.example",destination="fake.example",key="ed25519:1",sig="abc+/""#;
+
+/// Returns the media id of what is behind `mxc://`.
+fn id(media: &str) -> &str {
+    media.split_once('/').expect("a server name and an id").1
+}
+
+fn ask(client: &Client, target: &str) -> Answer {
+    client.get_with(target, &[("Authorization", SIGNED)])
+}
+
+/// The second part of an answer.
+#[derive(Debug, PartialEq)]
+struct Part {
+    content_type: String,
+    disposition: String,
+    body: Vec<u8>,
+}
+
+/// Reads an answer in the one form that every known server understands, and takes no other.
+fn parts(answer: &Answer) -> Part {
+    assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
+    let content_type = answer.header("content-type").expect("a type");
+    let boundary = content_type.strip_prefix("multipart/mixed; boundary=").expect("a boundary");
+    assert!((1..=70).contains(&boundary.len()), "{boundary}");
+    assert!(boundary.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{boundary}");
+    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+
+    let first = format!("\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}");
+    let rest = answer.body.strip_prefix(first.as_bytes()).expect("a part with metadata");
+    let rest = rest.strip_prefix(format!("\r\n--{boundary}\r\n").as_bytes()).expect("a part");
+    let rest = rest.strip_suffix(format!("\r\n--{boundary}--\r\n").as_bytes()).expect("an end");
+    let end = rest.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let head = std::str::from_utf8(&rest[..end]).expect("a head of text");
+    let fields: Vec<_> = head.split("\r\n").filter_map(|line| line.split_once(": ")).collect();
+    let [("Content-Type", content_type), ("Content-Disposition", disposition)] = fields[..] else {
+        panic!("not the two fields of a part: {head}");
+    };
+    let body = rest[end + 4..].to_vec();
+    assert!(!body.windows(boundary.len()).any(|window| window == boundary.as_bytes()));
+    Part { content_type: content_type.to_owned(), disposition: disposition.to_owned(), body }
+}
+
+fn start(homeserver: &FakeHomeserver) -> (Mediary, Client) {
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client();
+    (mediary, client)
+}
+
+fn user(mediary: &Mediary) -> Client {
+    mediary.client().with_token(TOKEN)
+}
+
+/// A homeserver that says this to every request for media of other servers.
+fn judging(
+    script: impl Fn(&Received, &mut TcpStream) -> bool + Send + Sync + 'static,
+) -> FakeHomeserver {
+    FakeHomeserver::with(move |request, stream| {
+        request.target().starts_with("/_matrix/federation/").then(|| script(request, stream))
+    })
+}
+
+#[test]
+fn an_unsigned_request_is_refused_and_goes_nowhere() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    let media = user(&mediary).upload("text/plain", None, b"hello");
+    for target in [
+        format!("{DOWNLOAD}/{}", id(&media)),
+        format!("{THUMBNAIL}/{}?width=32&height=32", id(&media)),
+        format!("{THUMBNAIL}/{}", id(&media)),
+        format!("{DOWNLOAD}/nothing"),
+    ] {
+        client.get(&target).assert_error(401, "M_UNAUTHORIZED");
+    }
+    assert!(homeserver.received_for("/federation/").is_empty());
+}
+
+#[test]
+fn what_was_uploaded_is_served_in_two_parts() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    for (content_type, name, disposition) in [
+        ("image/png", Some("cat.png"), "inline; filename=cat.png"),
+        ("text/html", Some("my%20%D0%BA.html"), "attachment; filename*=utf-8''my%20%D0%BA.html"),
+        ("img/png;a=\"b c\"", None, "attachment"),
+    ] {
+        for size in [0, 1, 10_000, 700_001] {
+            let media = user(&mediary).upload(content_type, name, &bytes(size));
+            for prefix in [
+                "/_matrix/federation/v1/media",
+                "/_matrix/federation/unstable/org.matrix.msc3916.v2/media",
+            ] {
+                let answer = ask(&client, &format!("{prefix}/download/{}", id(&media)));
+                let part = parts(&answer);
+                assert_eq!(part.content_type, content_type, "{size}");
+                assert_eq!(part.disposition, disposition, "{size}");
+                assert!(part.body == bytes(size), "{size} bytes came back different");
+                assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+                assert_eq!(answer.header("cache-control"), Some("no-store"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    for hostile in [&b"\r\n"[..], b"\r\n--mediary--\r\n", b"--", b"\r\n\r\n{}\r\n--"] {
+        let media = user(&mediary).upload("text/plain", None, hostile);
+        let part = parts(&ask(&client, &format!("{DOWNLOAD}/{}", id(&media))));
+        assert_eq!(part.body, hostile);
+    }
+    // The boundary of an earlier answer is no boundary of the next.
+    let first = user(&mediary).upload("text/plain", None, b"one");
+    let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&first)));
+    let second = user(&mediary).upload("text/plain", None, &answer.body);
+    let part = parts(&ask(&client, &format!("{DOWNLOAD}/{}", id(&second))));
+    assert_eq!(part.body, answer.body);
+}
+
+#[test]
+fn a_thumbnail_is_the_one_that_clients_get() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    let media = user(&mediary).upload("text/plain", Some("a.txt"), &png(400, 300));
+    for query in ["width=32&height=32&method=crop", "width=320&height=240", "width=9999&height=9"] {
+        let part = parts(&ask(&client, &format!("{THUMBNAIL}/{}?{query}", id(&media))));
+        let path = format!("/_matrix/client/v1/media/thumbnail/{media}?{query}");
+        let own = user(&mediary).get(&path);
+        assert!(part.body == own.body, "{query}");
+        assert_eq!(Some(part.content_type.as_str()), own.header("content-type"), "{query}");
+        assert_eq!(Some(part.disposition.as_str()), own.header("content-disposition"), "{query}");
+    }
+}
+
+#[test]
+fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    let picture = user(&mediary).upload("image/png", None, &png(10, 10));
+    let text = user(&mediary).upload("text/plain", None, b"hello");
+    for (media, query, errcode) in [
+        (&text, "width=32&height=32", "M_UNKNOWN"),
+        (&picture, "width=32", "M_MISSING_PARAM"),
+        (&picture, "width=0&height=32", "M_INVALID_PARAM"),
+        (&picture, "width=32&height=32&method=fit", "M_INVALID_PARAM"),
+    ] {
+        let answer = ask(&client, &format!("{THUMBNAIL}/{}?{query}", id(media)));
+        answer.assert_error(400, errcode);
+    }
+}
+
+#[test]
+fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
+    let homeserver = FakeHomeserver::start();
+    let (_mediary, client) = start(&homeserver);
+    for target in [
+        "/_matrix/federation/v1/media/download/abc?timeout_ms=20000",
+        "/_matrix/federation/v1/media/download/%61bc?x=%7e%2F+a&&=~!*'()",
+        "/_matrix/federation/v1/media/download/abc?",
+        "/_matrix/federation/v1/media/thumbnail/abc?height=32&width=32&&method=cro%70",
+        "/_matrix/federation/unstable/org.matrix.msc3916.v2/media/download/abc",
+    ] {
+        ask(&client, target).assert_error(404, "M_NOT_FOUND");
+        let signed: Vec<_> = homeserver
+            .received()
+            .into_iter()
+            .filter(|request| request.header("authorization") == Some(SIGNED))
+            .collect();
+        let last = signed.last().expect("the request was re-issued");
+        assert_eq!((last.method.as_str(), last.target().as_str()), ("GET", target));
+        assert!(last.body.is_empty());
+    }
+    // Whether unsigned requests are refused is asked once.
+    let probes = homeserver.received_for("/download/mediaryprobe");
+    assert_eq!(probes.len(), 1);
+    assert_eq!(probes[0].header("authorization"), None);
+}
+
+#[test]
+fn media_of_the_homeserver_itself_is_relayed() {
+    let whole = "\r\n--abc\r\nContent-Type: application/json\r\n\r\n{}\r\n--abc\r\nContent-Type: \
+                 text/plain\r\n\r\nhello\r\n--abc--\r\n";
+    let homeserver = judging(move |_, stream| {
+        let content_type = [("Content-Type", "multipart/mixed; boundary=abc")];
+        respond_with(stream, 200, &content_type, whole.as_bytes())
+    });
+    let (mediary, client) = start(&homeserver);
+    for target in [format!("{DOWNLOAD}/abc"), format!("{THUMBNAIL}/abc?width=1&height=1")] {
+        let answer = ask(&client, &target);
+        assert_eq!((answer.status, answer.text().as_str()), (200, whole));
+        assert_eq!(answer.header("content-type"), Some("multipart/mixed; boundary=abc"));
+        assert_eq!(answer.header("content-length"), Some(whole.len().to_string().as_str()));
+    }
+    assert!(mediary.blobs().is_empty());
+}
+
+#[test]
+fn a_relayed_answer_that_breaks_off_looks_incomplete() {
+    for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+        let homeserver = judging(move |_, stream| {
+            let content_type = "Content-Type: multipart/mixed; boundary=abc";
+            let head = format!("HTTP/1.1 200 OK\r\n{content_type}\r\n{framing}\r\n\r\n");
+            stream.write_all(head.as_bytes()).expect("Mediary reads the head");
+            stream.write_all(b"5\r\n\r\n--a\r\n").expect("Mediary reads the body");
+            false
+        });
+        let (_mediary, client) = start(&homeserver);
+        let answer = ask(&client, &format!("{DOWNLOAD}/abc"));
+        assert!(!answer.complete, "{framing}: {answer:?}");
+    }
+}
+
+#[test]
+fn what_the_homeserver_refuses_is_refused_in_its_words() {
+    for (status, errcode, body) in [
+        (
+            401,
+            "M_UNAUTHORIZED",
+            r#"{"errcode":"M_UNAUTHORIZED","error":"Invalid signature","x":1}"#,
+        ),
+        (400, "M_UNAUTHORIZED", r#"{"errcode":"M_UNAUTHORIZED","error":"Malformed header"}"#),
+        (403, "M_FORBIDDEN", r#"{"errcode":"M_FORBIDDEN","error":"Invalid X-Matrix signatures."}"#),
+        (429, "M_LIMIT_EXCEEDED", r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x"}"#),
+        (404, "M_UNRECOGNIZED", r#"{"errcode":"M_UNRECOGNIZED","error":"No federation here"}"#),
+        (504, "M_NOT_YET_UPLOADED", r#"{"errcode":"M_NOT_YET_UPLOADED","error":"x"}"#),
+        (502, "M_TOO_LARGE", r#"{"errcode":"M_TOO_LARGE","error":"x"}"#),
+    ] {
+        let homeserver = judging(move |_, stream| respond(stream, status, body));
+        let (mediary, client) = start(&homeserver);
+        let media = user(&mediary).upload("text/plain", None, b"hello");
+        let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
+        answer.assert_error(status, errcode);
+        assert_eq!(answer.text(), body);
+    }
+}
+
+#[test]
+fn a_homeserver_that_cannot_judge_lets_nobody_in() {
+    for (status, answer, content_type, body) in [
+        (500, 502, "text/plain", ""),
+        (500, 502, "application/json", r#"{"errcode":"M_NOT_FOUND","error":"x"}"#),
+        (503, 502, "application/json", r#"{"errcode":"M_UNKNOWN","error":"x"}"#),
+        (504, 504, "text/html", "<html>"),
+        (404, 502, "text/html", "<html>"),
+        (302, 502, "text/plain", ""),
+        // Only the form that the specification asks for is taken for media (FLD-06).
+        (200, 502, "image/png", "hello"),
+        (200, 502, "application/json", "{}"),
+    ] {
+        let homeserver = judging(move |_, stream| {
+            respond_with(stream, status, &[("Content-Type", content_type)], body.as_bytes())
+        });
+        let (mediary, client) = start(&homeserver);
+        let media = user(&mediary).upload("text/plain", None, b"hello");
+        let refused = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
+        refused.assert_error(answer, "M_UNKNOWN");
+    }
+}
+
+#[test]
+fn a_homeserver_that_finds_nothing_for_unsigned_requests_either_is_no_judge() {
+    let nothing = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
+    let homeserver = judging(move |_, stream| respond(stream, 404, nothing));
+    let (mediary, client) = start(&homeserver);
+    let media = user(&mediary).upload("image/png", None, &png(10, 10));
+    for _ in 0..2 {
+        let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
+        answer.assert_error(404, "M_NOT_FOUND");
+        let thumbnail = format!("{THUMBNAIL}/{}?width=32&height=32", id(&media));
+        ask(&client, &thumbnail).assert_error(404, "M_NOT_FOUND");
+    }
+    assert_eq!(homeserver.received_for("mediaryprobe").len(), 1);
+}
+
+#[test]
+fn what_is_only_cached_is_never_handed_to_other_servers() {
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let is_download = request.target().starts_with("/_matrix/client/v1/media/download/");
+        let content_type = [("Content-Type", "image/png")];
+        is_download.then(|| respond_with(stream, 200, &content_type, &png(10, 10)))
+    });
+    let (mediary, client) = start(&homeserver);
+    for media in ["fake.example/cached", "other.example/cached"] {
+        assert_eq!(user(&mediary).download(media).status, 200, "{media}");
+        ask(&client, &format!("{DOWNLOAD}/cached")).assert_error(404, "M_NOT_FOUND");
+        let thumbnail = format!("{THUMBNAIL}/cached?width=32&height=32");
+        ask(&client, &thumbnail).assert_error(404, "M_NOT_FOUND");
+    }
+    // Nor is anything fetched for them.
+    ask(&client, &format!("{DOWNLOAD}/another")).assert_error(404, "M_NOT_FOUND");
+    assert!(homeserver.received_for("another").iter().all(|r| r.target().starts_with(DOWNLOAD)));
+}
+
+/// Signs requests in the name of a Synapse, with its own key.
+struct Signer {
+    server_name: String,
+    key_id: String,
+    key: Ed25519KeyPair,
+}
+
+impl Signer {
+    fn of(synapse: &Synapse) -> Self {
+        let line = synapse.signing_key().expect("this test has started the Synapse");
+        let [algorithm, version, seed] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("not a line with a signing key");
+        };
+        let key = Ed25519KeyPair::from_seed_unchecked(&unbase64(seed)).expect("a seed");
+        let key_id = format!("{algorithm}:{version}");
+        Self { server_name: synapse.server_name.clone(), key_id, key }
+    }
+
+    /// Returns the Authorization field for a GET (SA-01 and following).
+    fn authorization(&self, target: &str) -> String {
+        let name = &self.server_name;
+        // The map is sorted and written without blanks, which for ASCII is canonical JSON.
+        let signed = json!({"destination": name, "method": "GET", "origin": name, "uri": target})
+            .to_string();
+        let signature = base64(self.key.sign(signed.as_bytes()).as_ref());
+        let key_id = &self.key_id;
+        format!(r#"X-Matrix origin="{name}",destination="{name}",key="{key_id}",sig="{signature}""#)
+    }
+
+    fn get(&self, client: &Client, target: &str) -> Answer {
+        client.get_with(target, &[("Authorization", &self.authorization(target))])
+    }
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Writes base64 without padding.
+fn base64(bytes: &[u8]) -> String {
+    let digit = |bits: u32| char::from(BASE64[bits as usize % 64]);
+    let group = |group: &[u8]| {
+        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = bits << (8 * (3 - group.len()));
+        (0..=group.len()).map(|place| digit(bits >> (18 - 6 * place))).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+fn unbase64(text: &str) -> Vec<u8> {
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
+    for character in text.bytes() {
+        let value = BASE64.iter().position(|digit| *digit == character).expect("base64");
+        bits = bits << 6 | value as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn synapse_judges_signatures_for_what_mediary_owns() {
+    let synapse = Synapse::start();
+    let signer = Signer::of(&synapse);
+    let mediary = Mediary::in_front_of(&synapse.url);
+    let user = mediary.client_of(&synapse.user());
+    let picture = png(400, 300);
+    let media = user.upload("image/png", Some("a.png"), &picture);
+    let download = format!("{DOWNLOAD}/{}?timeout_ms=20000", id(&media));
+    let thumbnail = format!("{THUMBNAIL}/{}?width=32&height=32&method=crop", id(&media));
+
+    let part = parts(&signer.get(&mediary.client(), &download));
+    assert_eq!(part.content_type, "image/png");
+    assert_eq!(part.disposition, "inline; filename=a.png");
+    assert!(part.body == picture);
+    let part = parts(&signer.get(&mediary.client(), &thumbnail));
+    let path = format!("/_matrix/client/v1/media/thumbnail/{media}?width=32&height=32&method=crop");
+    assert!(part.body == user.get(&path).body);
+
+    // A signature for another request, and one that is none: Synapse's own words.
+    let other = signer.authorization(&thumbnail);
+    let torn = signer.authorization(&download).replace("sig=\"", "sig=\"A");
+    for authorization in [other, torn] {
+        let headers = [("Authorization", authorization.as_str())];
+        let answer = mediary.client().get_with(&download, &headers);
+        let own = synapse.client().get_with(&download, &headers);
+        assert_eq!(own.status, 401, "{own:?}");
+        answer.assert_error(401, "M_UNAUTHORIZED");
+        assert_eq!(answer.json(), own.json());
+    }
+    let as_a_user = user.get(&download);
+    assert_eq!(as_a_user.status, synapse.client_of(&synapse.user()).get(&download).status);
+    assert_ne!(as_a_user.status, 200);
+
+    signer.get(&mediary.client(), &format!("{DOWNLOAD}/nothing")).assert_error(404, "M_NOT_FOUND");
+}
+
+#[test]
+fn what_synapse_holds_itself_is_relayed_from_it() {
+    let synapse = Synapse::start();
+    let signer = Signer::of(&synapse);
+    let mediary = Mediary::in_front_of(&synapse.url);
+    let user = synapse.user();
+    let media = synapse.client_of(&user).upload("video/mp4", None, &bytes(700_001));
+    let target = format!("{DOWNLOAD}/{}", id(&media));
+    let answer = signer.get(&mediary.client(), &target);
+    assert_eq!((answer.status, answer.complete), (200, true));
+    assert!(answer.body.windows(700_001).any(|window| window == bytes(700_001)));
+    // Kept for our own users, it is still Synapse's to hand out.
+    assert_eq!(mediary.client_of(&user).download(&media).status, 200);
+    assert_eq!(signer.get(&mediary.client(), &target).status, 200);
+}
