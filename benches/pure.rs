@@ -64,7 +64,7 @@ fn headers(criterion: &mut Criterion) {
             bencher.iter_batched(
                 item,
                 |item| {
-                    let conditions = Conditions::of(black_box(&request));
+                    let conditions = Conditions::of(&Method::GET, black_box(&request));
                     Reply::media(item, None, Access::Authenticated, &conditions)
                 },
                 criterion::BatchSize::SmallInput,

@@ -1,7 +1,5 @@
 //! `GET …/download/{serverName}/{mediaId}[/{fileName}]` (checklist section 6).
 
-use http::HeaderMap;
-
 use super::search;
 use crate::error::ApiError;
 use crate::media::{MediaService, Reader};
@@ -15,9 +13,9 @@ pub(super) async fn download(
     access: Access,
     mxc: &Mxc,
     filename: Option<FileName>,
-    headers: &HeaderMap,
+    conditions: &Conditions,
     query: Query<'_>,
 ) -> Result<Reply, ApiError> {
     let item = media.download(reader, mxc, search(access, query)).await?;
-    Ok(Reply::media(item, filename.as_ref(), access, &Conditions::of(headers)))
+    Ok(Reply::media(item, filename.as_ref(), access, conditions))
 }

@@ -10,13 +10,13 @@ mod upload;
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use crate::auth::{AuthError, Authenticator, Credentials, Requester};
 use crate::error::ApiError;
 use crate::homeserver::Homeserver;
 use crate::media::{MediaService, Reader, Search};
-use crate::response::Reply;
+use crate::response::{Conditions, Reply};
 use crate::route::{Access, MediaRoute, Operation, Query};
 use crate::types::BodyReader;
 
@@ -42,6 +42,8 @@ pub struct Request<'a> {
     pub route: MediaRoute<'a>,
     /// The target as it came, for what is signed.
     pub raw_target: &'a [u8],
+    /// The method.
+    pub method: &'a Method,
     /// The header fields.
     pub headers: &'a HeaderMap,
 }
@@ -57,7 +59,8 @@ impl Services {
         request: Request<'_>,
         body: &mut dyn BodyReader,
     ) -> Result<Reply, ApiError> {
-        let Request { route: MediaRoute { operation, query }, headers, raw_target } = request;
+        let Request { route: MediaRoute { operation, query }, raw_target, method, headers } =
+            request;
         match operation {
             Operation::Upload => {
                 let requester = self.requester(headers, query).await?;
@@ -66,13 +69,15 @@ impl Services {
             Operation::Download { mxc, filename, access } => {
                 let requester = self.requester_for(access, headers, query).await?;
                 let reader = reader(requester.as_ref());
-                download::download(&self.media, reader, access, &mxc, filename, headers, query)
+                let conditions = Conditions::of(method, headers);
+                download::download(&self.media, reader, access, &mxc, filename, &conditions, query)
                     .await
             }
             Operation::Thumbnail { mxc, access } => {
                 let requester = self.requester_for(access, headers, query).await?;
                 let reader = reader(requester.as_ref());
-                thumbnail::thumbnail(&self.media, reader, access, &mxc, headers, query).await
+                let conditions = Conditions::of(method, headers);
+                thumbnail::thumbnail(&self.media, reader, access, &mxc, &conditions, query).await
             }
             Operation::Config => {
                 self.requester(headers, query).await?;

@@ -1,7 +1,5 @@
 //! `GET …/thumbnail/{serverName}/{mediaId}` (checklist section 9).
 
-use http::HeaderMap;
-
 use super::search;
 use crate::error::ApiError;
 use crate::media::{MediaService, Reader, ThumbnailRequest};
@@ -14,12 +12,12 @@ pub(super) async fn thumbnail(
     reader: Reader<'_>,
     access: Access,
     mxc: &Mxc,
-    headers: &HeaderMap,
+    conditions: &Conditions,
     query: Query<'_>,
 ) -> Result<Reply, ApiError> {
     let request = parse(query)?;
     let item = media.thumbnail(reader, mxc, request, search(access, query)).await?;
-    Ok(Reply::media(item, None, access, &Conditions::of(headers)))
+    Ok(Reply::media(item, None, access, conditions))
 }
 
 /// Reads what is asked for. Sides are whole numbers from one on; the method is `scale` if it is not

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
-use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
+use super::{Freeze, MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::{HomeserverError, Response, ResponseBody, read_refusal};
 use crate::store::{MediaSource, NewMedia, Staging, Store, StoreError};
 use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, UnixMillis};
@@ -36,7 +36,9 @@ impl MediaService {
             uploader: None,
             source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
             created_at: UnixMillis::now(),
-            legacy_readable: matches!(reader, Reader::Anybody),
+            // Only what the homeserver's own freeze has let through; an operator who opens the legacy
+            // routes for a while does not open them for good.
+            legacy_readable: matches!((reader, self.freeze), (Reader::Anybody, Freeze::Since(_))),
         };
         self.metrics.media_sources.homeserver.inc();
         let staging = match self.store.stage().await {
@@ -100,7 +102,7 @@ impl MediaService {
             Reader::Anybody if self.freeze.asks_for_anybody() => {
                 // Never a fetch from another server for a caller without a token (CS-FRZ-06),
                 // unless the operator has opened the legacy routes.
-                let allow_remote = search.allow_remote && self.freeze == super::Freeze::Open;
+                let allow_remote = search.allow_remote && self.freeze == Freeze::Open;
                 let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}");
                 let answer = self.homeserver.media(&target, None, search.wait).await?;
                 judge(answer).await.map_err(not_found_in_other_words)

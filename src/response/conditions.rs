@@ -1,7 +1,7 @@
 //! The conditions of a request: which copy the client has and which part it wants (RFC 9110,
 //! sections 13 and 14).
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::types::{ByteRange, RangeOutcome};
 
@@ -15,11 +15,11 @@ pub struct Conditions {
 
 impl Conditions {
     /// Reads the fields of a GET or HEAD. Several `Range` fields, or several ranges in one, are
-    /// ignored: the whole body is sent.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// ignored, so that the whole body is sent; so is any range of a HEAD (RFC 9110, section 14.2).
+    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
         let mut ranges = headers.get_all(header::RANGE).iter();
-        let range = match (ranges.next(), ranges.next()) {
-            (Some(range), None) => ByteRange::parse(range.as_bytes()),
+        let range = match (method, ranges.next(), ranges.next()) {
+            (&Method::GET, Some(range), None) => ByteRange::parse(range.as_bytes()),
             _ => None,
         };
         Self {
@@ -61,7 +61,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(name.clone(), HeaderValue::from_static(value));
         }
-        Conditions::of(&headers)
+        Conditions::of(&Method::GET, &headers)
     }
 
     #[test]
@@ -92,6 +92,14 @@ mod tests {
             let conditions = conditions(&[range.clone(), (header::IF_RANGE, other)]);
             assert!(conditions.range("\"a\"", 9).is_none(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_range_of_a_head_is_ignored() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        assert!(Conditions::of(&Method::GET, &headers).range("\"a\"", 9).is_some());
+        assert!(Conditions::of(&Method::HEAD, &headers).range("\"a\"", 9).is_none());
     }
 
     #[test]
