@@ -65,12 +65,24 @@ pub struct MediaSources {
     pub homeserver: IntCounter,
 }
 
-/// How many bytes and items the store holds, by kind.
-pub struct StoreGauges {
+/// How many items of one kind the store holds, and their bytes.
+pub struct Holdings {
     /// Items.
-    pub items: IntGaugeVec,
+    pub items: IntGauge,
     /// Bytes.
-    pub bytes: IntGaugeVec,
+    pub bytes: IntGauge,
+}
+
+/// What the store holds, by kind.
+pub struct StoreGauges {
+    /// Media uploaded here.
+    pub owned: Holdings,
+    /// Media of the homeserver.
+    pub upstream: Holdings,
+    /// Media of other servers.
+    pub remote: Holdings,
+    /// Thumbnails.
+    pub thumbnails: Holdings,
 }
 
 /// All metrics of the process.
@@ -144,6 +156,20 @@ impl Metrics {
             "Media and thumbnails opened, by where they came from: memory, store, homeserver.",
             &["source"],
         )?;
+        let items = declare.int_gauges(
+            "mediary_store_items",
+            "Items in the store, by kind: owned, upstream, remote, thumbnail.",
+            &["kind"],
+        )?;
+        let bytes = declare.int_gauges(
+            "mediary_store_bytes",
+            "Bytes in the store, by kind: owned, upstream, remote, thumbnail.",
+            &["kind"],
+        )?;
+        let holdings = |kind| Holdings {
+            items: items.with_label_values(&[kind]),
+            bytes: bytes.with_label_values(&[kind]),
+        };
         let start_time = declare.gauge(
             "mediary_start_time_seconds",
             "When the process started, in seconds since the Unix epoch.",
@@ -167,16 +193,10 @@ impl Metrics {
                 homeserver: sources.with_label_values(&["homeserver"]),
             },
             store: StoreGauges {
-                items: declare.int_gauges(
-                    "mediary_store_items",
-                    "Items in the store, by kind: owned, upstream, remote, thumbnail.",
-                    &["kind"],
-                )?,
-                bytes: declare.int_gauges(
-                    "mediary_store_bytes",
-                    "Bytes in the store, by kind: owned, upstream, remote, thumbnail.",
-                    &["kind"],
-                )?,
+                owned: holdings("owned"),
+                upstream: holdings("upstream"),
+                remote: holdings("remote"),
+                thumbnails: holdings("thumbnail"),
             },
             thumbnail_duration: declare.histogram(
                 "mediary_thumbnail_duration_seconds",

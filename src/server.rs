@@ -48,6 +48,9 @@ const MAX_BLOCKING_THREADS: usize = 64;
 /// Returns an error only before the first request is taken: a store that cannot be opened, an
 /// address that cannot be bound. Afterwards the process is ended from within.
 pub fn run(config: &Config) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("running as root, which Mediary never needs; give it a user of its own");
+    }
     let sockets = listeners::bind(config)?;
     let store = Store::open(&config.storage.path)
         .with_context(|| format!("cannot open the store in {}", config.storage.path.display()))?;

@@ -116,15 +116,16 @@ impl Housekeeping {
 
     async fn count_store(&self) -> Result<(), StoreError> {
         let usage = self.store.usage().await?;
-        for (kind, tally) in [
-            ("owned", usage.owned),
-            ("upstream", usage.upstream),
-            ("remote", usage.remote),
-            ("thumbnail", usage.thumbnails),
+        let store = &self.metrics.store;
+        for (holdings, tally) in [
+            (&store.owned, usage.owned),
+            (&store.upstream, usage.upstream),
+            (&store.remote, usage.remote),
+            (&store.thumbnails, usage.thumbnails),
         ] {
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-            self.metrics.store.items.with_label_values(&[kind]).set(gauge(tally.count));
-            self.metrics.store.bytes.with_label_values(&[kind]).set(gauge(tally.bytes));
+            holdings.items.set(gauge(tally.count));
+            holdings.bytes.set(gauge(tally.bytes));
         }
         Ok(())
     }
@@ -165,8 +166,8 @@ impl BackgroundService for Drain {
         notify(&[NotifyState::Stopping]);
         let in_flight = self.metrics.in_flight.get();
         tracing::info!(in_flight, "stopping; no new connections are taken");
+        tokio::time::sleep(DRAIN_SETTLE.min(self.timeout)).await;
         let drained = async {
-            tokio::time::sleep(DRAIN_SETTLE).await;
             while self.metrics.in_flight.get() > 0 {
                 tokio::time::sleep(DRAIN_TICK).await;
             }
