@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::media::{MediaService, NewUpload};
 use crate::response::Reply;
 use crate::route::Query;
-use crate::types::{BodyReader, ContentType, FileName};
+use crate::types::{BodyReader, ContentType, FileName, announced_length};
 
 #[derive(Serialize)]
 struct Uploaded {
@@ -25,7 +25,7 @@ pub(super) async fn upload(
     let upload = NewUpload {
         content_type: content_type(headers),
         filename: query.get("filename").and_then(|name| FileName::clean(&name)),
-        announced_size: announced_size(headers),
+        announced_size: announced_length(headers),
     };
     let mxc = media.upload(requester, upload, body).await?;
     Ok(Reply::json(StatusCode::OK, &Uploaded { content_uri: mxc.to_string() }))
@@ -38,12 +38,4 @@ fn content_type(headers: &HeaderMap) -> ContentType {
         (Some(field), None) => ContentType::from_header(Some(field.as_bytes())),
         _ => ContentType::from_header(None),
     }
-}
-
-/// Returns the announced size, unless the body is chunked.
-fn announced_size(headers: &HeaderMap) -> Option<u64> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return None;
-    }
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -13,12 +13,8 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType};
 
 use super::HomeserverError;
-use super::upstream::Upstream;
-use crate::types::{BodyError, BodyReader};
-
-/// How long a connection without a request is kept; below what homeservers allow, so that a pooled
-/// connection is rarely a dead one (Synapse closes after 60 s or more).
-pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+use super::upstream::{POOL_IDLE_TIMEOUT, Upstream};
+use crate::types::{Announced, BodyError, BodyReader, announced_length};
 
 /// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,7 +42,7 @@ pub struct Response {
 impl Response {
     /// Returns how many bytes the body has, if the head says so.
     pub fn content_length(&self) -> Option<u64> {
-        content_length(&self.headers)
+        announced_length(&self.headers)
     }
 }
 
@@ -151,8 +147,7 @@ pub struct ResponseBody {
     session: Option<HttpSession>,
     connector: Arc<Connector>,
     peer: Box<HttpPeer>,
-    /// What `Content-Length` promised and has not come yet.
-    promised: Option<u64>,
+    announced: Announced,
 }
 
 impl ResponseBody {
@@ -162,16 +157,8 @@ impl ResponseBody {
         peer: Box<HttpPeer>,
         headers: &HeaderMap,
     ) -> Self {
-        Self { session: Some(session), connector, peer, promised: content_length(headers) }
+        Self { session: Some(session), connector, peer, announced: Announced::by(headers) }
     }
-}
-
-/// Returns the length that an answer announces, unless its body is chunked.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return None;
-    }
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 #[async_trait]
@@ -182,14 +169,13 @@ impl BodyReader for ResponseBody {
             match session.read_response_body().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
-                    self.promised =
-                        self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    self.announced.arrived(&chunk);
                     return Ok(Some(chunk));
                 }
-                Ok(None) if self.promised.is_some_and(|left| left > 0) => {
-                    return Err(BodyError::Gone);
+                Ok(None) => {
+                    self.announced.ended()?;
+                    break;
                 }
-                Ok(None) => break,
                 Err(error) if *error.etype() == ErrorType::ReadTimedout => {
                     return Err(BodyError::TimedOut);
                 }

@@ -4,6 +4,7 @@
 //! and the media that it holds. Tokens go up in the `Authorization` header, never in a query
 //! (FLD-21). An answer that is not understood is never taken for a yes.
 
+mod answer;
 mod client;
 mod upstream;
 
@@ -14,13 +15,13 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::types::{AccessToken, BodyError, ServerName, UserId, collect};
+use crate::types::{AccessToken, ServerName, UserId};
 
+pub use answer::{Refusal, read_refusal};
 pub use client::{Response, ResponseBody};
 pub use upstream::Upstream;
 
-/// The largest structured answer that is read; real ones are a few KiB.
-const MAX_JSON: u64 = 256 * 1024;
+use answer::{Whole, is_unrecognized, parse, refusal, whole};
 
 /// The largest URL preview that is passed on.
 const MAX_PREVIEW: u64 = 1024 * 1024;
@@ -44,17 +45,6 @@ pub enum HomeserverError {
     /// An answer that is not what the specification says.
     #[error("the homeserver gave an answer that is not understood: {0}")]
     Misbehaved(String),
-}
-
-/// An error answer of the homeserver that goes to the client unchanged (CS-AUTH-06).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The homeserver's status.
-    pub status: StatusCode,
-    /// Its `Retry-After`, if it sent one (CS-RL-02).
-    pub retry_after: Option<HeaderValue>,
-    /// Its JSON body.
-    pub body: bytes::Bytes,
 }
 
 /// Who a token belongs to, in the homeserver's words (CS-WHO-01).
@@ -275,7 +265,7 @@ impl Homeserver {
         target: &str,
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<Whole, HomeserverError> {
-        self.sized(target, headers, MAX_JSON).await
+        self.sized(target, headers, answer::MAX_JSON).await
     }
 
     /// Makes one exchange whose whole answer fits `limit`, all of it within the time-out.
@@ -296,19 +286,6 @@ impl Homeserver {
     }
 }
 
-/// An answer that was read to its end.
-struct Whole {
-    status: StatusCode,
-    retry_after: Option<HeaderValue>,
-    body: bytes::Bytes,
-}
-
-impl Whole {
-    fn into_refusal(self) -> Refusal {
-        Refusal { status: self.status, retry_after: self.retry_after, body: self.body }
-    }
-}
-
 #[derive(Deserialize)]
 struct WhoamiBody {
     user_id: String,
@@ -321,75 +298,6 @@ struct KeysBody {
     server_name: String,
 }
 
-#[derive(Deserialize)]
-struct ErrorBody {
-    errcode: String,
-}
-
-async fn whole(mut response: Response, limit: u64) -> Result<Whole, HomeserverError> {
-    let body = collect(&mut response.body, limit).await.map_err(|error| match error {
-        BodyError::TimedOut => HomeserverError::TooSlow,
-        error => HomeserverError::Misbehaved(error.to_string()),
-    })?;
-    let retry_after = response.headers.remove(header::RETRY_AFTER);
-    Ok(Whole { status: response.status, retry_after, body })
-}
-
-/// Reads the rest of an error answer about media, to be relayed.
-///
-/// Of the 5xx only those are relayed that speak of the media, not of the homeserver: not uploaded
-/// yet (CS-DL-10) and too large (CS-DL-13).
-///
-/// # Errors
-///
-/// [`HomeserverError`] for what may not be relayed: any other 5xx says nothing about the caller, and
-/// a body that is no Matrix error may hold anything.
-pub async fn read_refusal(response: Response) -> Result<Refusal, HomeserverError> {
-    let answer = whole(response, MAX_JSON).await?;
-    match (answer.status, errcode(&answer.body).as_deref()) {
-        (StatusCode::GATEWAY_TIMEOUT, Some("M_NOT_YET_UPLOADED"))
-        | (StatusCode::BAD_GATEWAY, Some("M_TOO_LARGE")) => Ok(answer.into_refusal()),
-        (StatusCode::GATEWAY_TIMEOUT, _) => Err(HomeserverError::TooSlow),
-        _ => refusal(answer),
-    }
-}
-
-fn refusal(answer: Whole) -> Result<Refusal, HomeserverError> {
-    if !answer.status.is_client_error() {
-        return Err(HomeserverError::Misbehaved(format!("status {}", answer.status)));
-    }
-    parse::<ErrorBody>(&answer.body)?;
-    Ok(answer.into_refusal())
-}
-
-impl Refusal {
-    /// Returns the `errcode` of the body.
-    pub fn errcode(&self) -> Option<String> {
-        errcode(&self.body)
-    }
-
-    /// Whether this is how servers say that they do not know a route (CS-GEN-05, FLD-08).
-    pub fn is_unrecognized(&self) -> bool {
-        is_unrecognized(self.status, &self.body)
-    }
-}
-
-fn is_unrecognized(status: StatusCode, body: &[u8]) -> bool {
-    matches!(
-        status,
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST
-    ) && errcode(body).as_deref() == Some("M_UNRECOGNIZED")
-}
-
-fn errcode(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.errcode)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, HomeserverError> {
-    serde_json::from_slice(body)
-        .map_err(|error| HomeserverError::Misbehaved(format!("not the JSON expected: {error}")))
-}
-
 fn unexpected(status: StatusCode, path: &str) -> HomeserverError {
     HomeserverError::Misbehaved(format!("status {status} for {path}"))
 }
@@ -399,46 +307,4 @@ fn bearer(token: &AccessToken) -> Result<(HeaderName, HeaderValue), HomeserverEr
         .map_err(|_| HomeserverError::Misbehaved("the token fits no header".to_owned()))?;
     value.set_sensitive(true);
     Ok((header::AUTHORIZATION, value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, body: &str) -> Whole {
-        Whole {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
-        }
-    }
-
-    #[test]
-    fn a_client_error_with_a_matrix_body_is_relayed() {
-        let body = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"gone","soft_logout":true}"#;
-        let refusal = refusal(answer(401, body)).unwrap();
-        assert_eq!(refusal.body, body);
-        assert_eq!(refusal.errcode().as_deref(), Some("M_UNKNOWN_TOKEN"));
-    }
-
-    #[test]
-    fn nothing_else_is_relayed() {
-        for (status, body) in [
-            (500, r#"{"errcode":"M_UNKNOWN_TOKEN","error":""}"#),
-            (502, "<html>"),
-            (401, "<html>"),
-            (401, "{}"),
-            (401, ""),
-            (302, r#"{"errcode":"M_UNKNOWN"}"#),
-        ] {
-            assert!(refusal(answer(status, body)).is_err(), "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn unknown_routes_are_told_by_their_errcode() {
-        assert!(is_unrecognized(StatusCode::NOT_FOUND, br#"{"errcode":"M_UNRECOGNIZED"}"#));
-        assert!(!is_unrecognized(StatusCode::NOT_FOUND, br#"{"errcode":"M_NOT_FOUND"}"#));
-        assert!(!is_unrecognized(StatusCode::OK, br#"{"errcode":"M_UNRECOGNIZED"}"#));
-    }
 }

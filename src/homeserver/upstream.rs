@@ -10,7 +10,9 @@ use pingora::prelude::HttpPeer;
 
 use crate::config::{HomeserverUrl, Scheme};
 
-use super::client::POOL_IDLE_TIMEOUT;
+/// How long a connection without a request is kept; below what homeservers allow, so that a pooled
+/// connection is rarely a dead one (Synapse closes after 60 s or more).
+pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The homeserver's address. A name is resolved by [`resolve`](Self::resolve), which is called at
 /// start and now and then, so that a homeserver that moves (a container, say) is found again.

@@ -6,7 +6,7 @@ use http::header;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
-use crate::types::{BodyError, BodyReader};
+use crate::types::{Announced, BodyError, BodyReader};
 
 /// A request without a body.
 pub(super) struct NoBody;
@@ -23,8 +23,7 @@ impl BodyReader for NoBody {
 pub(super) struct RequestBody<'s> {
     session: &'s mut Session,
     awaits_continue: bool,
-    /// What `Content-Length` promised and has not come yet.
-    promised: Option<u64>,
+    announced: Announced,
 }
 
 impl<'s> RequestBody<'s> {
@@ -33,10 +32,8 @@ impl<'s> RequestBody<'s> {
         let awaits_continue = headers
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let promised = (!headers.contains_key(header::TRANSFER_ENCODING))
-            .then(|| headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
-            .flatten();
-        Self { session, awaits_continue, promised }
+        let announced = Announced::by(headers);
+        Self { session, awaits_continue, announced }
     }
 
     async fn send_continue(&mut self) -> Result<(), BodyError> {
@@ -58,14 +55,10 @@ impl BodyReader for RequestBody<'_> {
             match self.session.read_request_body().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
-                    self.promised =
-                        self.promised.map(|left| left.saturating_sub(chunk.len() as u64));
+                    self.announced.arrived(&chunk);
                     return Ok(Some(chunk));
                 }
-                Ok(None) if self.promised.is_some_and(|left| left > 0) => {
-                    return Err(BodyError::Gone);
-                }
-                Ok(None) => return Ok(None),
+                Ok(None) => return self.announced.ended().map(|()| None),
                 Err(error) => return Err(classify(&error)),
             }
         }

@@ -84,46 +84,28 @@ impl Record {
         let duration_ms = duration.as_secs_f64() * 1000.0;
         let path = path(head);
         let method = head.method.as_str().escape_default().to_string();
-        let error = self.error.as_deref().unwrap_or_default().escape_default().to_string();
+        let error = self.error.as_deref().map(|error| error.escape_default().to_string());
         let route = self.route;
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    route,
+                    method,
+                    path,
+                    status,
+                    duration_ms,
+                    received_bytes = received,
+                    sent_bytes = sent,
+                    client,
+                    error,
+                    $message
+                )
+            };
+        }
         if self.is_ours {
-            tracing::warn!(
-                route,
-                method,
-                path,
-                status,
-                duration_ms,
-                received_bytes = received,
-                sent_bytes = sent,
-                client,
-                error,
-                "request failed"
-            );
-        } else if error.is_empty() {
-            tracing::info!(
-                route,
-                method,
-                path,
-                status,
-                duration_ms,
-                received_bytes = received,
-                sent_bytes = sent,
-                client,
-                "request"
-            );
+            line!(warn, "request failed");
         } else {
-            tracing::info!(
-                route,
-                method,
-                path,
-                status,
-                duration_ms,
-                received_bytes = received,
-                sent_bytes = sent,
-                client,
-                error,
-                "request"
-            );
+            line!(info, "request");
         }
     }
 }

@@ -10,7 +10,7 @@ use pingora::{Error, ErrorType};
 
 use super::{Reply, ReplyBody};
 use crate::media::MediaBody;
-use crate::types::{BodyError, BodyReader};
+use crate::types::{BodyError, BodyReader, announced_length};
 
 /// How much of an unread request body is read so that the connection can be kept.
 const DRAINED_TO_KEEP: u64 = 64 * 1024;
@@ -137,11 +137,7 @@ impl Unread {
         }
         let awaits_continue = session.req_header().headers.contains_key(header::EXPECT)
             && session.body_bytes_read() == 0;
-        let announced = session
-            .req_header()
-            .headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let announced = announced_length(&session.req_header().headers);
         let left = announced.map(|length| length.saturating_sub(session.body_bytes_read() as u64));
         match left {
             // A client that waits for 100 sends nothing if it is told to close.

@@ -20,7 +20,7 @@ use crate::types::ContentHash;
 
 /// How many bytes go to the blocking pool at once. The hand-over costs some 50 µs, and bodies arrive
 /// in pieces smaller than this.
-const BATCH_SIZE: usize = 256 * 1024;
+const BATCH_SIZE: usize = 128 * 1024;
 
 /// A body on its way into the store.
 ///

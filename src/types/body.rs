@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,42 @@ pub trait BodyReader: Send {
     ///
     /// Says why the rest of the body will not come.
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
+}
+
+/// Returns how many bytes a message announces for its body: none if it is chunked, whatever its
+/// `Content-Length` says (RFC 9112, section 6.3).
+pub fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Holds what arrives of a body against its announced length.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced {
+    missing: Option<u64>,
+}
+
+impl Announced {
+    /// Takes the header fields of the message.
+    pub fn by(headers: &HeaderMap) -> Self {
+        Self { missing: announced_length(headers) }
+    }
+
+    /// Notes a chunk that has arrived.
+    pub fn arrived(&mut self, chunk: &Bytes) {
+        self.missing = self.missing.map(|missing| missing.saturating_sub(chunk.len() as u64));
+    }
+
+    /// Judges the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError::Gone`] if bytes that were announced have not come.
+    pub fn ended(&self) -> Result<(), BodyError> {
+        if self.missing.is_some_and(|missing| missing > 0) { Err(BodyError::Gone) } else { Ok(()) }
+    }
 }
 
 /// Reads a whole body that may hold at most `limit` bytes.
