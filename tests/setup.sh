@@ -15,8 +15,8 @@ set -euo pipefail
 LOGS=$ROOT/target/setup
 
 # A command that has to be there, and the Debian package that brings it. CMake and make are for the zlib-ng and jemalloc
-# that Mediary is linked with, nasm for the SIMD code of picture formats.
-COMMANDS=(g++:g++ make:make cmake:cmake pkg-config:pkg-config nasm:nasm curl:curl)
+# that Mediary is linked with; systemd-analyze judges its unit.
+COMMANDS=(g++:g++ make:make cmake:cmake pkg-config:pkg-config curl:curl systemd-analyze:systemd)
 
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
