@@ -9,7 +9,7 @@ use std::path::Path;
 use http::StatusCode;
 
 use crate::config::{Config, LegacyMode, ListenAddress};
-use crate::homeserver::Homeserver;
+use crate::homeserver::{Homeserver, Sender};
 use crate::server;
 use crate::types::AccessToken;
 
@@ -30,7 +30,8 @@ pub fn run(config: &Config, output: &mut dyn Write) -> bool {
         Err(error) => findings.push(Finding::Bad(format!("no runtime can be started: {error}"))),
     }
     findings.push(storage(&config.storage.path));
-    findings.extend(config.server.listen.iter().map(listener));
+    let listeners = config.server.listen.iter().chain(config.server.admin_listen.address());
+    findings.extend(listeners.map(listener));
     findings.extend(modes(config));
 
     let is_good = !findings.iter().any(|finding| matches!(finding, Finding::Bad(_)));
@@ -115,7 +116,7 @@ async fn name(config: &Config, homeserver: &Homeserver) -> Finding {
 /// Shows the homeserver a token that cannot exist: it has to refuse it.
 async fn whoami(homeserver: &Homeserver) -> Finding {
     let token = AccessToken::new("mediary-check-no-such-token");
-    match homeserver.whoami(&token, None, None).await {
+    match homeserver.whoami(&token, None, None, &Sender::default()).await {
         Ok(Err(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
             Finding::Good("it checks access tokens (whoami)".to_owned())
         }
@@ -132,7 +133,7 @@ async fn whoami(homeserver: &Homeserver) -> Finding {
 }
 
 async fn federation(homeserver: &Homeserver) -> Finding {
-    match homeserver.refuses_unsigned_requests().await {
+    match homeserver.refuses_unsigned_requests("/_matrix/federation/v1/media/download/").await {
         Ok(true) => Finding::Good(
             "it judges signatures, so other servers can fetch media uploaded here".to_owned(),
         ),

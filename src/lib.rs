@@ -29,6 +29,11 @@
 //!
 //! A test holds the imports against this table.
 //!
+//! Comments and tests name rules by ids: `CS-`, `MXC-`, `FM-` and their like are rows of the
+//! project's checklist of what the Matrix specification asks of a media repository, `FLD-` rows say
+//! where real servers differ from it, and two letters with a number (`AU-13`) are rows of its threat
+//! model.
+//!
 //! # Invariants
 //!
 //! - Pingora's sessions and services appear in `server`, `proxy` and `response` only; its HTTP
@@ -46,8 +51,8 @@
 //! - No body sits whole in memory but small hot ones, under a budget. Sizes are capped where bytes
 //!   enter.
 //! - A reply that breaks midway does not look complete.
-//! - One function decides type and disposition ([`response::Reply::media`]), one decides visibility
-//!   ([`media::Freeze::shows`]), for every route alike.
+//! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
+//!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.
 
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
 //! The command line of Mediary: flags and subcommands, the log, exit codes. Everything else is in
 //! the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -41,7 +41,7 @@ enum Command {
 #[derive(Args)]
 struct Settings {
     /// The configuration file [default: none, all settings at their defaults]
-    #[arg(short, long, value_name = "FILE", env = "MEDIARY_CONFIG", hide_env = true)]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the homeserver is, as http://HOST:PORT, https://HOST or unix:/PATH
     #[arg(short, long, value_name = "URL")]
@@ -55,7 +55,8 @@ struct Settings {
     /// Where to serve /metrics, /health and /ready; an empty value turns it off
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<AdminListen>,
-    /// The directory that media is kept in
+    /// The directory that media is kept in [default: /var/lib/mediary, or mediary in the user's own
+    /// data directory where that cannot be written and there is no configuration file]
     #[arg(short, long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// error, warn, info, debug or trace
@@ -77,7 +78,35 @@ impl Settings {
             log_level: self.log_level,
             log_format: self.log_format,
         };
-        Ok(Config::load(self.config.as_deref(), overrides)?)
+        let file = self.config.or_else(|| filled("MEDIARY_CONFIG"));
+        let is_placed =
+            overrides.storage_path.is_some() || filled("MEDIARY_STORAGE_PATH").is_some();
+        let mut config = Config::load(file.as_deref(), overrides)?;
+        if file.is_none() && !is_placed {
+            config.storage.path = usable_data_dir(config.storage.path);
+        }
+        Ok(config)
+    }
+}
+
+/// A variable that is set to something; container files often pass empty ones on.
+fn filled(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Returns the default directory, or one in the user's home where that cannot be written: a start
+/// with nothing but `--upstream` works for everybody.
+fn usable_data_dir(default: PathBuf) -> PathBuf {
+    let is_writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    let parent_is_writable = default.parent().is_some_and(is_writable);
+    if is_writable(&default) || (!default.exists() && parent_is_writable) {
+        return default;
+    }
+    let home = filled("XDG_DATA_HOME").or_else(|| Some(filled("HOME")?.join(".local/share")));
+    match home {
+        // Where even that cannot be made, opening the store says so.
+        Some(home) if std::fs::create_dir_all(&home).is_ok() => home.join("mediary"),
+        _ => default,
     }
 }
 

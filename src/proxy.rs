@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -22,7 +23,7 @@ use crate::auth::Credentials;
 use crate::config::TrustedProxies;
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
-use crate::homeserver::{HomeserverError, Upstream};
+use crate::homeserver::{HomeserverError, Sender, Upstream};
 use crate::metrics::Metrics;
 use crate::response::{Reply, write};
 use crate::route::{MediaRoute, Query, Route, SessionChange, classify};
@@ -92,10 +93,13 @@ impl Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Reply, ApiError> {
+        let sender = forwarded::sender(session, &self.trusted_proxies);
         if session.is_body_empty() {
             let head = session.req_header();
             return match self.media_route(head, context) {
-                Some(route) => self.services.answer(request(head, route), &mut NoBody).await,
+                Some(route) => {
+                    self.services.answer(request(head, route, sender), &mut NoBody).await
+                }
                 None => Err(ApiError::Unrecognized),
             };
         }
@@ -104,7 +108,7 @@ impl Proxy {
         match self.media_route(&head, context) {
             Some(route) => {
                 let mut body = RequestBody::new(session);
-                self.services.answer(request(&head, route), &mut body).await
+                self.services.answer(request(&head, route, sender), &mut body).await
             }
             None => Err(ApiError::Unrecognized),
         }
@@ -118,6 +122,14 @@ impl Proxy {
         let Route::Media(route) = classify(&head.method, head.raw_path()) else { return None };
         context.record.route = route.operation.name();
         Some(route)
+    }
+
+    /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
+    /// was ended, and a stranger must not be able to empty the memory by hanging up.
+    async fn forget_if_known(&self, context: &mut Context) {
+        if matches!(&context.session_change, Some((_, Some(_)))) {
+            self.forget(context).await;
+        }
     }
 
     /// Forgets what the homeserver's answer to this request may have made wrong.
@@ -134,8 +146,26 @@ impl Proxy {
     }
 }
 
-fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>) -> Request<'h> {
-    Request { route, raw_target: head.raw_path(), method: &head.method, headers: &head.headers }
+fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>, sender: Sender) -> Request<'h> {
+    Request {
+        route,
+        raw_target: head.raw_path(),
+        method: &head.method,
+        headers: &head.headers,
+        sender,
+    }
+}
+
+/// Whether the homeserver may have done what it was asked although no answer came.
+fn may_have_been_done(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && !matches!(
+            error.etype(),
+            ErrorType::ConnectTimedout
+                | ErrorType::ConnectRefused
+                | ErrorType::ConnectNoRoute
+                | ErrorType::ConnectError
+        )
 }
 
 fn credentials(head: &RequestHeader) -> Option<Credentials> {
@@ -221,12 +251,16 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<(), Box<Error>> {
         if !response.status.is_informational() {
             context.record.status = Some(response.status);
+        }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A WebSocket may be silent for as long as it likes.
+            session.set_read_timeout(None);
         }
         // A refused request has ended no session; 101 ends none either.
         if response.status.is_success() {
@@ -241,8 +275,9 @@ impl ProxyHttp for Proxy {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        // It may have reached the homeserver and done its work.
-        self.forget(context).await;
+        if may_have_been_done(error) {
+            self.forget_if_known(context).await;
+        }
         context.record.broke_off(error);
         let answer = match (error.esource(), error.etype()) {
             _ if session.response_written().is_some() => None,

@@ -298,7 +298,9 @@ fn session_change(method: &Method, lenient: &[u8]) -> Option<SessionChange> {
         b"logout/all" | b"account/password" | b"account/deactivate" | b"delete_devices" => {
             Some(SessionChange::OwnUser)
         }
-        _ if endpoint.starts_with(b"devices/") => Some(SessionChange::OwnUser),
+        _ if endpoint.starts_with(b"devices/") && method == Method::DELETE => {
+            Some(SessionChange::OwnUser)
+        }
         _ => None,
     }
 }
@@ -535,6 +537,8 @@ mod tests {
         assert_eq!(post("/_synapse/admin/v1/deactivate/@a:b"), change(SessionChange::AnyUser));
         assert_eq!(get("/_matrix/client/v3/devices/ABC"), Route::PassThrough(None));
         assert_eq!(post("/_matrix/client/v3/login"), Route::PassThrough(None));
+        let rename = classify(&Method::PUT, b"/_matrix/client/v3/devices/ABC");
+        assert_eq!(rename, Route::PassThrough(None));
     }
 
     proptest! {

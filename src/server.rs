@@ -54,6 +54,7 @@ pub fn run(config: &Config) -> Result<()> {
     let sockets = listeners::bind(config)?;
     let store = Store::open(&config.storage.path)
         .with_context(|| format!("cannot open the store in {}", config.storage.path.display()))?;
+    tracing::info!(path = %config.storage.path.display(), "media is kept here");
     let metrics = Arc::new(Metrics::new().context("cannot declare the metrics")?);
     let homeserver = homeserver(config);
     settle_name(config, &store, &homeserver)?;

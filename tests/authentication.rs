@@ -842,3 +842,62 @@ fn no_token_is_logged_counted_or_stored() {
         assert!(!is_found, "{}", file.display());
     }
 }
+
+// --- What the homeserver learns ------------------------------------------------------------------
+
+#[test]
+fn the_homeserver_learns_where_its_users_are() {
+    let fake = FakeHomeserver::start();
+    let mediary = Mediary::in_front_of(&fake.url);
+    let client = mediary.client().with_token(TOKEN);
+    let from = [("User-Agent", "Element/1.0"), ("X-Forwarded-For", "198.51.100.7")];
+    client.get_with("/_matrix/client/v1/media/download/fake.example/unknown", &from);
+    for question in ["/whoami", "/download/fake.example/unknown"] {
+        let asked = fake.received_for(question);
+        assert_eq!(asked.len(), 1, "{question}");
+        assert_eq!(asked[0].header("user-agent"), Some("Element/1.0"), "{question}");
+        let hops: Vec<_> = asked[0]
+            .headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"))
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(hops, ["198.51.100.7", "127.0.0.1"], "{question}");
+    }
+}
+
+#[test]
+fn a_stranger_who_breaks_off_a_logout_makes_nobody_forgotten() {
+    let fake = FakeHomeserver::start();
+    let mediary = Mediary::in_front_of(&fake.url);
+    let client = mediary.client().with_token(TOKEN);
+    assert_eq!(client.get(CONFIG).status, 200);
+    for target in
+        ["/_matrix/client/v3/logout", "/_matrix/client/v3/logout/all", "/_synapse/admin/v1/x"]
+    {
+        let broken = format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+        );
+        mediary.client().raw(broken.as_bytes());
+        let mut leaving = mediary.client().connect();
+        leaving.send(
+            format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{{").as_bytes(),
+        );
+        drop(leaving);
+        wait_until("the broken requests are over", || {
+            mediary.metric("mediary_requests_in_flight") == 0.0
+        });
+    }
+    assert_eq!(client.get(CONFIG).status, 200);
+    assert_eq!(whoamis(&fake), 1);
+}
+
+#[test]
+fn an_answer_of_whoami_about_anything_but_the_token_is_not_relayed() {
+    for status in [404, 405, 410] {
+        let unrecognized = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized"}"#;
+        let fake = homeserver(move |_, stream| respond(stream, status, unrecognized));
+        let mediary = Mediary::in_front_of(&fake.url);
+        mediary.client().with_token(TOKEN).get(CONFIG).assert_error(502, "M_UNKNOWN");
+    }
+}

@@ -193,10 +193,13 @@ fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
         assert_eq!((last.method.as_str(), last.target().as_str()), ("GET", target));
         assert!(last.body.is_empty());
     }
-    // Whether unsigned requests are refused is asked once.
-    let probes = homeserver.received_for("/download/mediaryprobe");
-    assert_eq!(probes.len(), 1);
-    assert_eq!(probes[0].header("authorization"), None);
+    // Whether unsigned requests are refused is asked once for each route.
+    let probes = homeserver.received_for("/mediaryprobe");
+    let mut routes: Vec<_> = probes.iter().map(Received::target).collect();
+    routes.sort();
+    routes.dedup();
+    assert_eq!((probes.len(), routes.len()), (3, 3), "{routes:?}");
+    assert!(probes.iter().all(|probe| probe.header("authorization").is_none()));
 }
 
 #[test]
@@ -292,7 +295,8 @@ fn a_homeserver_that_finds_nothing_for_unsigned_requests_either_is_no_judge() {
         let thumbnail = format!("{THUMBNAIL}/{}?width=32&height=32", id(&media));
         ask(&client, &thumbnail).assert_error(404, "M_NOT_FOUND");
     }
-    assert_eq!(homeserver.received_for("mediaryprobe").len(), 1);
+    assert_eq!(homeserver.received_for("/download/mediaryprobe").len(), 1);
+    assert_eq!(homeserver.received_for("/thumbnail/mediaryprobe").len(), 1);
 }
 
 #[test]

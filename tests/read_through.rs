@@ -609,3 +609,19 @@ fn many_who_ask_at_once_all_get_the_whole_body() {
     assert!(client.download(REMOTE).body == bytes(SIZES[1]));
     assert_eq!(homeserver.received_for(REMOTE).len(), before);
 }
+
+#[test]
+fn a_body_that_only_the_end_of_the_connection_ends_is_not_kept() {
+    let homeserver = homeserver(|_, stream| {
+        begin(stream, "Connection: close");
+        let _ = stream.write_all(b"perhaps not all of it");
+        false
+    });
+    let (mediary, client) = start(&homeserver);
+    for _ in 0..2 {
+        let answer = client.download("fake.example/endless");
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"perhaps not all of it"[..]));
+    }
+    assert_eq!(homeserver.received_for("/download/fake.example/endless").len(), 2);
+    assert_nothing_kept(&mediary);
+}

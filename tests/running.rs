@@ -654,6 +654,17 @@ fn a_store_is_refused_to_another_server_name() {
 }
 
 #[test]
+fn a_configured_server_name_is_remembered_too() {
+    let fake = FakeHomeserver::start();
+    let name = "MEDIARY_SERVER_NAME";
+    let mediary = Settings::new(&fake.url).environment(name, "fake.example").start();
+    mediary.wait_for_log("the store remembers whose media it holds");
+    let (status, said) = mediary.kill().environment(name, "other.example").refusal();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("holds media of fake.example"), "{said}");
+}
+
+#[test]
 fn a_homeserver_of_another_name_ends_the_process() {
     let fake = FakeHomeserver::start();
     let (status, said) =

@@ -14,7 +14,7 @@ use moka::future::Cache;
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use crate::homeserver::{Homeserver, HomeserverError, Refusal};
+use crate::homeserver::{Homeserver, HomeserverError, Refusal, Sender};
 use crate::metrics::Metrics;
 use crate::types::{AccessToken, UserId};
 
@@ -32,6 +32,7 @@ const MAX_CHECKS: usize = 3;
 pub struct Requester {
     identity: Arc<Identity>,
     token: AccessToken,
+    sender: Sender,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,11 @@ impl Requester {
     /// Returns the token, for asking the homeserver in the requester's name.
     pub fn token(&self) -> &AccessToken {
         &self.token
+    }
+
+    /// Returns where the request came from, for the same.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
     }
 }
 
@@ -153,7 +159,11 @@ impl Authenticator {
     /// # Errors
     ///
     /// [`AuthError`] if the homeserver says no or says nothing.
-    pub async fn check(&self, credentials: Credentials) -> Result<Requester, AuthError> {
+    pub async fn check(
+        &self,
+        credentials: Credentials,
+        sender: Sender,
+    ) -> Result<Requester, AuthError> {
         let key = self.cache_key(&credentials);
         let verdict = match self.cache.get(&key).await {
             Some(verdict) => {
@@ -162,7 +172,7 @@ impl Authenticator {
             }
             None => {
                 let before = self.endings.load(Ordering::SeqCst);
-                match self.cache.try_get_with(key, self.ask(&credentials)).await {
+                match self.cache.try_get_with(key, self.ask(&credentials, &sender)).await {
                     Ok(verdict) => {
                         // A session may have ended while the answer was being put away.
                         if self.endings.load(Ordering::SeqCst) != before {
@@ -178,14 +188,16 @@ impl Authenticator {
             }
         };
         match verdict {
-            Verdict::Known(identity) => Ok(Requester { identity, token: credentials.token }),
+            Verdict::Known(identity) => {
+                Ok(Requester { identity, token: credentials.token, sender })
+            }
             Verdict::Refused(refusal) => Err(AuthError::Refused(refusal.as_ref().clone())),
         }
     }
 
     /// Asks the homeserver. If sessions ended meanwhile the answer may be from before, so it is
     /// asked again; what stays uncertain is not remembered.
-    async fn ask(&self, credentials: &Credentials) -> Result<Verdict, CheckError> {
+    async fn ask(&self, credentials: &Credentials, sender: &Sender) -> Result<Verdict, CheckError> {
         let mut unsettled = None;
         for _ in 0..MAX_CHECKS {
             let before = self.endings.load(Ordering::SeqCst);
@@ -195,6 +207,7 @@ impl Authenticator {
                     &credentials.token,
                     credentials.user_id.as_deref(),
                     credentials.device_id.as_deref(),
+                    sender,
                 )
                 .await;
             let whoami = match answer {

@@ -56,7 +56,8 @@ pub(super) async fn answer(
         return Err(HomeserverError::Misbehaved(format!("status {status} for media")).into());
     }
     let refusal = read_refusal(verdict).await?;
-    if !is_not_found(&refusal) || !homeserver.refuses_unsigned_requests().await? {
+    let route = route_of(raw_target);
+    if !is_not_found(&refusal) || !homeserver.refuses_unsigned_requests(&route).await? {
         return Err(MediaError::Refused(refusal).into());
     }
     let server_name = homeserver.name()?.clone();
@@ -70,6 +71,13 @@ pub(super) async fn answer(
         }
     };
     Ok(multipart(item))
+}
+
+/// Returns the path up to the media id; the router has matched it against its table.
+fn route_of(raw_target: &[u8]) -> String {
+    let path = raw_target.split(|&b| b == b'?').next().unwrap_or_default();
+    let end = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+    String::from_utf8_lossy(&path[..end]).into_owned()
 }
 
 fn is_not_found(refusal: &Refusal) -> bool {

@@ -14,7 +14,7 @@ use http::{HeaderMap, Method};
 
 use crate::auth::{AuthError, Authenticator, Credentials, Requester};
 use crate::error::ApiError;
-use crate::homeserver::Homeserver;
+use crate::homeserver::{Homeserver, Sender};
 use crate::media::{MediaService, Reader, Search};
 use crate::response::{Conditions, Reply};
 use crate::route::{Access, MediaRoute, Operation, Query};
@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// The header fields.
     pub headers: &'a HeaderMap,
+    /// Where it came from.
+    pub sender: Sender,
 }
 
 impl Services {
@@ -59,32 +61,32 @@ impl Services {
         request: Request<'_>,
         body: &mut dyn BodyReader,
     ) -> Result<Reply, ApiError> {
-        let Request { route: MediaRoute { operation, query }, raw_target, method, headers } =
-            request;
+        let Request { route, raw_target, method, headers, sender } = request;
+        let MediaRoute { operation, query } = route;
         match operation {
             Operation::Upload => {
-                let requester = self.requester(headers, query).await?;
+                let requester = self.requester(headers, query, sender).await?;
                 upload::upload(&self.media, &requester, headers, query, body).await
             }
             Operation::Download { mxc, filename, access } => {
-                let requester = self.requester_for(access, headers, query).await?;
+                let requester = self.requester_for(access, headers, query, sender).await?;
                 let reader = reader(requester.as_ref());
                 let conditions = Conditions::of(method, headers);
                 download::download(&self.media, reader, access, &mxc, filename, &conditions, query)
                     .await
             }
             Operation::Thumbnail { mxc, access } => {
-                let requester = self.requester_for(access, headers, query).await?;
+                let requester = self.requester_for(access, headers, query, sender).await?;
                 let reader = reader(requester.as_ref());
                 let conditions = Conditions::of(method, headers);
                 thumbnail::thumbnail(&self.media, reader, access, &mxc, &conditions, query).await
             }
             Operation::Config => {
-                self.requester(headers, query).await?;
+                self.requester(headers, query, sender).await?;
                 Ok(config::config(&self.media))
             }
             Operation::PreviewUrl => {
-                let requester = self.requester(headers, query).await?;
+                let requester = self.requester(headers, query, sender).await?;
                 preview::preview_url(&self.homeserver, &requester, query).await
             }
             Operation::FederationDownload { media_id } => {
@@ -106,10 +108,11 @@ impl Services {
         &self,
         headers: &HeaderMap,
         query: Query<'_>,
+        sender: Sender,
     ) -> Result<Requester, ApiError> {
         let credentials =
             Credentials::find(headers, |name| query.get(name)).map_err(AuthError::from)?;
-        Ok(self.auth.check(credentials).await?)
+        Ok(self.auth.check(credentials, sender).await?)
     }
 
     /// As [`requester`](Self::requester), except that the legacy routes ask nobody (CS-DL-01).
@@ -118,9 +121,10 @@ impl Services {
         access: Access,
         headers: &HeaderMap,
         query: Query<'_>,
+        sender: Sender,
     ) -> Result<Option<Requester>, ApiError> {
         match access {
-            Access::Authenticated => self.requester(headers, query).await.map(Some),
+            Access::Authenticated => self.requester(headers, query, sender).await.map(Some),
             Access::Legacy => Ok(None),
         }
     }

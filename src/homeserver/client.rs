@@ -46,6 +46,15 @@ impl Response {
     }
 }
 
+impl Response {
+    /// Whether the head says where the body ends. Otherwise the end of the connection is its end,
+    /// and a body that broke off looks whole.
+    pub fn is_delimited(&self) -> bool {
+        self.headers.contains_key(header::TRANSFER_ENCODING)
+            || self.headers.contains_key(header::CONTENT_LENGTH)
+    }
+}
+
 impl Client {
     pub(super) fn new(upstream: Arc<Upstream>) -> Self {
         Self { connector: Arc::new(Connector::new(None)), upstream }
@@ -98,9 +107,10 @@ impl Client {
         let mut request =
             RequestHeader::build("GET", target, Some(headers.len() + 2)).map_err(unusable)?;
         request.insert_header(header::HOST, self.upstream.authority()).map_err(unusable)?;
-        request
-            .insert_header(header::USER_AGENT, concat!("mediary/", env!("CARGO_PKG_VERSION")))
-            .map_err(unusable)?;
+        if !headers.iter().any(|(name, _)| *name == header::USER_AGENT) {
+            let ours = concat!("mediary/", env!("CARGO_PKG_VERSION"));
+            request.insert_header(header::USER_AGENT, ours).map_err(unusable)?;
+        }
         for (name, value) in headers {
             request.append_header(name.clone(), value.clone()).map_err(unusable)?;
         }

@@ -6,9 +6,11 @@
 
 mod answer;
 mod client;
+mod sender;
 mod upstream;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -19,6 +21,7 @@ use crate::types::{AccessToken, ServerName, UserId};
 
 pub use answer::{Refusal, read_refusal};
 pub use client::{Response, ResponseBody};
+pub use sender::Sender;
 pub use upstream::Upstream;
 
 use answer::{Whole, is_unrecognized, parse, refusal, whole};
@@ -69,6 +72,9 @@ pub struct Versions {
 /// An answer that is either what was asked for or a refusal to relay.
 pub type Answer<T> = Result<T, Refusal>;
 
+/// When each federation route was last asked without a signature, and whether it refused.
+type Probes = HashMap<String, (Instant, bool)>;
+
 /// The homeserver as the rest of Mediary sees it. Clones share one pool of connections.
 #[derive(Clone)]
 pub struct Homeserver {
@@ -76,7 +82,7 @@ pub struct Homeserver {
     upstream: Arc<Upstream>,
     timeout: Duration,
     name: Arc<OnceLock<ServerName>>,
-    signature_probe: Arc<Mutex<Option<(Instant, bool)>>>,
+    signature_probes: Arc<Mutex<Probes>>,
 }
 
 impl Homeserver {
@@ -84,7 +90,7 @@ impl Homeserver {
     /// ones.
     pub fn new(upstream: Arc<Upstream>, timeout: Duration) -> Self {
         let client = client::Client::new(upstream.clone());
-        Self { client, upstream, timeout, name: Arc::default(), signature_probe: Arc::default() }
+        Self { client, upstream, timeout, name: Arc::default(), signature_probes: Arc::default() }
     }
 
     /// Returns what the homeserver is called, which is the server name of all local media.
@@ -120,6 +126,7 @@ impl Homeserver {
         token: &AccessToken,
         user_id: Option<&str>,
         device_id: Option<&str>,
+        sender: &Sender,
     ) -> Result<Answer<Whoami>, HomeserverError> {
         let mut target = String::from("/_matrix/client/v3/account/whoami");
         let mut separator = '?';
@@ -130,9 +137,15 @@ impl Homeserver {
                 separator = '&';
             }
         }
-        let response = self.small(&target, &[bearer(token)?]).await?;
-        if response.status != StatusCode::OK {
-            return refusal(response).map(Err);
+        let response = self.small(&target, &on_behalf(token, sender)?).await?;
+        match response.status {
+            StatusCode::OK => {}
+            // 400 is for an application service's parameters (CS-AS-02).
+            StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::TOO_MANY_REQUESTS => return refusal(response).map(Err),
+            status => return Err(unexpected(status, "whoami")),
         }
         let answer: WhoamiBody = parse(&response.body)?;
         let user_id: UserId = answer
@@ -187,11 +200,14 @@ impl Homeserver {
     pub async fn media(
         &self,
         target: &str,
-        token: Option<&AccessToken>,
+        token: Option<(&AccessToken, &Sender)>,
         wait: Duration,
     ) -> Result<Response, HomeserverError> {
-        let headers = token.map(bearer).transpose()?;
-        self.client.get(target.as_bytes(), headers.as_slice(), self.timeout + wait).await
+        let headers = match token {
+            Some((token, sender)) => on_behalf(token, sender)?,
+            None => Vec::new(),
+        };
+        self.client.get(target.as_bytes(), &headers, self.timeout + wait).await
     }
 
     /// Re-issues another server's signed request unchanged, so that the homeserver judges it.
@@ -210,25 +226,31 @@ impl Homeserver {
         self.client.get(target, &headers, self.timeout + wait).await
     }
 
-    /// Whether the homeserver refuses unsigned requests for media of other servers, so that "not
-    /// found" means "signed, but not mine". Servers that do not know the route may say "not found"
-    /// to anybody (FLD-08). Asked anew from time to time.
+    /// Whether the homeserver refuses unsigned requests on a federation route, so that "not found"
+    /// means "signed, but not mine". Servers that do not know a route may say "not found" to anybody
+    /// (FLD-08). Asked anew from time to time.
+    ///
+    /// `route` is the path up to the media id; there are as many as the route table knows.
     ///
     /// # Errors
     ///
     /// [`HomeserverError`] if there is no usable answer.
-    pub async fn refuses_unsigned_requests(&self) -> Result<bool, HomeserverError> {
-        let known = *self.signature_probe.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn refuses_unsigned_requests(&self, route: &str) -> Result<bool, HomeserverError> {
+        let known = self.probes().get(route).copied();
         if let Some((asked, refuses)) = known
             && asked.elapsed() < PROBE_LIFETIME
         {
             return Ok(refuses);
         }
-        let answer = self.small("/_matrix/federation/v1/media/download/mediaryprobe", &[]).await?;
+        let target = format!("{route}mediaryprobe?width=32&height=32");
+        let answer = self.small(&target, &[]).await?;
         let refuses = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        let probe = Some((Instant::now(), refuses));
-        *self.signature_probe.lock().unwrap_or_else(PoisonError::into_inner) = probe;
+        self.probes().insert(route.to_owned(), (Instant::now(), refuses));
         Ok(refuses)
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Probes> {
+        self.signature_probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for a preview of a URL and returns the JSON as it came.
@@ -241,16 +263,18 @@ impl Homeserver {
         url: &str,
         ts: Option<&str>,
         token: &AccessToken,
+        sender: &Sender,
     ) -> Result<Answer<bytes::Bytes>, HomeserverError> {
+        let headers = on_behalf(token, sender)?;
         let mut query = format!("?url={}", utf8_percent_encode(url, QUERY_VALUE));
         if let Some(ts) = ts {
             query.push_str(&format!("&ts={}", utf8_percent_encode(ts, QUERY_VALUE)));
         }
         let current = format!("/_matrix/client/v1/media/preview_url{query}");
-        let mut response = self.sized(&current, &[bearer(token)?], MAX_PREVIEW).await?;
+        let mut response = self.sized(&current, &headers, MAX_PREVIEW).await?;
         if is_unrecognized(response.status, &response.body) {
             let legacy = format!("/_matrix/media/v3/preview_url{query}");
-            response = self.sized(&legacy, &[bearer(token)?], MAX_PREVIEW).await?;
+            response = self.sized(&legacy, &headers, MAX_PREVIEW).await?;
         }
         if response.status == StatusCode::OK {
             // Whatever it is called, only JSON is passed on (threats XS-08).
@@ -300,6 +324,16 @@ struct KeysBody {
 
 fn unexpected(status: StatusCode, path: &str) -> HomeserverError {
     HomeserverError::Misbehaved(format!("status {status} for {path}"))
+}
+
+/// Returns the fields of a question in somebody's name.
+fn on_behalf(
+    token: &AccessToken,
+    sender: &Sender,
+) -> Result<Vec<(HeaderName, HeaderValue)>, HomeserverError> {
+    let mut fields = sender.fields();
+    fields.push(bearer(token)?);
+    Ok(fields)
 }
 
 fn bearer(token: &AccessToken) -> Result<(HeaderName, HeaderValue), HomeserverError> {

@@ -49,18 +49,26 @@ impl Upstream {
         self.peer.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Looks the name up again. The last known address stays if that fails.
+    /// Looks the name up again; of several addresses the first that takes a connection counts. The
+    /// last known address stays if the name does not resolve.
     ///
     /// # Errors
     ///
     /// The resolver's error, or one of kind `NotFound` if the name has no address.
     pub async fn resolve(&self) -> std::io::Result<()> {
         let HomeserverUrl::Tcp { host, port, .. } = &self.url else { return Ok(()) };
-        let address = tokio::net::lookup_host((host.as_str(), *port))
-            .await?
-            .next()
-            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
-        self.set_peer(Some(self.tcp_peer(address)));
+        let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await?.collect();
+        let first = addresses.first().ok_or(std::io::Error::from(std::io::ErrorKind::NotFound))?;
+        let mut chosen = first;
+        // `localhost` is often `::1` first, where few homeservers listen.
+        for address in addresses.iter().filter(|_| addresses.len() > 1) {
+            let connection = tokio::net::TcpStream::connect(address);
+            if let Ok(Ok(_)) = tokio::time::timeout(self.connect_timeout, connection).await {
+                chosen = address;
+                break;
+            }
+        }
+        self.set_peer(Some(self.tcp_peer(*chosen)));
         Ok(())
     }
 

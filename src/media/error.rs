@@ -53,3 +53,9 @@ pub enum MediaError {
     #[error("no media id could be made")]
     NoMediaId,
 }
+
+impl From<ThumbnailError> for MediaError {
+    fn from(error: ThumbnailError) -> Self {
+        Self::Thumbnail(Arc::new(error))
+    }
+}

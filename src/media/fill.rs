@@ -42,7 +42,8 @@ impl MediaService {
         };
         self.metrics.media_sources.homeserver.inc();
         let staging = match self.store.stage().await {
-            Ok(staging) => Some(staging),
+            Ok(staging) if response.is_delimited() => Some(staging),
+            Ok(_) => None,
             Err(error) => {
                 not_kept(mxc, &error);
                 None
@@ -87,7 +88,7 @@ impl MediaService {
         let legacy = format!("/_matrix/media/v3/{path}");
         match reader {
             Reader::Requester(requester) => {
-                let token = Some(requester.token());
+                let token = Some((requester.token(), requester.sender()));
                 let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
                 let answer = self.homeserver.media(&current, token, search.wait).await?;
                 match judge(answer).await {

@@ -38,7 +38,10 @@ impl Memory {
                 .max_capacity(records_budget / 2)
                 .weigher(|mxc: &Mxc, record: &Arc<MediaRecord>| {
                     let names = mxc.server_name.as_str().len() + mxc.media_id.as_str().len();
-                    weight(2 * names + 4 * record.blob.checksums.len())
+                    let filename = record.filename.as_ref().map_or(0, |name| name.as_str().len());
+                    let uploader = record.uploader.as_ref().map_or(0, |user| user.as_str().len());
+                    let texts = record.content_type.as_str().len() + filename + uploader;
+                    weight(2 * names + texts + 4 * record.blob.checksums.len())
                 })
                 .build(),
             thumbnails: Cache::builder()

@@ -169,7 +169,7 @@ impl MediaService {
             ladder: parts.ladder,
             memory,
             damage,
-            renders: thumbnail::renders(),
+            renders: thumbnail::Renders::new(),
             limits: parts.limits,
             freeze: parts.freeze,
             metrics: parts.metrics,

@@ -27,9 +27,13 @@ impl Damage {
         }
         self.metrics.corrupt_blobs.inc();
         tracing::error!(%content_hash, %error, "a stored body is damaged");
-        self.memory.forget_everything();
-        if let Err(error) = self.store.set_aside(content_hash).await {
-            tracing::error!(%content_hash, %error, "the damaged body cannot be set aside");
+        match self.store.set_aside(content_hash).await {
+            Ok(true) => self.memory.forget_everything(),
+            // Nothing changed: whoever asks for it again must not cost everybody their memory.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%content_hash, %error, "a damaged body cannot be set aside");
+            }
         }
         true
     }

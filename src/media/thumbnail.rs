@@ -9,8 +9,8 @@ use moka::future::Cache;
 
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
-use crate::store::{MediaRecord, MediaSource, ThumbnailRecord};
-use crate::thumbnail::{Rendered, ThumbnailError};
+use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
+use crate::thumbnail::{Rendered, ThumbnailError, is_picture};
 use crate::types::{
     BodyError, ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize,
     ThumbnailSpec,
@@ -41,18 +41,37 @@ pub struct ThumbnailRequest {
 type RenderKey = (ContentHash, ThumbnailSpec);
 
 /// Renderings under way, each one for all who ask at the same time, and what recently failed.
-pub(super) type Renders = Cache<RenderKey, Outcome>;
-
-/// How a rendering ended, for everybody who waited for it.
-#[derive(Clone)]
-pub(super) enum Outcome {
-    /// It was made and is kept.
-    Kept(Arc<ThumbnailRecord>),
-    /// This image cannot be brought to this size, now or in a minute.
-    Impossible(Arc<ThumbnailError>),
+pub(super) struct Renders {
+    /// What is made is found in the store from then on, so it does not stay here.
+    under_way: Cache<RenderKey, Arc<ThumbnailRecord>>,
+    /// Contents that no thumbnail of any size can be made of.
+    unreadable: Cache<ContentHash, Arc<ThumbnailError>>,
 }
 
-/// How a rendering ended that the next one to ask is to begin anew.
+impl Renders {
+    pub(super) fn new() -> Self {
+        let unreadable = Cache::builder().max_capacity(REMEMBERED_FAILURES);
+        Self {
+            under_way: Cache::builder().expire_after(AtOnce).build(),
+            unreadable: unreadable.time_to_live(FAILURE_LIFETIME).build(),
+        }
+    }
+}
+
+struct AtOnce;
+
+impl Expiry<RenderKey, Arc<ThumbnailRecord>> for AtOnce {
+    fn expire_after_create(
+        &self,
+        _: &RenderKey,
+        _: &Arc<ThumbnailRecord>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+/// Why there is no kept thumbnail, for everybody who waited for it.
 #[derive(Debug)]
 enum Unkept {
     /// It was made, but is one variant too many to keep.
@@ -64,27 +83,6 @@ impl<E: Into<MediaError>> From<E> for Unkept {
     fn from(error: E) -> Self {
         Self::Failed(Arc::new(error.into()))
     }
-}
-
-/// Failures stay for a while; what is kept is found in the store from then on.
-struct Lifetimes;
-
-impl Expiry<RenderKey, Outcome> for Lifetimes {
-    fn expire_after_create(
-        &self,
-        _: &RenderKey,
-        outcome: &Outcome,
-        _: Instant,
-    ) -> Option<Duration> {
-        Some(match outcome {
-            Outcome::Kept(_) => Duration::ZERO,
-            Outcome::Impossible(_) => FAILURE_LIFETIME,
-        })
-    }
-}
-
-pub(super) fn renders() -> Renders {
-    Cache::builder().max_capacity(REMEMBERED_FAILURES).expire_after(Lifetimes).build()
 }
 
 impl MediaService {
@@ -117,12 +115,11 @@ impl MediaService {
             }
         }
         let key = (source.blob.content_hash, spec);
-        match self.renders.try_get_with(key, self.render(&source, spec)).await {
-            Ok(Outcome::Kept(thumbnail)) => {
+        match self.renders.under_way.try_get_with(key, self.render(&source, spec)).await {
+            Ok(thumbnail) => {
                 let body = self.open_blob(&thumbnail.blob).await?;
                 Ok(kept_item(&thumbnail, body))
             }
-            Ok(Outcome::Impossible(error)) => Err(impossible(&source, error)),
             Err(unkept) => match &*unkept {
                 Unkept::OneTooMany(body, content_type) => {
                     Ok(item(content_type.clone(), hash(body), MediaBody::Memory(body.clone())))
@@ -163,40 +160,77 @@ impl MediaService {
     }
 
     /// Makes a thumbnail and keeps it.
-    async fn render(&self, source: &MediaRecord, spec: ThumbnailSpec) -> Result<Outcome, Unkept> {
+    async fn render(
+        &self,
+        source: &MediaRecord,
+        spec: ThumbnailSpec,
+    ) -> Result<Arc<ThumbnailRecord>, Unkept> {
         let content_hash = source.blob.content_hash;
-        let reader = self.store.open_blob(&source.blob)?;
-        // The decoder reads the file by itself, past the checks of every block.
-        if let Err(error) = reader.verify().await {
-            self.damage.is_found(&content_hash, &error).await;
-            return Err(error.into());
+        if let Some(error) = self.renders.unreadable.get(&content_hash).await {
+            return Err(impossible(source, error).into());
         }
-        let file = reader.file()?;
         let begun = Instant::now();
-        let rendered = self.engine.render(file, spec).await;
+        let picture = async { Ok(self.picture(source).await?.file()?) };
+        let rendered = self.engine.render(picture, spec).await;
         self.metrics.thumbnail_duration.observe(begun.elapsed().as_secs_f64());
         match rendered {
-            Ok(Rendered::Original { content_type }) => {
-                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
-                let kept =
-                    self.store.record_original_as_thumbnail(content_hash, spec, content_type);
-                Ok(Outcome::Kept(Arc::new(kept.await?)))
+            Ok(rendered) => self.keep_thumbnail(content_hash, spec, rendered).await,
+            Err(error) => {
+                self.metrics.thumbnail_failures.inc();
+                let MediaError::Thumbnail(error) = error else { return Err(error.into()) };
+                if is_lasting(&error) {
+                    self.renders.unreadable.insert(content_hash, error.clone()).await;
+                }
+                Err(impossible(source, error).into())
             }
-            Ok(Rendered::Encoded { bytes, content_type, .. }) => {
+        }
+    }
+
+    /// Opens a source for the decoder, which reads the file past the checks of every block: so it is
+    /// checked whole, once it is known to be worth it.
+    async fn picture(&self, source: &MediaRecord) -> Result<BlobReader, MediaError> {
+        let content_hash = source.blob.content_hash;
+        let opened = async {
+            let start = self.store.open_blob(&source.blob)?.next_chunk().await?;
+            if !is_picture(&start.unwrap_or_default()) {
+                return Ok(None);
+            }
+            let reader = self.store.open_blob(&source.blob)?;
+            reader.verify().await?;
+            Ok(Some(reader))
+        };
+        match opened.await {
+            Ok(Some(reader)) => Ok(reader),
+            Ok(None) => Err(Arc::new(ThumbnailError::Unsupported).into()),
+            Err(error) => {
+                self.damage.is_found(&content_hash, &error).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn keep_thumbnail(
+        &self,
+        source: ContentHash,
+        spec: ThumbnailSpec,
+        rendered: Rendered,
+    ) -> Result<Arc<ThumbnailRecord>, Unkept> {
+        match rendered {
+            Rendered::Original { content_type } => {
+                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
+                let kept = self.store.record_original_as_thumbnail(source, spec, content_type);
+                Ok(Arc::new(kept.await?))
+            }
+            Rendered::Encoded { bytes, content_type, .. } => {
                 let body = Bytes::from(bytes);
                 let content_type = ContentType::from_header(Some(content_type.as_bytes()));
-                if self.store.thumbnail_count(&content_hash)? >= MAX_VARIANTS {
+                if self.store.thumbnail_count(&source)? >= MAX_VARIANTS {
                     return Err(Unkept::OneTooMany(body, content_type));
                 }
                 let mut staging = self.store.stage().await?;
                 staging.write(&body).await?;
-                let kept = self.store.commit_thumbnail(staging, content_hash, spec, content_type);
-                Ok(Outcome::Kept(Arc::new(kept.await?)))
-            }
-            Err(error) => {
-                self.metrics.thumbnail_failures.inc();
-                let error = Arc::new(error);
-                if is_lasting(&error) { Ok(Outcome::Impossible(error)) } else { Err(error.into()) }
+                let kept = self.store.commit_thumbnail(staging, source, spec, content_type);
+                Ok(Arc::new(kept.await?))
             }
         }
     }

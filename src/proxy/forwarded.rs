@@ -12,6 +12,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 
 use crate::config::TrustedProxies;
+use crate::homeserver::Sender;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -69,6 +70,21 @@ pub(super) fn rewrite(
         return Ok(());
     }
     request.insert_header(FORWARDED_FOR, hops.join(", "))
+}
+
+/// Returns where a request came from, for questions in its sender's name.
+pub(super) fn sender(session: &Session, trusted: &TrustedProxies) -> Sender {
+    let peer = Peer::of(session);
+    let headers = &session.req_header().headers;
+    let hops = headers.get_all(FORWARDED_FOR).iter().cloned();
+    Sender {
+        hops: if peer.is_trusted(trusted) { hops.collect() } else { Vec::new() },
+        address: match peer {
+            Peer::Address(address) => Some(address),
+            Peer::Local => None,
+        },
+        user_agent: headers.get(header::USER_AGENT).cloned(),
+    }
 }
 
 /// Returns the client's address for logs and limits.

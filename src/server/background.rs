@@ -14,6 +14,7 @@ use super::SERVER_NAME_SETTING;
 use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Swept};
+use crate::types::ServerName;
 
 /// How soon the homeserver is asked for its name again, at first and at last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -61,20 +62,21 @@ impl Housekeeping {
                         );
                         std::process::exit(1);
                     }
-                    Ok(_) => return,
+                    Ok(_) => return self.remember(&name).await,
                     Err(_) => {
                         tracing::info!(%name, "the homeserver has said its server name");
-                        if let Err(error) =
-                            self.store.set_setting(SERVER_NAME_SETTING, name.as_str()).await
-                        {
-                            tracing::error!(%error, "the server name cannot be remembered");
-                        }
+                        self.remember(&name).await;
                         self.homeserver.set_name(name);
                         return;
                     }
                 },
                 // Without federation there is no such answer; a configured name is enough then.
-                Err(HomeserverError::Misbehaved(_)) if self.homeserver.name().is_ok() => return,
+                Err(HomeserverError::Misbehaved(_)) if self.homeserver.name().is_ok() => {
+                    if let Ok(name) = self.homeserver.name() {
+                        self.remember(name).await;
+                    }
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(
                         %error, retry_ms = retry.as_millis() as u64,
@@ -85,6 +87,14 @@ impl Housekeeping {
             }
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Remembers whose media the store holds, so that it is never mixed with another server's.
+    async fn remember(&self, name: &ServerName) {
+        match self.store.set_setting(SERVER_NAME_SETTING, name.as_str()).await {
+            Ok(()) => tracing::debug!(%name, "the store remembers whose media it holds"),
+            Err(error) => tracing::error!(%error, "the server name cannot be remembered"),
         }
     }
 

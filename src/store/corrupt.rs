@@ -45,7 +45,11 @@ impl Inner {
             if !is_still.map_err(StoreError::io("look at a blob"))? {
                 return Ok(false);
             }
-            self.metadata.forget_corrupt(*content_hash)?;
+            let forgotten = self.metadata.forget_corrupt(*content_hash)?;
+            if file.is_none() && forgotten == 0 {
+                // It was retired before, and only owned records still name it.
+                return Ok(false);
+            }
             if file.is_some() {
                 let moved = self.blobs.set_aside(content_hash);
                 moved.map_err(StoreError::io("set a corrupt blob aside"))?;

@@ -55,28 +55,30 @@ impl ThumbnailEngine {
         }
     }
 
-    /// Makes a thumbnail as [`render`] does, when its turn comes.
+    /// Makes a thumbnail as [`render`] does, when its turn comes. Only then is the source opened, so
+    /// that whatever it takes to open and check it is bounded as well.
     ///
     /// A caller that goes away while it waits leaves the queue at once. Work that has begun is
     /// finished, and counts until then.
     ///
     /// # Errors
     ///
-    /// Any [`ThumbnailError`]; `Busy` at once if the queue is full.
-    pub async fn render(
+    /// Any [`ThumbnailError`], `Busy` at once if the queue is full; or what opening failed with.
+    pub async fn render<E: From<ThumbnailError>>(
         &self,
-        source: File,
+        source: impl Future<Output = Result<File, E>>,
         spec: ThumbnailSpec,
-    ) -> Result<Rendered, ThumbnailError> {
+    ) -> Result<Rendered, E> {
+        let permits = self.admit().await?;
+        let source = source.await?;
         let limits = self.limits;
-        self.run(move || render(source, &spec, &limits)).await
+        Ok(Self::work(permits, move || render(source, &spec, &limits)).await?)
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
+    async fn work<T: Send + 'static>(
+        permits: [OwnedSemaphorePermit; 2],
         job: impl FnOnce() -> Result<T, ThumbnailError> + Send + 'static,
     ) -> Result<T, ThumbnailError> {
-        let permits = self.admit().await?;
         let running = task::spawn_blocking(move || {
             // Held by the work, not by the caller: who leaves must not make room for more work.
             let _permits = permits;
@@ -108,6 +110,17 @@ mod tests {
     use crate::types::{ThumbnailMethod, ThumbnailSize};
     use image::ImageFormat;
     use std::pin::pin;
+
+    async fn opened(source: &[u8]) -> Result<File, ThumbnailError> {
+        Ok(samples::file(source))
+    }
+
+    async fn run<T: Send + 'static>(
+        engine: &ThumbnailEngine,
+        job: impl FnOnce() -> Result<T, ThumbnailError> + Send + 'static,
+    ) -> Result<T, ThumbnailError> {
+        ThumbnailEngine::work(engine.admit().await?, job).await
+    }
     use std::sync::mpsc;
     use std::task::{Context, Poll, Waker};
 
@@ -127,13 +140,13 @@ mod tests {
     #[tokio::test]
     async fn a_thumbnail_is_made() {
         let source = samples::encoded(&samples::quarters(32, 32), ImageFormat::Png);
-        let made = engine(1, 0).render(samples::file(&source), spec()).await;
+        let made = engine(1, 0).render(opened(&source), spec()).await;
         assert!(matches!(made, Ok(Rendered::Encoded { .. })), "{made:?}");
     }
 
     #[tokio::test]
     async fn without_workers_everything_is_refused() {
-        let made = engine(0, 5).render(samples::file(b""), spec()).await;
+        let made = engine(0, 5).render(opened(b""), spec()).await;
         assert!(matches!(made, Err(ThumbnailError::Busy)), "{made:?}");
     }
 
@@ -141,14 +154,14 @@ mod tests {
     async fn past_the_queue_is_busy_and_who_leaves_makes_room() {
         let engine = engine(1, 1);
         let (finish, finished) = mpsc::channel::<()>();
-        let mut working = pin!(engine.run(move || Ok(finished.recv())));
+        let mut working = pin!(run(&engine, move || Ok(finished.recv())));
         assert!(poll_once(working.as_mut()).is_pending());
         {
-            let mut waiting = pin!(engine.run(|| Ok(())));
+            let mut waiting = pin!(run(&engine, || Ok(())));
             assert!(poll_once(waiting.as_mut()).is_pending());
-            assert!(matches!(engine.run(|| Ok(())).await, Err(ThumbnailError::Busy)));
+            assert!(matches!(run(&engine, || Ok(())).await, Err(ThumbnailError::Busy)));
         }
-        let mut waiting = pin!(engine.run(|| Ok(())));
+        let mut waiting = pin!(run(&engine, || Ok(())));
         assert!(poll_once(waiting.as_mut()).is_pending());
         finish.send(()).expect("the job waits for it");
         assert!(working.await.is_ok());
@@ -160,20 +173,20 @@ mod tests {
         let engine = engine(1, 0);
         let (finish, finished) = mpsc::channel::<()>();
         {
-            let mut abandoned = pin!(engine.run(move || Ok(finished.recv())));
+            let mut abandoned = pin!(run(&engine, move || Ok(finished.recv())));
             assert!(poll_once(abandoned.as_mut()).is_pending());
         }
-        assert!(matches!(engine.run(|| Ok(())).await, Err(ThumbnailError::Busy)));
+        assert!(matches!(run(&engine, || Ok(())).await, Err(ThumbnailError::Busy)));
         finish.send(()).expect("the job waits for it");
         let all = engine.admission.acquire().await.expect("never closed");
         drop(all);
-        assert!(engine.run(|| Ok(())).await.is_ok());
+        assert!(run(&engine, || Ok(())).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_panic_costs_its_own_request_only() {
         let engine = engine(1, 0);
-        let outcome = engine.run(|| -> Result<(), _> { panic!("a bug") }).await;
+        let outcome = run(&engine, || -> Result<(), _> { panic!("a bug") }).await;
         assert!(matches!(outcome, Err(ThumbnailError::Panicked(_))), "{outcome:?}");
         let _idle = engine.admission.acquire().await.expect("never closed");
         assert_eq!(engine.workers.available_permits(), 1);

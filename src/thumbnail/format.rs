@@ -40,6 +40,11 @@ impl Format {
     }
 }
 
+/// Whether a file begins like a picture that thumbnails are made of. Says nothing of the rest.
+pub fn is_picture(start: &[u8]) -> bool {
+    Format::detect(start).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

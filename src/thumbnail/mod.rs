@@ -24,6 +24,7 @@ mod samples;
 
 pub use engine::{Capacity, ThumbnailEngine};
 pub use error::ThumbnailError;
+pub use format::is_picture;
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;

@@ -167,7 +167,7 @@ fn behave(request: &Received, stream: &mut TcpStream) -> bool {
         ),
         "/_matrix/key/v2/server" => respond(stream, 200, r#"{"server_name":"fake.example"}"#),
         "/_matrix/client/versions" => respond(stream, 200, r#"{"versions":["v1.11"]}"#),
-        _ if path.starts_with("/_matrix/federation/v1/media/")
+        _ if path.starts_with("/_matrix/federation/")
             && request.header("authorization").is_none() =>
         {
             respond(stream, 401, r#"{"errcode":"M_UNAUTHORIZED","error":"Unsigned"}"#)

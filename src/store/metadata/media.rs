@@ -66,9 +66,8 @@ pub(super) fn mark_legacy_readable(connection: &Connection, mxc: &Mxc) -> rusqli
 pub(super) fn remove_evictable(
     connection: &Connection,
     content_hash: &ContentHash,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("DELETE FROM media WHERE content_hash = ?1 AND source <> 'owned'")?
-        .execute([content_hash])?;
-    Ok(())
+        .execute([content_hash])
 }

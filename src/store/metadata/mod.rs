@@ -68,11 +68,12 @@ impl Metadata {
 
     /// Removes what can be had again from the records of a blob, and the blob's own record unless
     /// media owned here needs it; waits for the disk.
-    pub(super) fn forget_corrupt(&self, hash: ContentHash) -> Result<(), StoreError> {
+    pub(super) fn forget_corrupt(&self, hash: ContentHash) -> Result<usize, StoreError> {
         self.writer.write(move |connection| {
-            media::remove_evictable(connection, &hash)?;
-            thumbnail::remove(connection, &hash)?;
-            Ok(blob::remove_unless_used(connection, &hash)?)
+            let media = media::remove_evictable(connection, &hash)?;
+            let thumbnails = thumbnail::remove(connection, &hash)?;
+            blob::remove_unless_used(connection, &hash)?;
+            Ok(media + thumbnails)
         })
     }
 

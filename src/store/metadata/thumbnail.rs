@@ -65,9 +65,11 @@ pub(super) fn insert(
 }
 
 /// Removes the thumbnails that are this content, whatever they were made of.
-pub(super) fn remove(connection: &Connection, content_hash: &ContentHash) -> rusqlite::Result<()> {
+pub(super) fn remove(
+    connection: &Connection,
+    content_hash: &ContentHash,
+) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("DELETE FROM thumbnail WHERE content_hash = ?1")?
-        .execute([content_hash])?;
-    Ok(())
+        .execute([content_hash])
 }
