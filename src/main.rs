@@ -55,8 +55,8 @@ struct Settings {
     /// Where to serve /metrics, /health and /ready; an empty value turns it off
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<AdminListen>,
-    /// The directory that media is kept in [default: /var/lib/mediary, or mediary in the user's own
-    /// data directory where that cannot be written and there is no configuration file]
+    /// The directory that media is kept in [default: /var/lib/mediary; where that cannot be written
+    /// and there is no configuration file, one in the user's home]
     #[arg(short, long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// error, warn, info, debug or trace
@@ -98,16 +98,14 @@ fn filled(variable: &str) -> Option<PathBuf> {
 /// with nothing but `--upstream` works for everybody.
 fn usable_data_dir(default: PathBuf) -> PathBuf {
     let is_writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    let parent_is_writable = default.parent().is_some_and(is_writable);
-    if is_writable(&default) || (!default.exists() && parent_is_writable) {
-        return default;
-    }
-    let home = filled("XDG_DATA_HOME").or_else(|| Some(filled("HOME")?.join(".local/share")));
-    match home {
-        // Where even that cannot be made, opening the store says so.
-        Some(home) if std::fs::create_dir_all(&home).is_ok() => home.join("mediary"),
-        _ => default,
-    }
+    let can_be_used =
+        |path: &Path| is_writable(path) || !path.exists() && path.parent().is_some_and(is_writable);
+    let home = filled("HOME");
+    let data = filled("XDG_DATA_HOME").or_else(|| Some(home.as_ref()?.join(".local/share")));
+    let places = [data.map(|data| data.join("mediary")), home.map(|home| home.join(".mediary"))];
+    // Where nothing can be used, opening the store says what to do about the default.
+    let usable = [Some(default.clone())].into_iter().chain(places).flatten();
+    usable.into_iter().find(|path| can_be_used(path)).unwrap_or(default)
 }
 
 fn examples() -> String {
