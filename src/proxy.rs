@@ -87,41 +87,19 @@ impl Proxy {
         self.send(session, context, Reply::from(error)).await
     }
 
-    /// Answers a media request; the route was found in the session's own request head.
-    async fn answer(
+    /// Answers a media request that has a body.
+    async fn answer_with_body(
         &self,
         session: &mut Session,
-        context: &mut Context,
+        sender: Sender,
     ) -> Result<Reply, ApiError> {
-        let sender = forwarded::sender(session, &self.trusted_proxies);
-        if session.is_body_empty() {
-            let head = session.req_header();
-            return match self.media_route(head, context) {
-                Some(route) => {
-                    self.services.answer(request(head, route, sender), &mut NoBody).await
-                }
-                None => Err(ApiError::Unrecognized),
-            };
-        }
         // The body is read from the session while the head is still looked at.
         let head = session.req_header().clone();
-        match self.media_route(&head, context) {
-            Some(route) => {
-                let mut body = RequestBody::new(session);
-                self.services.answer(request(&head, route, sender), &mut body).await
-            }
-            None => Err(ApiError::Unrecognized),
-        }
-    }
-
-    fn media_route<'h>(
-        &self,
-        head: &'h RequestHeader,
-        context: &mut Context,
-    ) -> Option<MediaRoute<'h>> {
-        let Route::Media(route) = classify(&head.method, head.raw_path()) else { return None };
-        context.record.route = route.operation.name();
-        Some(route)
+        let Route::Media(route) = classify(&head.method, head.raw_path()) else {
+            return Err(ApiError::Unrecognized);
+        };
+        let mut body = RequestBody::new(session);
+        self.services.answer(request(&head, route, sender), &mut body).await
     }
 
     /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
@@ -205,6 +183,7 @@ impl ProxyHttp for Proxy {
             self.send_error(session, context, &error).await?;
             return Ok(true);
         }
+        let is_bodiless = session.is_body_empty();
         let head = session.req_header();
         let outcome = match classify(&head.method, head.raw_path()) {
             Route::PassThrough(change) => {
@@ -216,7 +195,15 @@ impl ProxyHttp for Proxy {
                 context.record.route = "preflight";
                 Ok(Reply::preflight())
             }
-            Route::Media(_) => self.answer(session, context).await,
+            Route::Media(route) => {
+                context.record.route = route.operation.name();
+                let sender = forwarded::sender(session, &self.trusted_proxies);
+                if is_bodiless {
+                    self.services.answer(request(head, route, sender), &mut NoBody).await
+                } else {
+                    self.answer_with_body(session, sender).await
+                }
+            }
             Route::Unrecognized => Err(ApiError::Unrecognized),
             Route::MethodNotAllowed { allow } => Err(ApiError::MethodNotAllowed { allow }),
             Route::InvalidIdentifier(error) => Err(error.into()),

@@ -40,24 +40,12 @@ struct Identity {
     /// A keyed hash of the token alone, for forgetting it whoever it was used for.
     token: Hash,
     user_id: UserId,
-    device_id: Option<String>,
-    is_guest: bool,
 }
 
 impl Requester {
     /// Returns the user.
     pub fn user_id(&self) -> &UserId {
         &self.identity.user_id
-    }
-
-    /// Returns the device, if the token has one (CS-WHO-01).
-    pub fn device_id(&self) -> Option<&str> {
-        self.identity.device_id.as_deref()
-    }
-
-    /// Whether the homeserver calls the account a guest's; not to be believed everywhere (FLD-20).
-    pub fn is_guest(&self) -> bool {
-        self.identity.is_guest
     }
 
     /// Returns the token, for asking the homeserver in the requester's name.
@@ -222,12 +210,8 @@ impl Authenticator {
                 }
             };
             self.metrics.token_checks.accepted.inc();
-            let identity = Arc::new(Identity {
-                token: self.token_hash(credentials),
-                user_id: whoami.user_id,
-                device_id: whoami.device_id,
-                is_guest: whoami.is_guest,
-            });
+            let identity =
+                Arc::new(Identity { token: self.token_hash(credentials), user_id: whoami.user_id });
             if self.endings.load(Ordering::SeqCst) == before {
                 return Ok(Verdict::Known(identity));
             }

@@ -20,11 +20,11 @@ use crate::types::{
 /// odd sizes cannot fill the disk (threats IM-11).
 const MAX_VARIANTS: u64 = 64;
 
-/// How long it is remembered that an image cannot be brought to a size.
+/// How long it is remembered that no thumbnail can be made of a content.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How many such failures are remembered.
-const REMEMBERED_FAILURES: u64 = 10_000;
+/// How many contents and renderings are remembered at once, at most.
+const REMEMBERED: u64 = 10_000;
 
 /// What a client asks for, before it is put on the ladder (CS-TH-01, CS-TH-02).
 #[derive(Debug, Clone, Copy)]
@@ -50,14 +50,15 @@ pub(super) struct Renders {
 
 impl Renders {
     pub(super) fn new() -> Self {
-        let unreadable = Cache::builder().max_capacity(REMEMBERED_FAILURES);
+        let unreadable = Cache::builder().max_capacity(REMEMBERED);
         Self {
-            under_way: Cache::builder().expire_after(AtOnce).build(),
+            under_way: Cache::builder().max_capacity(REMEMBERED).expire_after(AtOnce).build(),
             unreadable: unreadable.time_to_live(FAILURE_LIFETIME).build(),
         }
     }
 }
 
+/// Nothing stays: the cache only makes one rendering out of many requests.
 struct AtOnce;
 
 impl Expiry<RenderKey, Arc<ThumbnailRecord>> for AtOnce {

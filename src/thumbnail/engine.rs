@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
@@ -19,15 +18,6 @@ pub struct Capacity {
     pub workers: usize,
     /// How many more may wait for their turn.
     pub queue: usize,
-}
-
-impl Default for Capacity {
-    /// One worker for each core, and room for a screenful of waiting pictures for each.
-    fn default() -> Self {
-        const WAITING_PER_WORKER: usize = 16;
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        Self { workers, queue: workers * WAITING_PER_WORKER }
-    }
 }
 
 /// Makes thumbnails, a bounded number at once, off the asynchronous threads.
