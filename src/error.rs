@@ -155,6 +155,9 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         | MediaError::UploadTooLarge { .. }
         | MediaError::RemoteTooLarge { .. }
         | MediaError::RemoteImageTooLarge
+        | MediaError::TooManyFetches
+        | MediaError::NotYetUploaded
+        | MediaError::TooManyWaiting
         | MediaError::Refused(_)
         | MediaError::Body(_) => false,
     }
@@ -187,6 +190,21 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
             StatusCode::BAD_GATEWAY,
             "M_TOO_LARGE",
             "The remote image has too many pixels for a thumbnail",
+        ),
+        MediaError::TooManyFetches => own(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_LIMIT_EXCEEDED",
+            "Too much media is being fetched at once, try again later",
+        ),
+        MediaError::NotYetUploaded => own(
+            StatusCode::GATEWAY_TIMEOUT,
+            "M_NOT_YET_UPLOADED",
+            "The media has not been uploaded yet",
+        ),
+        MediaError::TooManyWaiting => own(
+            StatusCode::TOO_MANY_REQUESTS,
+            "M_LIMIT_EXCEEDED",
+            "Too many requests wait for media that is not uploaded yet",
         ),
         MediaError::Refused(refusal) => relayed(refusal),
         MediaError::Homeserver(error) => homeserver_answer(error),

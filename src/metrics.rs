@@ -61,8 +61,10 @@ pub struct MediaSources {
     pub memory: IntCounter,
     /// From the store.
     pub store: IntCounter,
-    /// Read through from the homeserver.
+    /// Fetched from the homeserver.
     pub homeserver: IntCounter,
+    /// Followed while somebody else fetched or uploaded it.
+    pub arriving: IntCounter,
 }
 
 /// How many items of one kind the store holds, and their bytes.
@@ -95,6 +97,10 @@ pub struct Metrics {
     pub token_checks: TokenChecks,
     /// Where bodies came from.
     pub media_sources: MediaSources,
+    /// Bodies being fetched right now.
+    pub fetches: IntGauge,
+    /// Readers that wait for an upload to begin.
+    pub waiting_readers: IntGauge,
     /// What the store holds.
     pub store: StoreGauges,
     /// Time spent on each new thumbnail.
@@ -153,7 +159,7 @@ impl Metrics {
         )?;
         let sources = declare.counters(
             "mediary_media_reads_total",
-            "Media and thumbnails opened, by where they came from: memory, store, homeserver.",
+            "Media and thumbnails opened, by where they came from: memory, store, homeserver, arriving.",
             &["source"],
         )?;
         let items = declare.int_gauges(
@@ -191,7 +197,16 @@ impl Metrics {
                 memory: sources.with_label_values(&["memory"]),
                 store: sources.with_label_values(&["store"]),
                 homeserver: sources.with_label_values(&["homeserver"]),
+                arriving: sources.with_label_values(&["arriving"]),
             },
+            fetches: declare.int_gauge(
+                "mediary_fetches_in_flight",
+                "Bodies being fetched from the homeserver right now.",
+            )?,
+            waiting_readers: declare.int_gauge(
+                "mediary_waiting_readers",
+                "Requests that wait for media to be uploaded.",
+            )?,
             store: StoreGauges {
                 owned: holdings("owned"),
                 upstream: holdings("upstream"),

@@ -15,7 +15,7 @@ use crate::media::{MediaBody, MediaItem};
 use crate::route::Access;
 use crate::types::{ContentRange, Disposition, FileName, RangeOutcome};
 
-pub use conditions::Conditions;
+pub use conditions::{Conditions, Extent};
 pub use writer::write;
 
 /// The policy that CS-HDR-08 recommends.
@@ -117,13 +117,16 @@ impl Reply {
         insert_text(&mut headers, header::CONTENT_TYPE, item.content_type.as_str());
 
         let size = item.body.size();
-        let range = match (etag, size) {
-            (Some(etag), Some(size)) => {
-                insert(&mut headers, header::ACCEPT_RANGES, "bytes");
-                conditions.range(&etag, size)
-            }
-            _ => None,
+        let extent = match (&item.body, size) {
+            (MediaBody::Relayed { .. }, _) => None,
+            (_, Some(size)) => Some(Extent::Whole(size)),
+            (MediaBody::Arriving(body), None) => Some(Extent::AtLeast(body.written())),
+            (MediaBody::Memory(_) | MediaBody::Stored(_), None) => None,
         };
+        let range = extent.and_then(|extent| {
+            insert(&mut headers, header::ACCEPT_RANGES, "bytes");
+            conditions.range(etag.as_deref(), extent)
+        });
         match range {
             None => {
                 if let Some(size) = size {

@@ -22,7 +22,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, LegacyMode};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
-use crate::media::{Freeze, Limits, MediaService, Parts};
+use crate::media::{FetchLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::store::Store;
@@ -145,7 +145,11 @@ fn services(
         memory_bytes: config.storage.memory.as_u64(),
         limits: Limits {
             max_upload_bytes: config.uploads.max_size.as_u64(),
-            max_remote_bytes: config.remote.max_size.as_u64(),
+            fetches: FetchLimits {
+                max_size: config.remote.max_size.as_u64(),
+                max_fetches: config.remote.max_fetches,
+                max_unfinished: config.remote.max_unfinished.as_u64(),
+            },
         },
         freeze: match config.legacy.mode {
             LegacyMode::Frozen => {

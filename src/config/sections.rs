@@ -146,11 +146,17 @@ pub struct RemoteConfig {
     /// The largest body that is fetched.
     #[serde(deserialize_with = "value::size")]
     pub max_size: ByteSize,
+    /// How many bodies are fetched at once.
+    #[serde(deserialize_with = "value::count")]
+    pub max_fetches: usize,
+    /// How much of the disk bodies may take that have not come to their end.
+    #[serde(deserialize_with = "value::size")]
+    pub max_unfinished: ByteSize,
 }
 
 impl Default for RemoteConfig {
     fn default() -> Self {
-        Self { max_size: ByteSize::mib(200) }
+        Self { max_size: ByteSize::mib(200), max_fetches: 64, max_unfinished: ByteSize::gib(8) }
     }
 }
 

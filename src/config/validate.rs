@@ -96,6 +96,7 @@ impl Config {
             ("storage.memory", self.storage.memory),
             ("uploads.max_size", self.uploads.max_size),
             ("remote.max_size", self.remote.max_size),
+            ("remote.max_unfinished", self.remote.max_unfinished),
         ] {
             if bytes == 0 {
                 return Err(broken(key, "must be more than zero"));
@@ -117,6 +118,7 @@ impl Config {
             }
         }
         for (key, count) in [
+            ("remote.max_fetches", self.remote.max_fetches as u64),
             ("auth.token_cache_entries", self.auth.token_cache_entries),
             ("thumbnails.max_pixels", self.thumbnails.max_pixels),
         ] {

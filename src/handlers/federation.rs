@@ -92,7 +92,7 @@ fn relay(response: Response) -> Result<Reply, ApiError> {
             || HomeserverError::Misbehaved("media is not multipart/mixed".to_owned()),
         )?;
     let size = response.content_length();
-    let body = MediaBody::Arriving { body: Box::new(response.body), size };
+    let body = MediaBody::Relayed { body: Box::new(response.body), size };
     Ok(Reply::multipart(content_type, size, body))
 }
 
@@ -117,7 +117,7 @@ fn multipart(item: MediaItem) -> Reply {
     };
     let content_type =
         HeaderValue::from_str(&format!("multipart/mixed; boundary={boundary}")).expect("ASCII");
-    Reply::multipart(content_type, size, MediaBody::Arriving { body: Box::new(framed), size })
+    Reply::multipart(content_type, size, MediaBody::Relayed { body: Box::new(framed), size })
 }
 
 /// Letters and digits only, so that it needs no quotes (FLD-03).

@@ -44,9 +44,12 @@ impl Response {
     pub fn content_length(&self) -> Option<u64> {
         announced_length(&self.headers)
     }
-}
 
-impl Response {
+    /// Returns the value of a header field, as it came.
+    pub fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
     /// Whether the head says where the body ends. Otherwise the end of the connection is its end,
     /// and a body that broke off looks whole.
     pub fn is_delimited(&self) -> bool {

@@ -110,6 +110,11 @@ impl Homeserver {
         let _ = self.name.set(name);
     }
 
+    /// Returns how long a small exchange, or the wait for the head of a large one, may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Returns where the homeserver is.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream

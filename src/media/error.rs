@@ -25,6 +25,15 @@ pub enum MediaError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Too much is being fetched at once.
+    #[error("too much media is being fetched at once")]
+    TooManyFetches,
+    /// The id is there, its content is not (CS-DL-10).
+    #[error("the media is not uploaded yet")]
+    NotYetUploaded,
+    /// Too many readers wait for media that is not uploaded yet.
+    #[error("too many readers wait for media that is not uploaded yet")]
+    TooManyWaiting,
     /// The homeserver said no; its words go to the client.
     #[error("the homeserver refused")]
     Refused(Refusal),

@@ -1,11 +1,15 @@
 //! The product's operations: store what is uploaded, find what is asked for.
 //!
 //! A read takes one road: the record, whether this reader may see it, the body from memory or from
-//! disk; and only if there is no record, the homeserver (`fill`). Nothing here knows HTTP.
+//! disk; and if there is no record, what is arriving: an upload to the id (`board`) or a fetch from
+//! the homeserver (`fetch`), both followed while they come in (`incoming`). Nothing here knows HTTP.
 
+mod board;
 mod error;
-mod fill;
+mod fetch;
+mod incoming;
 mod memory;
+mod source;
 mod stored;
 mod thumbnail;
 mod upload;
@@ -25,21 +29,27 @@ use crate::thumbnail::{Ladder, ThumbnailEngine};
 use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
 
 pub use error::MediaError;
+pub use fetch::FetchLimits;
+pub use incoming::ArrivingBody;
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
 pub use visibility::Freeze;
 
+use board::Board;
+use fetch::{Fetcher, Found};
+use incoming::Arrival;
 use memory::Memory;
+use source::{Asker, Source};
 use stored::Damage;
 
-/// Bounds on what is taken in, in bytes.
+/// Bounds on what is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest upload.
     pub max_upload_bytes: u64,
-    /// The largest file of another server.
-    pub max_remote_bytes: u64,
+    /// What may be fetched.
+    pub fetches: FetchLimits,
 }
 
 /// On whose behalf media is read.
@@ -80,9 +90,11 @@ pub enum MediaBody {
     Memory(Bytes),
     /// Read from disk, every block checked.
     Stored(StoredBody),
-    /// On its way from the homeserver.
-    Arriving {
-        /// Reads what arrives.
+    /// Still arriving, and followed as it comes in.
+    Arriving(ArrivingBody),
+    /// Passed on as it comes, once.
+    Relayed {
+        /// Reads what comes.
         body: Box<dyn BodyReader>,
         /// Its size in bytes, if it was announced.
         size: Option<u64>,
@@ -95,7 +107,8 @@ impl MediaBody {
         match self {
             Self::Memory(bytes) => Some(bytes.len() as u64),
             Self::Stored(body) => Some(body.size()),
-            Self::Arriving { size, .. } => *size,
+            Self::Arriving(body) => body.size(),
+            Self::Relayed { size, .. } => *size,
         }
     }
 
@@ -104,7 +117,8 @@ impl MediaBody {
         match self {
             Self::Memory(bytes) => Box::new(Once(Some(bytes))),
             Self::Stored(body) => Box::new(body),
-            Self::Arriving { body, .. } => body,
+            Self::Arriving(body) => Box::new(body),
+            Self::Relayed { body, .. } => body,
         }
     }
 }
@@ -123,6 +137,8 @@ impl BodyReader for Once {
 pub struct MediaService {
     store: Store,
     homeserver: Homeserver,
+    fetcher: Arc<Fetcher>,
+    board: Arc<Board>,
     engine: ThumbnailEngine,
     ladder: Ladder,
     memory: Arc<Memory>,
@@ -162,9 +178,14 @@ impl MediaService {
             memory: memory.clone(),
             metrics: parts.metrics.clone(),
         };
+        let source = Source::new(parts.homeserver.clone(), parts.freeze);
+        let fetcher =
+            Fetcher::new(parts.store.clone(), source, parts.limits.fetches, parts.metrics.clone());
         Self {
             store: parts.store,
             homeserver: parts.homeserver,
+            fetcher: Arc::new(fetcher),
+            board: Board::new(parts.metrics.waiting_readers.clone()),
             engine: parts.engine,
             ladder: parts.ladder,
             memory,
@@ -192,26 +213,51 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        if let Some(record) = self.readable_record(reader, mxc).await? {
-            match self.open_blob(&record.blob).await {
-                Ok(body) => {
-                    return Ok(MediaItem {
-                        content_type: record.content_type.clone(),
-                        filename: record.filename.clone(),
-                        content_hash: Some(record.blob.content_hash),
-                        body,
-                    });
-                }
-                Err(error) => {
-                    let is_damaged = self.damage.is_found(&record.blob.content_hash, &error).await;
-                    // Owned media is nowhere else; the rest is fetched anew.
-                    if !is_damaged || record.source == MediaSource::Owned {
-                        return Err(error.into());
-                    }
-                }
+        if let Some(record) = self.readable_record(reader, mxc).await?
+            && let Some(item) = self.open_media(&record).await?
+        {
+            return Ok(item);
+        }
+        match self.find(reader, mxc, search).await? {
+            Found::Kept(record) => self.open_media(&record).await?.ok_or(MediaError::NotFound),
+            Found::Arriving(arrival) => Ok(arriving_item(&arrival)),
+            Found::Unkept => {
+                let asker = asker(reader).ok_or(MediaError::NotFound)?;
+                let limit = self.limits.fetches.max_size;
+                self.fetcher.source().relay(&asker, mxc, search, limit).await
             }
         }
-        self.fill(reader, mxc, search).await
+    }
+
+    /// Opens the body of media that is kept; `None` if it is damaged and can be had again.
+    async fn open_media(&self, record: &MediaRecord) -> Result<Option<MediaItem>, MediaError> {
+        match self.open_blob(&record.blob).await {
+            Ok(body) => Ok(Some(MediaItem {
+                content_type: record.content_type.clone(),
+                filename: record.filename.clone(),
+                content_hash: Some(record.blob.content_hash),
+                body,
+            })),
+            Err(error) => {
+                let is_damaged = self.damage.is_found(&record.blob.content_hash, &error).await;
+                // Owned media is nowhere else; the rest is fetched anew.
+                if is_damaged && record.source != MediaSource::Owned {
+                    return Ok(None);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Looks for media that is not kept.
+    async fn find(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Found, MediaError> {
+        let asker = asker(reader).ok_or(MediaError::NotFound)?;
+        self.fetcher.find(&asker, mxc, search).await
     }
 
     /// Returns the record of media that is kept and that this reader may see.
@@ -225,7 +271,10 @@ impl MediaService {
             return Ok(Some(record));
         }
         // The homeserver may know that its own media is older than our copy of it.
-        if record.source == MediaSource::Owned || !self.is_open_upstream(reader, mxc).await? {
+        let is_open = record.source != MediaSource::Owned
+            && matches!(reader, Reader::Anybody)
+            && self.fetcher.source().is_open_to_anybody(mxc).await?;
+        if !is_open {
             return Err(MediaError::NotFound);
         }
         self.store.mark_legacy_readable(mxc).await?;
@@ -257,5 +306,23 @@ impl MediaService {
             return Ok(MediaBody::Memory(body));
         }
         Ok(MediaBody::Stored(StoredBody { reader, damage: self.damage.clone() }))
+    }
+}
+
+/// Returns in whose name the homeserver is asked; other servers get nothing that is not our own.
+fn asker(reader: Reader<'_>) -> Option<Asker> {
+    match reader {
+        Reader::Requester(requester) => Some(Asker::Requester(requester.clone())),
+        Reader::Anybody => Some(Asker::Anybody),
+        Reader::Origin => None,
+    }
+}
+
+fn arriving_item(arrival: &Arc<Arrival>) -> MediaItem {
+    MediaItem {
+        content_type: arrival.media.content_type.clone(),
+        filename: arrival.media.filename.clone(),
+        content_hash: None,
+        body: MediaBody::Arriving(arrival.follow()),
     }
 }

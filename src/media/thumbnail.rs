@@ -7,13 +7,12 @@ use bytes::Bytes;
 use moka::Expiry;
 use moka::future::Cache;
 
+use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
-use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
 use crate::thumbnail::{Rendered, ThumbnailError, is_picture};
 use crate::types::{
-    BodyError, ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize,
-    ThumbnailSpec,
+    ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
 };
 
 /// How many thumbnails of one content are kept; past that they are made anew each time, so that
@@ -145,19 +144,19 @@ impl MediaService {
         Ok(Some(record))
     }
 
-    /// Reads media through to its end, so that it is kept, and returns its record.
+    /// Waits until media that is arriving is kept, and returns its record.
     async fn fetch_whole(
         &self,
         reader: Reader<'_>,
         mxc: &Mxc,
         search: Search,
     ) -> Result<Arc<MediaRecord>, MediaError> {
-        let arriving = self.fill(reader, mxc, search).await?;
-        if let MediaBody::Arriving { mut body, .. } = arriving.body {
-            while body.next().await.map_err(broken_off)?.is_some() {}
+        match self.find(reader, mxc, search).await? {
+            Found::Kept(record) => Ok(record),
+            Found::Arriving(arrival) => arrival.kept().await,
+            // The log says why.
+            Found::Unkept => Err(MediaError::NotKept),
         }
-        // The body passed but could not be kept; the log says why.
-        self.record(mxc)?.ok_or(MediaError::NotKept)
     }
 
     /// Makes a thumbnail and keeps it.
@@ -254,14 +253,6 @@ fn is_lasting(error: &ThumbnailError) -> bool {
         | ThumbnailError::TooLarge(_)
         | ThumbnailError::Panicked(_) => true,
         ThumbnailError::Busy | ThumbnailError::Io(_) => false,
-    }
-}
-
-fn broken_off(error: BodyError) -> MediaError {
-    match error {
-        BodyError::TooLarge { limit } => MediaError::RemoteTooLarge { limit },
-        BodyError::TimedOut => HomeserverError::TooSlow.into(),
-        error => HomeserverError::Unreachable(error.to_string()).into(),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::incoming::{Haste, receive};
 use super::{MediaError, MediaService};
 use crate::auth::Requester;
 use crate::store::{MediaSource, NewMedia};
-use crate::types::{BodyReader, ContentType, FileName, MediaId, Mxc, UnixMillis};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc, UnixMillis};
 
 /// How many characters a new media id has: 24 of 62 are 142 bits, beyond guessing.
 const MEDIA_ID_LENGTH: usize = 24;
@@ -40,12 +41,7 @@ impl MediaService {
         }
         let server_name = self.homeserver.name()?.clone();
         let mut staging = self.store.stage().await?;
-        while let Some(chunk) = body.next().await? {
-            if staging.size() + chunk.len() as u64 > limit {
-                return Err(MediaError::UploadTooLarge { limit });
-            }
-            staging.write(&chunk).await?;
-        }
+        receive(&mut staging, body, limit, Haste::InBatches, || {}).await.map_err(too_large)?;
         let mxc = Mxc { server_name, media_id: random_media_id()? };
         let media = NewMedia {
             mxc: mxc.clone(),
@@ -58,6 +54,14 @@ impl MediaService {
         };
         self.store.commit_media(staging, media).await?;
         Ok(mxc)
+    }
+}
+
+/// Says of an upload that it is too large, which is the uploader's fault.
+pub(super) fn too_large(error: MediaError) -> MediaError {
+    match error {
+        MediaError::Body(BodyError::TooLarge { limit }) => MediaError::UploadTooLarge { limit },
+        error => error,
     }
 }
 

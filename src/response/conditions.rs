@@ -43,13 +43,37 @@ impl Conditions {
     /// Returns what the asked range means for the current copy, or `None` for the whole body.
     ///
     /// A range under `If-Range` counts only if the copy is the same, by a strong tag (RFC 9110,
-    /// section 13.1.5).
-    pub fn range(&self, etag: &str, size: u64) -> Option<RangeOutcome> {
-        if self.if_range.as_ref().is_some_and(|tag| tag.as_bytes() != etag.as_bytes()) {
+    /// section 13.1.5), which a copy that is still arriving does not have.
+    pub fn range(&self, etag: Option<&str>, extent: Extent) -> Option<RangeOutcome> {
+        let range = self.range?;
+        if let Some(condition) = &self.if_range
+            && etag.is_none_or(|etag| etag.as_bytes() != condition.as_bytes())
+        {
             return None;
         }
-        self.range.map(|range| range.resolve(size))
+        match extent {
+            Extent::Whole(size) => Some(range.resolve(size)),
+            Extent::AtLeast(there) => range.resolve_within(there),
+        }
     }
+
+    /// Returns the last position that the asked range names, which a body of unknown size has to
+    /// reach before the range can be answered.
+    pub fn last_position(&self) -> Option<u64> {
+        match self.range? {
+            ByteRange::From { last, .. } => last,
+            ByteRange::Suffix { .. } => None,
+        }
+    }
+}
+
+/// What is known of a body's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// It has so many bytes.
+    Whole(u64),
+    /// So many bytes are there, and more may come.
+    AtLeast(u64),
 }
 
 #[cfg(test)]
@@ -84,13 +108,19 @@ mod tests {
     #[test]
     fn a_range_for_another_copy_is_ignored() {
         let range = (header::RANGE, "bytes=0-1");
-        assert!(conditions(std::slice::from_ref(&range)).range("\"a\"", 9).is_some());
         assert!(
-            conditions(&[range.clone(), (header::IF_RANGE, "\"a\"")]).range("\"a\"", 9).is_some()
+            conditions(std::slice::from_ref(&range))
+                .range(Some("\"a\""), Extent::Whole(9))
+                .is_some()
+        );
+        assert!(
+            conditions(&[range.clone(), (header::IF_RANGE, "\"a\"")])
+                .range(Some("\"a\""), Extent::Whole(9))
+                .is_some()
         );
         for other in ["\"b\"", "W/\"a\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
             let conditions = conditions(&[range.clone(), (header::IF_RANGE, other)]);
-            assert!(conditions.range("\"a\"", 9).is_none(), "{other}");
+            assert!(conditions.range(Some("\"a\""), Extent::Whole(9)).is_none(), "{other}");
         }
     }
 
@@ -98,13 +128,19 @@ mod tests {
     fn a_range_of_a_head_is_ignored() {
         let mut headers = HeaderMap::new();
         headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-1"));
-        assert!(Conditions::of(&Method::GET, &headers).range("\"a\"", 9).is_some());
-        assert!(Conditions::of(&Method::HEAD, &headers).range("\"a\"", 9).is_none());
+        assert!(
+            Conditions::of(&Method::GET, &headers).range(Some("\"a\""), Extent::Whole(9)).is_some()
+        );
+        assert!(
+            Conditions::of(&Method::HEAD, &headers)
+                .range(Some("\"a\""), Extent::Whole(9))
+                .is_none()
+        );
     }
 
     #[test]
     fn two_range_fields_are_ignored() {
         let two = conditions(&[(header::RANGE, "bytes=0-1"), (header::RANGE, "bytes=3-4")]);
-        assert!(two.range("\"a\"", 9).is_none());
+        assert!(two.range(Some("\"a\""), Extent::Whole(9)).is_none());
     }
 }

@@ -1,16 +1,19 @@
 //! Sends replies over Pingora's session.
 
+use std::mem;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::{Reply, ReplyBody};
 use crate::media::MediaBody;
-use crate::types::{BodyError, BodyReader, announced_length};
+use crate::types::{BodyError, BodyReader, announced_length, poll_once};
 
 /// How much of an unread request body is read so that the connection can be kept.
 const DRAINED_TO_KEEP: u64 = 64 * 1024;
@@ -96,7 +99,14 @@ async fn write_media(
             };
             copy(session, &mut body).await
         }
-        MediaBody::Arriving { mut body, .. } => copy(session, &mut *body).await,
+        MediaBody::Arriving(body) => {
+            let mut body = match range {
+                Some((first, length)) => body.range(first, length),
+                None => body,
+            };
+            copy_live(session, &mut body).await
+        }
+        MediaBody::Relayed { mut body, .. } => copy_live(session, &mut *body).await,
     }
 }
 
@@ -120,6 +130,49 @@ async fn copy(
             }
             Err(error) => return Ok(Err(error)),
         }
+    }
+}
+
+/// As [`copy`], for a body that may keep us waiting: what there is goes out before every wait.
+async fn copy_live(
+    session: &mut Session,
+    body: &mut dyn BodyReader,
+) -> Result<Result<(), BodyError>, Box<Error>> {
+    let mut is_flushed = false;
+    loop {
+        let mut next = body.next();
+        let chunk = match poll_once(&mut next).await {
+            Poll::Ready(chunk) => chunk,
+            Poll::Pending => {
+                if !mem::replace(&mut is_flushed, true) {
+                    flush(session).await?;
+                }
+                next.await
+            }
+        };
+        match chunk {
+            Ok(Some(chunk)) => {
+                session.write_response_body(Some(chunk), false).await?;
+                is_flushed = false;
+            }
+            Ok(None) => {
+                session.write_response_body(None, true).await?;
+                return Ok(Ok(()));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+/// Sends what Pingora has gathered. It does so by itself only when its buffer is full or the body
+/// whole, and has no word for it: but it flushes when a list of tasks ends in a failure, and hands
+/// that failure back.
+async fn flush(session: &mut Session) -> Result<(), Box<Error>> {
+    const FLUSHED: ErrorType = ErrorType::Custom("flushed");
+    let tasks = vec![HttpTask::Body(None, false), HttpTask::Failed(Error::new(FLUSHED))];
+    match session.as_downstream_mut().response_duplex_vec(tasks).await {
+        Err(error) if *error.etype() != FLUSHED => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -89,7 +89,8 @@ impl Blobs {
     pub(super) fn create_temp(&self) -> io::Result<(TempFile, File)> {
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let path = self.tmp.join(format!("{number}.{UNFINISHED}"));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok((TempFile { path, renamed: false }, file))
     }
 
@@ -199,11 +200,6 @@ pub(super) struct TempFile {
 }
 
 impl TempFile {
-    /// Opens the file for reading.
-    pub(super) fn open(&self) -> io::Result<File> {
-        File::open(&self.path)
-    }
-
     fn rename(mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
         self.renamed = true;

@@ -29,6 +29,11 @@ impl BlockChecksums {
         }
     }
 
+    /// Returns the checksums of the blocks that are whole.
+    pub(super) fn finished(&self) -> &[u32] {
+        &self.finished
+    }
+
     /// Returns one checksum for each block, none for an empty body.
     pub(super) fn finish(mut self) -> Arc<[u32]> {
         if self.filled > 0 {

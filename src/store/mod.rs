@@ -18,6 +18,7 @@ mod checksum;
 mod commit;
 mod corrupt;
 mod error;
+mod follow;
 mod metadata;
 mod orphans;
 mod publishing;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use tokio::task::{JoinError, spawn_blocking};
 
 pub use error::{OpenError, StoreError};
+pub use follow::{Follower, Growing};
 pub use orphans::Swept;
 pub use reader::BlobReader;
 pub use record::{BlobRecord, MediaRecord, MediaSource, NewMedia, Tally, ThumbnailRecord, Usage};

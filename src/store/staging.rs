@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::mem;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use ring::digest;
 use tokio::runtime::Handle;
@@ -15,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blob::TempFile;
 use super::checksum::BlockChecksums;
+use super::follow::{Growing, Growth};
 use super::{BlobRecord, StoreError, outcome};
 use crate::types::ContentHash;
 
@@ -28,10 +30,9 @@ const BATCH_SIZE: usize = 128 * 1024;
 pub struct Staging {
     batch: Vec<u8>,
     flight: Flight,
+    growing: Growing,
     /// How many bytes have been accepted.
     size: u64,
-    /// How many of them are in the file for certain.
-    readable: u64,
     /// A write has begun and has not ended, or has failed.
     torn: bool,
 }
@@ -48,8 +49,9 @@ enum Flight {
 
 impl Staging {
     pub(super) fn new(temp: TempFile, file: File) -> Self {
-        let flight = Flight::Landed(Box::new(Spool::new(temp, file)));
-        Self { batch: Vec::new(), flight, size: 0, readable: 0, torn: false }
+        let growing = Growing { file: Arc::new(file), growth: Arc::new(Growth::new()) };
+        let flight = Flight::Landed(Box::new(Spool::new(temp, growing.clone())));
+        Self { batch: Vec::new(), flight, growing, size: 0, torn: false }
     }
 
     /// Returns how many bytes have been written so far.
@@ -57,11 +59,9 @@ impl Staging {
         self.size
     }
 
-    /// Returns how many bytes, from the start, [`file`](Self::file) is known to hold.
-    ///
-    /// It lags behind [`size`](Self::size); [`flush`](Self::flush) makes them equal.
-    pub fn readable(&self) -> u64 {
-        self.readable
+    /// Returns what others need to follow the writing. It stays good after the commit.
+    pub fn growing(&self) -> Growing {
+        self.growing.clone()
     }
 
     /// Takes the next bytes of the body, and waits while the disk is a whole batch behind.
@@ -88,29 +88,16 @@ impl Staging {
         Ok(())
     }
 
-    /// Returns once everything written so far can be read from [`file`](Self::file). That is not to
-    /// say that it survives a power cut; only a commit does.
+    /// Sends what has gathered on its way into the file, where followers find it soon, instead of
+    /// waiting for a whole batch. That is not to say that it survives a power cut; only a commit
+    /// does.
     ///
     /// # Errors
     ///
     /// As [`write`](Self::write).
-    pub async fn flush(&mut self) -> Result<(), StoreError> {
+    pub async fn push(&mut self) -> Result<(), StoreError> {
         self.check_whole()?;
-        if !self.batch.is_empty() {
-            self.launch().await?;
-        }
-        self.land().await?;
-        Ok(())
-    }
-
-    /// Opens the file for reading, to follow the writer as far as [`readable`](Self::readable). It
-    /// stays good after the commit.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](Self::write).
-    pub async fn file(&mut self) -> Result<File, StoreError> {
-        self.land().await?.temp.open().map_err(StoreError::io("open an unfinished body"))
+        if self.batch.is_empty() { Ok(()) } else { self.launch().await }
     }
 
     /// Removes what was written, and returns when it is gone.
@@ -161,10 +148,7 @@ impl Staging {
             };
         }
         match &mut self.flight {
-            Flight::Landed(spool) => {
-                self.readable = spool.written;
-                Ok(spool)
-            }
+            Flight::Landed(spool) => Ok(spool),
             Flight::Lost(error) => Err(error.clone()),
             Flight::Flying(_) => unreachable!("the batch has landed"),
         }
@@ -196,7 +180,7 @@ impl fmt::Debug for Staging {
 /// A temporary file and what is known about the bytes in it.
 struct Spool {
     temp: TempFile,
-    file: File,
+    growing: Growing,
     sha256: digest::Context,
     checksums: BlockChecksums,
     written: u64,
@@ -205,10 +189,10 @@ struct Spool {
 }
 
 impl Spool {
-    fn new(temp: TempFile, file: File) -> Self {
+    fn new(temp: TempFile, growing: Growing) -> Self {
         Self {
             temp,
-            file,
+            growing,
             sha256: digest::Context::new(&digest::SHA256),
             checksums: BlockChecksums::default(),
             written: 0,
@@ -217,10 +201,13 @@ impl Spool {
     }
 
     fn append(mut self: Box<Self>, mut batch: Vec<u8>) -> Result<Box<Self>, StoreError> {
-        self.file.write_all_at(&batch, self.written).map_err(StoreError::io("write a body"))?;
-        self.sha256.update(&batch);
+        let Growing { file, growth } = &self.growing;
+        file.write_all_at(&batch, self.written).map_err(StoreError::io("write a body"))?;
+        let known = self.checksums.finished().len();
         self.checksums.update(&batch);
         self.written += batch.len() as u64;
+        growth.extend(self.written, &self.checksums.finished()[known..]);
+        self.sha256.update(&batch);
         batch.clear();
         self.spare = batch;
         Ok(self)
@@ -240,7 +227,7 @@ impl Settled {
     /// not miss.
     pub(super) fn finish(self) -> Result<(TempFile, BlobRecord), StoreError> {
         let spool = self.spool.append(self.rest)?;
-        spool.file.sync_all().map_err(StoreError::io("sync a body"))?;
+        spool.growing.file.sync_all().map_err(StoreError::io("sync a body"))?;
         let digest = spool.sha256.finish();
         let content_hash = ContentHash(digest.as_ref().try_into().expect("a SHA-256 has 32 bytes"));
         let checksums = spool.checksums.finish();
@@ -251,7 +238,7 @@ impl Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{body, entries, new_media, open, path_of, put, read, stage};
+    use crate::store::tests::{body, entries, new_media, open, put, read, stage};
     use crate::store::{MediaSource, Store};
     use proptest::prelude::*;
     use std::fs::OpenOptions;
@@ -290,7 +277,8 @@ mod tests {
             let (release, held) = channel::<()>();
             spawn_blocking(move || held.recv());
             staging.write(&body(BATCH_SIZE)).await.unwrap();
-            assert_eq!((staging.size(), staging.readable()), (BATCH_SIZE as u64, 0));
+            let written = staging.growing().follow(0).written();
+            assert_eq!((staging.size(), written), (BATCH_SIZE as u64, 0));
             drop(staging);
             assert_eq!(entries(&directory, "tmp"), 1);
             drop(release);
@@ -314,25 +302,6 @@ mod tests {
         assert_eq!(entries(&directory, "tmp"), 0);
     }
 
-    #[tokio::test]
-    async fn a_follower_reads_what_was_flushed_and_goes_on_after_the_commit() {
-        let (directory, store) = open();
-        let mut staging = stage(&store, b"first ").await;
-        let follower = staging.file().await.unwrap();
-        assert_eq!(staging.readable(), 0);
-        staging.flush().await.unwrap();
-        assert_eq!((staging.readable(), staging.size()), (6, 6));
-        let mut seen = [0; 6];
-        follower.read_exact_at(&mut seen, 0).unwrap();
-        assert_eq!(&seen, b"first ");
-        staging.write(b"second").await.unwrap();
-        let media = new_media("followed", MediaSource::Owned);
-        let record = store.commit_media(staging, media).await.unwrap();
-        follower.read_exact_at(&mut seen, 6).unwrap();
-        assert_eq!(&seen, b"second");
-        assert_eq!(std::fs::read(path_of(&directory, &record.blob)).unwrap(), b"first second");
-    }
-
     #[test]
     fn a_write_given_up_halfway_cannot_be_committed() {
         let (_directory, store) = open();
@@ -348,7 +317,7 @@ mod tests {
             );
             drop(release);
             assert!(matches!(staging.write(b"more").await, Err(StoreError::Torn)));
-            assert!(matches!(staging.flush().await, Err(StoreError::Torn)));
+            assert!(matches!(staging.push().await, Err(StoreError::Torn)));
             let media = new_media("torn", MediaSource::Owned);
             let refused = store.commit_media(staging, media).await;
             assert!(matches!(refused, Err(StoreError::Torn)));
@@ -360,8 +329,8 @@ mod tests {
         let (directory, store) = open();
         let mut staging = on_full_disk(&store);
         staging.write(&body(BATCH_SIZE)).await.unwrap();
-        assert!(matches!(staging.flush().await, Err(StoreError::Full)));
-        assert!(matches!(staging.write(b"more").await, Err(StoreError::Full)));
+        assert!(matches!(staging.write(&body(BATCH_SIZE)).await, Err(StoreError::Full)));
+        assert!(matches!(staging.push().await, Err(StoreError::Full)));
         assert_eq!(entries(&directory, "tmp"), 0);
 
         let mut staging = on_full_disk(&store);
@@ -380,7 +349,7 @@ mod tests {
         fn the_pieces_a_body_comes_in_do_not_matter(
             length in 0..3 * BATCH_SIZE,
             sizes in proptest::collection::vec(1..2 * BATCH_SIZE, 1..9),
-            flush in any::<bool>(),
+            push in any::<bool>(),
         ) {
             let (_directory, store) = open();
             let whole = body(length);
@@ -391,8 +360,8 @@ mod tests {
                 for size in sizes.iter().cycle() {
                     let (now, later) = rest.split_at(rest.len().min(*size));
                     staging.write(now).await.unwrap();
-                    if flush {
-                        staging.flush().await.unwrap();
+                    if push {
+                        staging.push().await.unwrap();
                     }
                     rest = later;
                     if rest.is_empty() {

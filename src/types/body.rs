@@ -1,5 +1,9 @@
 //! Bodies that flow: a source of chunks, whoever it comes from.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -38,6 +42,11 @@ pub trait BodyReader: Send {
     ///
     /// Says why the rest of the body will not come.
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
+}
+
+/// Looks whether a future is ready now, so that something else can be done before waiting for it.
+pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 /// Returns how many bytes a message announces for its body: none if it is chunked, whatever its

@@ -10,7 +10,7 @@ mod range;
 mod secret;
 mod thumbnail;
 
-pub use body::{Announced, BodyError, BodyReader, announced_length, collect};
+pub use body::{Announced, BodyError, BodyReader, announced_length, collect, poll_once};
 pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidContentHash};
 pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};
 pub use range::{ByteRange, ContentRange, RangeOutcome};

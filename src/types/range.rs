@@ -17,18 +17,18 @@ pub enum ByteRange {
     },
 }
 
-/// The bytes that a partial reply holds; never empty and always inside `total`.
+/// The bytes that a partial reply holds; never empty and always inside the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
     /// The first position.
     pub first: u64,
     /// The last position, inclusive.
     pub last: u64,
-    /// The size of the whole body.
-    pub total: u64,
+    /// The size of the whole body; absent while that is not known.
+    pub total: Option<u64>,
 }
 
-/// What a request's range means for a body of known size.
+/// What a request's range means for a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeOutcome {
     /// 206 with these bytes.
@@ -76,8 +76,21 @@ impl ByteRange {
             Self::From { .. } | Self::Suffix { .. } => None,
         };
         range.map_or(RangeOutcome::NotSatisfiable, |(first, last)| {
-            RangeOutcome::Partial(ContentRange { first, last, total })
+            RangeOutcome::Partial(ContentRange { first, last, total: Some(total) })
         })
+    }
+
+    /// Returns what the range means for a body whose size is not known, of which the first `there`
+    /// bytes are; `None` if that cannot be said, so that the whole body is sent.
+    ///
+    /// A partial reply names its last byte (RFC 9110, section 14.4), so there is none without it.
+    pub fn resolve_within(self, there: u64) -> Option<RangeOutcome> {
+        match self {
+            Self::From { first, last: Some(last) } if last < there => {
+                Some(RangeOutcome::Partial(ContentRange { first, last, total: None }))
+            }
+            Self::From { .. } | Self::Suffix { .. } => None,
+        }
     }
 }
 
@@ -95,7 +108,8 @@ impl ContentRange {
 
     /// Returns the value of a `Content-Range` field.
     pub fn header_value(self) -> String {
-        format!("bytes {}-{}/{}", self.first, self.last, self.total)
+        let total = self.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
+        format!("bytes {}-{}/{total}", self.first, self.last)
     }
 }
 
@@ -104,12 +118,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn of_a_body_of_unknown_size_only_what_is_there_can_be_named() {
+        let within = |header: &str, there| {
+            ByteRange::parse(header.as_bytes()).and_then(|range| range.resolve_within(there))
+        };
+        let Some(RangeOutcome::Partial(range)) = within("bytes=2-9", 10) else { panic!("there") };
+        assert_eq!(range.header_value(), "bytes 2-9/*");
+        assert_eq!(range.length(), 8);
+        for header in ["bytes=2-10", "bytes=2-", "bytes=-5"] {
+            assert_eq!(within(header, 10), None, "{header}");
+        }
+    }
+
     fn resolve(header: &str, total: u64) -> Option<RangeOutcome> {
         ByteRange::parse(header.as_bytes()).map(|range| range.resolve(total))
     }
 
     fn partial(first: u64, last: u64, total: u64) -> Option<RangeOutcome> {
-        Some(RangeOutcome::Partial(ContentRange { first, last, total }))
+        Some(RangeOutcome::Partial(ContentRange { first, last, total: Some(total) }))
     }
 
     #[test]
@@ -159,7 +186,7 @@ mod tests {
         fn a_partial_range_is_never_empty_and_lies_inside(text in "bytes=[0-9]{0,20}-[0-9]{0,20}", total in 0_u64..100) {
             if let Some(RangeOutcome::Partial(range)) = resolve(&text, total) {
                 prop_assert!(range.first <= range.last && range.last < total);
-                prop_assert_eq!(range.total, total);
+                prop_assert_eq!(range.total, Some(total));
                 prop_assert!(range.length() >= 1 && range.length() <= total);
             }
         }

@@ -1,0 +1,358 @@
+//! The miss path: what Mediary does not hold is fetched from the homeserver, kept, and followed by
+//! whoever asks for it meanwhile.
+//!
+//! All who ask for the same media at the same time share one request to the homeserver. It is made
+//! with the token of the first of them and goes on when that one leaves, under limits on how many
+//! fetches there are and on how much of them may be unfinished. What the homeserver says about the
+//! media counts for all; what it says about a token counts for its owner only.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use super::incoming::{Arrival, Incoming};
+use super::source::{Asker, Source};
+use super::{MediaError, Search};
+use crate::homeserver::{HomeserverError, Response, ResponseBody};
+use crate::metrics::Metrics;
+use crate::store::{MediaRecord, MediaSource, NewMedia, Store, StoreError};
+use crate::types::{BodyError, ContentType, FileName, Mxc, UnixMillis};
+
+/// How long it is remembered that the body of some media broke off, so that a crowd that waited for
+/// it does not ask again at once.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
+
+/// How many such failures are remembered at once, at most.
+const REMEMBERED_FAILURES: u64 = 10_000;
+
+/// How long a fetch waits for others to end where there are too many.
+const PLACE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a fetch goes on although nobody follows it any more.
+const UNFOLLOWED_TIME: Duration = Duration::from_secs(5 * 60);
+
+/// How long a fetch may take in all; one that takes longer drips on purpose.
+const LONGEST_FETCH: Duration = Duration::from_secs(60 * 60);
+
+/// The unit that unfinished bytes are counted in.
+const SPACE_UNIT: u64 = 64 * 1024;
+
+/// Bounds on what is fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchLimits {
+    /// The largest file of another server, in bytes.
+    pub max_size: u64,
+    /// How many fetches there may be at once.
+    pub max_fetches: usize,
+    /// How many bytes unfinished bodies may come to; one of unknown size counts as `max_size`.
+    pub max_unfinished: u64,
+}
+
+/// What came of looking for media that is not kept.
+pub(super) enum Found {
+    /// It is kept after all.
+    Kept(Arc<MediaRecord>),
+    /// It is on its way.
+    Arriving(Arc<Arrival>),
+    /// It can be had, but not kept.
+    Unkept,
+}
+
+/// Fetches media, each one once at a time.
+pub(super) struct Fetcher {
+    store: Store,
+    source: Source,
+    limits: FetchLimits,
+    flights: Mutex<HashMap<Key, watch::Receiver<Stage>>>,
+    failures: Cache<Key, Arc<MediaError>>,
+    places: Arc<Semaphore>,
+    space: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// What is asked for and in what role: the homeserver answers differently to those.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    mxc: Mxc,
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Role {
+    Requester,
+    Anybody { allow_remote: bool },
+}
+
+/// How far a fetch has come.
+#[derive(Clone)]
+enum Stage {
+    /// The homeserver has been asked.
+    Asked,
+    /// The head of the answer is there.
+    Arriving(Arc<Arrival>),
+    /// There will be no body.
+    Failed(Arc<MediaError>),
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        store: Store,
+        source: Source,
+        limits: FetchLimits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let failures = Cache::builder().max_capacity(REMEMBERED_FAILURES);
+        Self {
+            store,
+            source,
+            limits,
+            flights: Mutex::default(),
+            failures: failures.time_to_live(FAILURE_LIFETIME).build(),
+            places: Arc::new(Semaphore::new(limits.max_fetches)),
+            space: Arc::new(Semaphore::new(units(limits.max_unfinished) as usize)),
+            metrics,
+        }
+    }
+
+    /// Returns the bounds on what is fetched.
+    pub(super) fn limits(&self) -> FetchLimits {
+        self.limits
+    }
+
+    /// Returns where the homeserver's media is asked for.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Finds media on its way, or sends for it.
+    ///
+    /// # Errors
+    ///
+    /// What the homeserver says of the media or of this caller, or a failure that is remembered.
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Found, MediaError> {
+        let role = match asker {
+            Asker::Requester(_) => Role::Requester,
+            Asker::Anybody => Role::Anybody { allow_remote: search.allow_remote },
+        };
+        let key = Key { mxc: mxc.clone(), role };
+        loop {
+            if let Some(failure) = self.failures.get(&key) {
+                return refused(failure);
+            }
+            let (mut stage, lead) = self.join(&key);
+            let leads = lead.is_some();
+            if let Some(lead) = lead {
+                // It may have become whole between the caller's look and ours.
+                if let Some(record) = self.store.media(mxc)? {
+                    return Ok(Found::Kept(Arc::new(record)));
+                }
+                tokio::spawn(lead.fetch(asker.clone(), search));
+            }
+            let patience = search.wait + PLACE_PATIENCE + self.source.patience();
+            let answered = stage.wait_for(|stage| !matches!(stage, Stage::Asked));
+            match timeout(patience, answered).await.map(|stage| stage.map(|s| s.clone())) {
+                Err(_) => return Err(HomeserverError::TooSlow.into()),
+                Ok(Ok(Stage::Arriving(arrival))) => return arriving(arrival, leads, &self.metrics),
+                Ok(Ok(Stage::Failed(error))) if leads || concerns_all(&error) => {
+                    return refused(error);
+                }
+                // That was about somebody else's token, or was found to be kept: look again.
+                Ok(Ok(Stage::Asked | Stage::Failed(_)) | Err(_)) => {}
+            }
+        }
+    }
+
+    /// Joins a fetch under way, or becomes the one who makes it.
+    fn join(self: &Arc<Self>, key: &Key) -> (watch::Receiver<Stage>, Option<Lead>) {
+        let mut flights = self.flights();
+        if let Some(stage) = flights.get(key) {
+            return (stage.clone(), None);
+        }
+        let (sender, stage) = watch::channel(Stage::Asked);
+        flights.insert(key.clone(), stage.clone());
+        let lead = Lead { fetcher: Arc::clone(self), key: key.clone(), stage: sender };
+        (stage, Some(lead))
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Stage>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a body that is to be unfinished for a while.
+    async fn room(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, MediaError> {
+        let size = size.unwrap_or(self.limits.max_size).min(self.limits.max_unfinished);
+        place(&self.space, units(size)).await
+    }
+}
+
+/// The one who makes a fetch; when it is dropped, the fetch is over.
+struct Lead {
+    fetcher: Arc<Fetcher>,
+    key: Key,
+    stage: watch::Sender<Stage>,
+}
+
+impl Lead {
+    /// Fetches the media to its end.
+    async fn fetch(self, asker: Asker, search: Search) {
+        if let Err(error) = self.try_fetch(asker, search).await {
+            if let MediaError::RemoteTooLarge { .. } | MediaError::NotKept = error {
+                self.remember(Arc::new(error));
+            } else {
+                self.stage.send_replace(Stage::Failed(Arc::new(error)));
+            }
+        }
+    }
+
+    async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
+        let fetcher = &self.fetcher;
+        let _place = place(&fetcher.places, 1).await?;
+        let answer = fetcher.source.ask(&asker, &self.key.mxc, search).await?;
+        let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
+        let size = answer.content_length();
+        if size.is_some_and(|size| size > limit) {
+            return Err(MediaError::RemoteTooLarge { limit });
+        }
+        if !answer.is_delimited() {
+            // Nobody could tell a body that broke off from a whole one.
+            return Err(MediaError::NotKept);
+        }
+        let _room = fetcher.room(size).await?;
+        let media = self.describe(&answer, &asker)?;
+        let incoming = self.begin(media, size).await?;
+        fetcher.metrics.media_sources.homeserver.inc();
+        fetcher.metrics.fetches.inc();
+        self.stage.send_replace(Stage::Arriving(Arc::clone(incoming.arrival())));
+        self.take(incoming, answer.body, limit).await;
+        fetcher.metrics.fetches.dec();
+        Ok(())
+    }
+
+    fn describe(&self, answer: &Response, asker: &Asker) -> Result<NewMedia, MediaError> {
+        let fetcher = &self.fetcher;
+        let is_local = fetcher.source.is_local(&self.key.mxc)?;
+        Ok(NewMedia {
+            mxc: self.key.mxc.clone(),
+            content_type: ContentType::from_header(answer.field(&http::header::CONTENT_TYPE)),
+            filename: answer
+                .field(&http::header::CONTENT_DISPOSITION)
+                .and_then(FileName::from_content_disposition),
+            uploader: None,
+            source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
+            created_at: UnixMillis::now(),
+            legacy_readable: fetcher.source.proves_legacy_readable(asker),
+        })
+    }
+
+    async fn begin(&self, media: NewMedia, size: Option<u64>) -> Result<Incoming, MediaError> {
+        match self.fetcher.store.stage().await {
+            Ok(staging) => Ok(Incoming::new(staging, media, size)),
+            Err(error) => {
+                not_kept(&self.key.mxc, &error);
+                Err(MediaError::NotKept)
+            }
+        }
+    }
+
+    /// Takes the body to its end; a fetch that nobody wants any more, or that never ends, is given
+    /// up.
+    async fn take(&self, incoming: Incoming, mut body: ResponseBody, limit: u64) {
+        let arrival = Arc::clone(incoming.arrival());
+        let store = &self.fetcher.store;
+        let end = tokio::select! {
+            end = incoming.take(&mut body, limit, store, || {}) => end.err(),
+            () = arrival.abandoned(UNFOLLOWED_TIME) => None,
+            () = tokio::time::sleep(LONGEST_FETCH) => Some(Arc::new(BodyError::TimedOut.into())),
+        };
+        if let Some(error) = end {
+            tracing::warn!(mxc = %self.key.mxc, %error, "a body from the homeserver broke off");
+            self.remember(Arc::new(in_its_own_words(&error)));
+        }
+    }
+
+    /// Lets nobody ask again for a while.
+    fn remember(&self, error: Arc<MediaError>) {
+        self.fetcher.failures.insert(self.key.clone(), Arc::clone(&error));
+        self.stage.send_if_modified(|stage| {
+            let is_asked = matches!(stage, Stage::Asked);
+            if is_asked {
+                *stage = Stage::Failed(error);
+            }
+            is_asked
+        });
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.fetcher.flights().remove(&self.key);
+    }
+}
+
+/// Waits for a place, but not for ever.
+async fn place(places: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit, MediaError> {
+    match timeout(PLACE_PATIENCE, Arc::clone(places).acquire_many_owned(count)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // They are never closed.
+        Ok(Err(_)) | Err(_) => Err(MediaError::TooManyFetches),
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
+    u32::try_from(bytes.div_ceil(SPACE_UNIT)).unwrap_or(u32::MAX).clamp(1, most)
+}
+
+fn arriving(arrival: Arc<Arrival>, leads: bool, metrics: &Metrics) -> Result<Found, MediaError> {
+    if let Some(failure) = arrival.failure() {
+        return Err(in_its_own_words(&failure));
+    }
+    if !leads {
+        metrics.media_sources.arriving.inc();
+    }
+    Ok(Found::Arriving(arrival))
+}
+
+fn refused(error: Arc<MediaError>) -> Result<Found, MediaError> {
+    match &*error {
+        MediaError::NotKept => Ok(Found::Unkept),
+        _ => Err(MediaError::Shared(error)),
+    }
+}
+
+/// Whether a failure is the media's or the homeserver's own, and not that of one caller's token,
+/// rate or patience.
+fn concerns_all(error: &MediaError) -> bool {
+    match error {
+        MediaError::Refused(refusal) => refusal.status == http::StatusCode::BAD_GATEWAY,
+        _ => true,
+    }
+}
+
+/// Says of a body from the homeserver why it did not come.
+pub(super) fn in_its_own_words(error: &MediaError) -> MediaError {
+    match error {
+        MediaError::Body(BodyError::TooLarge { limit }) => {
+            MediaError::RemoteTooLarge { limit: *limit }
+        }
+        MediaError::Body(BodyError::TimedOut) => HomeserverError::TooSlow.into(),
+        MediaError::Body(error) => HomeserverError::Unreachable(error.to_string()).into(),
+        MediaError::Store(StoreError::Full) => MediaError::NotKept,
+        MediaError::Store(error) => error.clone().into(),
+        MediaError::Shared(error) => in_its_own_words(error),
+        _ => HomeserverError::Unreachable("the body did not come".to_owned()).into(),
+    }
+}
+
+fn not_kept(mxc: &Mxc, error: &StoreError) {
+    tracing::warn!(%mxc, %error, "media passes through without being kept");
+}

@@ -1,0 +1,178 @@
+//! Asking the homeserver for media that Mediary does not hold.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{StatusCode, header};
+
+use super::{Freeze, MediaBody, MediaError, MediaItem, Search};
+use crate::auth::Requester;
+use crate::homeserver::{Homeserver, HomeserverError, Response, ResponseBody, read_refusal};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc};
+
+/// In whose name the homeserver is asked.
+#[derive(Clone)]
+pub(super) enum Asker {
+    /// With somebody's own token.
+    Requester(Requester),
+    /// Without one, by the legacy routes.
+    Anybody,
+}
+
+/// The homeserver as a source of media.
+#[derive(Clone)]
+pub(super) struct Source {
+    homeserver: Homeserver,
+    freeze: Freeze,
+}
+
+impl Source {
+    pub(super) fn new(homeserver: Homeserver, freeze: Freeze) -> Self {
+        Self { homeserver, freeze }
+    }
+
+    /// Returns how long the head of an answer may take, beside the wait that was asked for. An old
+    /// homeserver is asked twice.
+    pub(super) fn patience(&self) -> Duration {
+        2 * self.homeserver.timeout()
+    }
+
+    /// Whether media is the homeserver's own users'.
+    pub(super) fn is_local(&self, mxc: &Mxc) -> Result<bool, MediaError> {
+        Ok(mxc.server_name == *self.homeserver.name()?)
+    }
+
+    /// Returns how large media may be: the homeserver's own was let in by its own limit.
+    pub(super) fn limit(&self, mxc: &Mxc, max_remote_bytes: u64) -> Result<u64, MediaError> {
+        Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
+    }
+
+    /// Whether an answer to this asker shows that anybody may read the media: only what the
+    /// homeserver's own freeze has let through. An operator who opens the legacy routes for a while
+    /// does not open them for good.
+    pub(super) fn proves_legacy_readable(&self, asker: &Asker) -> bool {
+        matches!((asker, self.freeze), (Asker::Anybody, Freeze::Since(_)))
+    }
+
+    /// Whether the homeserver itself shows this media to anybody.
+    pub(super) async fn is_open_to_anybody(&self, mxc: &Mxc) -> Result<bool, MediaError> {
+        let search = Search { wait: Duration::ZERO, allow_remote: false };
+        match self.ask(&Asker::Anybody, mxc, search).await {
+            Ok(_) => Ok(true),
+            Err(MediaError::NotFound | MediaError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for media and returns the answer with its body still to come.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::NotFound`] also where this asker may not ask at all.
+    pub(super) async fn ask(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Response, MediaError> {
+        let path = format!("download/{}/{}", mxc.server_name, mxc.media_id);
+        let timeout = format!("timeout_ms={}", search.wait.as_millis());
+        let legacy = format!("/_matrix/media/v3/{path}");
+        match asker {
+            Asker::Requester(requester) => {
+                let token = Some((requester.token(), requester.sender()));
+                let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
+                let answer = self.homeserver.media(&current, token, search.wait).await?;
+                match judge(answer).await {
+                    Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
+                        let target = format!("{legacy}?{timeout}");
+                        judge(self.homeserver.media(&target, token, search.wait).await?).await
+                    }
+                    outcome => outcome,
+                }
+                .map_err(not_found_in_other_words)
+            }
+            Asker::Anybody if self.freeze.asks_for_anybody() => {
+                // Never a fetch from another server for a caller without a token (CS-FRZ-06),
+                // unless the operator has opened the legacy routes.
+                let allow_remote = search.allow_remote && self.freeze == Freeze::Open;
+                let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}");
+                let answer = self.homeserver.media(&target, None, search.wait).await?;
+                judge(answer).await.map_err(not_found_in_other_words)
+            }
+            Asker::Anybody => Err(MediaError::NotFound),
+        }
+    }
+
+    /// Reads media through for one reader alone, where it cannot be kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask), and [`MediaError::RemoteTooLarge`] if it says so.
+    pub(super) async fn relay(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+        max_remote_bytes: u64,
+    ) -> Result<MediaItem, MediaError> {
+        let answer = self.ask(asker, mxc, search).await?;
+        let limit = self.limit(mxc, max_remote_bytes)?;
+        let size = answer.content_length();
+        if size.is_some_and(|size| size > limit) {
+            return Err(MediaError::RemoteTooLarge { limit });
+        }
+        Ok(MediaItem {
+            content_type: ContentType::from_header(answer.field(&header::CONTENT_TYPE)),
+            filename: answer
+                .field(&header::CONTENT_DISPOSITION)
+                .and_then(FileName::from_content_disposition),
+            content_hash: None,
+            body: MediaBody::Relayed {
+                body: Box::new(Capped { body: answer.body, left: limit, limit }),
+                size,
+            },
+        })
+    }
+}
+
+/// Sorts an answer of the homeserver: media, its refusal, or nothing usable.
+async fn judge(response: Response) -> Result<Response, MediaError> {
+    match response.status {
+        StatusCode::OK => Ok(response),
+        status if status.is_client_error() || status.is_server_error() => {
+            Err(MediaError::Refused(read_refusal(response).await?))
+        }
+        status => Err(HomeserverError::Misbehaved(format!("status {status} for media")).into()),
+    }
+}
+
+/// Homeservers say "no such media" in several ways: 404 with any code, and 400 `M_UNKNOWN` from
+/// some of the Conduit family.
+fn not_found_in_other_words(error: MediaError) -> MediaError {
+    let MediaError::Refused(refusal) = &error else { return error };
+    let is_missing = refusal.status == StatusCode::NOT_FOUND
+        || (refusal.status == StatusCode::BAD_REQUEST
+            && refusal.errcode().as_deref() == Some("M_UNKNOWN"));
+    if is_missing { MediaError::NotFound } else { error }
+}
+
+/// A body that breaks off at the first byte past a limit.
+struct Capped {
+    body: ResponseBody,
+    left: u64,
+    limit: u64,
+}
+
+#[async_trait]
+impl BodyReader for Capped {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(chunk) = self.body.next().await? else { return Ok(None) };
+        self.left = self
+            .left
+            .checked_sub(chunk.len() as u64)
+            .ok_or(BodyError::TooLarge { limit: self.limit })?;
+        Ok(Some(chunk))
+    }
+}
