@@ -24,7 +24,7 @@ use crate::types::{BodyError, ContentType, FileName, Mxc, UnixMillis};
 
 /// How long it is remembered that the body of some media broke off, so that a crowd that waited for
 /// it does not ask again at once.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
+const FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// How many such failures are remembered at once, at most.
 const REMEMBERED_FAILURES: u64 = 10_000;

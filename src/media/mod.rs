@@ -219,7 +219,11 @@ impl MediaService {
             return Ok(item);
         }
         match self.find(reader, mxc, search).await? {
-            Found::Kept(record) => self.open_media(&record).await?.ok_or(MediaError::NotFound),
+            Found::Kept(record) => self.open_kept(&record).await,
+            // Its head alone says that it is whole, so it may only be sent when that is true.
+            Found::Arriving(arrival) if arrival.size == Some(0) => {
+                self.open_kept(&*arrival.kept().await?).await
+            }
             Found::Arriving(arrival) => Ok(arriving_item(&arrival)),
             Found::Unkept => {
                 let asker = asker(reader).ok_or(MediaError::NotFound)?;
@@ -227,6 +231,10 @@ impl MediaService {
                 self.fetcher.source().relay(&asker, mxc, search, limit).await
             }
         }
+    }
+
+    async fn open_kept(&self, record: &MediaRecord) -> Result<MediaItem, MediaError> {
+        self.open_media(record).await?.ok_or(MediaError::NotFound)
     }
 
     /// Opens the body of media that is kept; `None` if it is damaged and can be had again.
