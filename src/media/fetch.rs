@@ -118,11 +118,6 @@ impl Fetcher {
         }
     }
 
-    /// Returns the bounds on what is fetched.
-    pub(super) fn limits(&self) -> FetchLimits {
-        self.limits
-    }
-
     /// Returns where the homeserver's media is asked for.
     pub(super) fn source(&self) -> &Source {
         &self.source

@@ -301,3 +301,6 @@ fn broken_off(error: &MediaError) -> BodyError {
         _ => BodyError::Gone,
     }
 }
+
+#[cfg(test)]
+mod tests;
