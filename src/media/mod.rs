@@ -3,9 +3,12 @@
 //! A read takes one road: the record, whether this reader may see it, the body from memory or from
 //! disk; and only if there is no record, the homeserver (`fill`). Nothing here knows HTTP.
 
+mod claim;
+mod clock;
 mod error;
 mod fill;
 mod memory;
+mod reserve;
 mod stored;
 mod thumbnail;
 mod upload;
@@ -24,20 +27,27 @@ use crate::store::{BlobRecord, MediaRecord, MediaSource, Store, StoreError};
 use crate::thumbnail::{Ladder, ThumbnailEngine};
 use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
 
+pub use clock::Clock;
 pub use error::MediaError;
+pub use reserve::Created;
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
 pub use visibility::Freeze;
 
+use claim::Claims;
 use memory::Memory;
 use stored::Damage;
 
-/// Bounds on what is taken in, in bytes.
+/// Bounds on what is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest upload.
     pub max_upload_bytes: u64,
+    /// How many media ids without content a user may have (CS-CRE-05).
+    pub max_pending: u64,
+    /// How long a media id without content is kept (CS-CRE-04).
+    pub unused_expiry: Duration,
     /// The largest file of another server.
     pub max_remote_bytes: u64,
 }
@@ -128,6 +138,8 @@ pub struct MediaService {
     memory: Arc<Memory>,
     damage: Damage,
     renders: thumbnail::Renders,
+    claims: Claims,
+    clock: Clock,
     limits: Limits,
     freeze: Freeze,
     metrics: Arc<Metrics>,
@@ -149,6 +161,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What the legacy routes may serve.
     pub freeze: Freeze,
+    /// What tells whether a media id has expired.
+    pub clock: Clock,
     /// Where reads are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -170,6 +184,8 @@ impl MediaService {
             memory,
             damage,
             renders: thumbnail::Renders::new(),
+            claims: Claims::default(),
+            clock: parts.clock,
             limits: parts.limits,
             freeze: parts.freeze,
             metrics: parts.metrics,

@@ -61,7 +61,7 @@ impl MediaService {
     }
 }
 
-fn random_media_id() -> Result<MediaId, MediaError> {
+pub(super) fn random_media_id() -> Result<MediaId, MediaError> {
     const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     /// The largest multiple of the alphabet's size in a byte; larger bytes would favour some letters.
     const FAIR: u8 = 248;
