@@ -18,8 +18,8 @@ const CAPACITY: u64 = 100_000;
 /// The longest time between two places; a rate of nearly nothing is this.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The cache does not keep time exactly; a short memory is kept for longer than need be, and one
-/// that its clock could not hold for as long as anybody's session lasts.
+/// How long a user is remembered, at least and at most: less is finer than the cache's clock, and
+/// more than it can count.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(1);
 const LONGEST_MEMORY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -43,6 +43,10 @@ impl RateLimit {
     ///
     /// A burst of 0 counts as 1, and a rate that is no positive number as one place a day.
     pub fn new(per_second: f64, burst: u32) -> Self {
+        Self::remembering(CAPACITY, per_second, burst)
+    }
+
+    fn remembering(users: u64, per_second: f64, burst: u32) -> Self {
         // Rounded up, so that never more are let in than the rate says.
         let nanos = (1e9 / per_second.max(0.0)).ceil() as u64;
         let interval = Duration::from_nanos(nanos).min(MAX_INTERVAL);
@@ -50,7 +54,7 @@ impl RateLimit {
         // By then the burst is whole, so that nothing is lost with the memory of it.
         let memory = tolerance.saturating_add(interval).clamp(SHORTEST_MEMORY, LONGEST_MEMORY);
         let whole_at = Cache::builder()
-            .max_capacity(CAPACITY)
+            .max_capacity(users)
             // The default policy would rather not remember newcomers, who could then ask for ever.
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(memory)
@@ -137,6 +141,19 @@ mod tests {
             }
         });
         assert_eq!(admitted.into_inner(), 100);
+    }
+
+    #[test]
+    fn of_too_many_users_those_that_asked_least_recently_are_forgotten() {
+        let limit = RateLimit::remembering(10, 0.001, 1);
+        let now = Instant::now();
+        for number in 0..1000 {
+            limit.take(&user(&number.to_string()), now).unwrap();
+            limit.whole_at.run_pending_tasks();
+        }
+        assert!(limit.whole_at.entry_count() <= 10);
+        limit.take(&user("999"), now).unwrap_err();
+        limit.take(&user("0"), now).unwrap();
     }
 
     #[test]
