@@ -4,6 +4,7 @@
 //! standard error object (CS-GEN-03) that says what happened and no more.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -13,6 +14,9 @@ use crate::media::MediaError;
 use crate::store::StoreError;
 use crate::thumbnail::ThumbnailError;
 use crate::types::{BodyError, InvalidIdentifier};
+
+/// When to try again if nobody can say: what is in the way is gone in a moment.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A failure, as the client is told of it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,12 @@ pub enum ApiError {
     /// Another server's request that bears no signature (FE-01).
     #[error("the request is not signed")]
     Unsigned,
+    /// The user asks more often than allowed (CS-RL-01).
+    #[error("the user asks too often")]
+    RateLimited {
+        /// When the next request will be let in.
+        retry_after: Duration,
+    },
     /// The operation failed.
     #[error(transparent)]
     Media(#[from] MediaError),
@@ -58,6 +68,8 @@ pub struct ErrorAnswer {
     pub status: StatusCode,
     /// The `errcode` and the human text, or the homeserver's own answer.
     pub content: ErrorContent,
+    /// When it is worth another try, if it is; every 429 of our own says so (CS-RL-02).
+    pub retry_after: Option<Duration>,
 }
 
 /// The body of an error answer.
@@ -116,6 +128,7 @@ impl ApiError {
                 own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "Missing X-Matrix authorization")
             }
             Self::Auth(error) => auth_answer(error),
+            Self::RateLimited { retry_after } => limited("Too many requests", *retry_after),
             Self::Media(error) => media_answer(error),
         }
     }
@@ -133,6 +146,7 @@ impl ApiError {
             | Self::MissingParameter(_)
             | Self::InvalidParameter(_)
             | Self::Unsigned
+            | Self::RateLimited { .. }
             | Self::ClientTimedOut => false,
         }
     }
@@ -143,6 +157,8 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         MediaError::Homeserver(_)
         | MediaError::Store(_)
         | MediaError::NotKept
+        | MediaError::TooManyWaiting
+        | MediaError::TooManyFetches
         | MediaError::NoMediaId => true,
         MediaError::Thumbnail(error) => match &**error {
             ThumbnailError::Busy | ThumbnailError::Io(_) | ThumbnailError::Panicked(_) => true,
@@ -152,12 +168,13 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         },
         MediaError::Shared(error) => is_media_error_ours(error),
         MediaError::NotFound
+        | MediaError::CannotOverwrite
+        | MediaError::NotTheCreator
+        | MediaError::NotYetUploaded
+        | MediaError::TooManyPending { .. }
         | MediaError::UploadTooLarge { .. }
         | MediaError::RemoteTooLarge { .. }
         | MediaError::RemoteImageTooLarge
-        | MediaError::TooManyFetches
-        | MediaError::NotYetUploaded
-        | MediaError::TooManyWaiting
         | MediaError::Refused(_)
         | MediaError::Body(_) => false,
     }
@@ -176,6 +193,28 @@ fn auth_answer(error: &AuthError) -> ErrorAnswer {
 fn media_answer(error: &MediaError) -> ErrorAnswer {
     match error {
         MediaError::NotFound => own(StatusCode::NOT_FOUND, "M_NOT_FOUND", "Not found"),
+        MediaError::CannotOverwrite => own(
+            StatusCode::CONFLICT,
+            "M_CANNOT_OVERWRITE_MEDIA",
+            "The media has been uploaded already or is being uploaded",
+        ),
+        MediaError::NotTheCreator => {
+            own(StatusCode::FORBIDDEN, "M_FORBIDDEN", "The media id belongs to another user")
+        }
+        MediaError::NotYetUploaded => own(
+            StatusCode::GATEWAY_TIMEOUT,
+            "M_NOT_YET_UPLOADED",
+            "The media has not been uploaded yet",
+        ),
+        MediaError::TooManyPending { retry_after } => {
+            limited("Too many uploads are pending; finish some or let them expire", *retry_after)
+        }
+        MediaError::TooManyWaiting => {
+            limited("Too many readers wait for media that is not uploaded yet", SOON)
+        }
+        MediaError::TooManyFetches => {
+            limited("Too much media of other servers is being fetched", SOON)
+        }
         MediaError::UploadTooLarge { limit } => own(
             StatusCode::PAYLOAD_TOO_LARGE,
             "M_TOO_LARGE",
@@ -190,21 +229,6 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
             StatusCode::BAD_GATEWAY,
             "M_TOO_LARGE",
             "The remote image has too many pixels for a thumbnail",
-        ),
-        MediaError::TooManyFetches => own(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "M_LIMIT_EXCEEDED",
-            "Too much media is being fetched at once, try again later",
-        ),
-        MediaError::NotYetUploaded => own(
-            StatusCode::GATEWAY_TIMEOUT,
-            "M_NOT_YET_UPLOADED",
-            "The media has not been uploaded yet",
-        ),
-        MediaError::TooManyWaiting => own(
-            StatusCode::TOO_MANY_REQUESTS,
-            "M_LIMIT_EXCEEDED",
-            "Too many requests wait for media that is not uploaded yet",
         ),
         MediaError::Refused(refusal) => relayed(refusal),
         MediaError::Homeserver(error) => homeserver_answer(error),
@@ -264,11 +288,10 @@ fn store_answer(error: &StoreError) -> ErrorAnswer {
         StoreError::Full => {
             own(StatusCode::INSUFFICIENT_STORAGE, "M_UNKNOWN", "The server has no space left")
         }
-        StoreError::Busy | StoreError::Stopped => own(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "M_UNKNOWN",
-            "The server's storage is busy, try again later",
-        ),
+        StoreError::Busy | StoreError::Stopped => {
+            busy("The server's storage is busy, try again later")
+        }
+        StoreError::TooManyReserved { .. } => limited("Too many uploads are pending", SOON),
         StoreError::Corrupt { .. }
         | StoreError::Missing { .. }
         | StoreError::AlreadyExists(_)
@@ -295,11 +318,7 @@ fn thumbnail_answer(error: &ThumbnailError) -> ErrorAnswer {
             "M_TOO_LARGE",
             "The image has too many pixels for a thumbnail",
         ),
-        ThumbnailError::Busy => own(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "M_UNKNOWN",
-            "Too many thumbnails are being made, try again later",
-        ),
+        ThumbnailError::Busy => busy("Too many thumbnails are being made, try again later"),
         ThumbnailError::Io(_) => {
             own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server's storage failed")
         }
@@ -311,11 +330,25 @@ fn own(
     errcode: &'static str,
     message: impl Into<Cow<'static, str>>,
 ) -> ErrorAnswer {
-    ErrorAnswer { status, content: ErrorContent::Own { errcode, message: message.into() } }
+    let content = ErrorContent::Own { errcode, message: message.into() };
+    ErrorAnswer { status, content, retry_after: None }
+}
+
+/// Something of ours is overloaded, whoever asks.
+fn busy(message: &'static str) -> ErrorAnswer {
+    let answer = own(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message);
+    ErrorAnswer { retry_after: Some(SOON), ..answer }
+}
+
+/// A limit is reached; the media schemas know 429 for that and no other status (CS-RL-01).
+fn limited(message: &'static str, retry_after: Duration) -> ErrorAnswer {
+    let answer = own(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", message);
+    ErrorAnswer { retry_after: Some(retry_after), ..answer }
 }
 
 fn relayed(refusal: &Refusal) -> ErrorAnswer {
-    ErrorAnswer { status: refusal.status, content: ErrorContent::Relayed(refusal.clone()) }
+    let content = ErrorContent::Relayed(refusal.clone());
+    ErrorAnswer { status: refusal.status, content, retry_after: None }
 }
 
 fn capitalised(text: &str) -> String {

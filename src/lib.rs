@@ -22,7 +22,7 @@
 //! | layer | rooms | may use |
 //! |---|---|---|
 //! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns |
-//! | edge | [`proxy`], [`route`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
+//! | edge | [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
@@ -63,6 +63,7 @@ pub mod config;
 pub mod error;
 pub mod handlers;
 pub mod homeserver;
+pub mod limit;
 pub mod logging;
 pub mod media;
 pub mod metrics;

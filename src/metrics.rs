@@ -14,6 +14,8 @@ use prometheus::{
 /// What requests are counted by: the operations of the media API and what is not one.
 pub const ROUTES: &[&str] = &[
     "upload",
+    "create",
+    "upload_to",
     "download",
     "thumbnail",
     "config",
@@ -103,6 +105,8 @@ pub struct Metrics {
     pub waiting_readers: IntGauge,
     /// What the store holds.
     pub store: StoreGauges,
+    /// Media ids that were given out and have no content yet.
+    pub uploads_pending: IntGauge,
     /// Time spent on each new thumbnail.
     pub thumbnail_duration: Histogram,
     /// Thumbnails that could not be made.
@@ -213,6 +217,10 @@ impl Metrics {
                 remote: holdings("remote"),
                 thumbnails: holdings("thumbnail"),
             },
+            uploads_pending: declare.int_gauge(
+                "mediary_uploads_pending",
+                "Media ids that were created and not uploaded yet, counted twice a minute.",
+            )?,
             thumbnail_duration: declare.histogram(
                 "mediary_thumbnail_duration_seconds",
                 "Time to make one new thumbnail, waiting for a place included.",

@@ -26,7 +26,7 @@ use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
 use crate::metrics::Metrics;
 use crate::response::{Reply, write};
-use crate::route::{MediaRoute, Query, Route, SessionChange, classify};
+use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
 
 use body::{NoBody, RequestBody};
 use record::Record;
@@ -49,6 +49,8 @@ pub struct Proxy {
 /// One request's state between its phases.
 pub struct Context {
     record: Record,
+    /// In whose words an error is told.
+    dialect: Dialect,
     /// What to forget once the homeserver has answered.
     session_change: Option<(SessionChange, Option<Credentials>)>,
 }
@@ -84,7 +86,7 @@ impl Proxy {
         error: &ApiError,
     ) -> Result<(), Box<Error>> {
         context.record.failure(error);
-        self.send(session, context, Reply::from(error)).await
+        self.send(session, context, Reply::error(error, context.dialect)).await
     }
 
     /// Answers a media request that has a body.
@@ -158,7 +160,11 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { record: Record::begin(&self.metrics), session_change: None }
+        Context {
+            record: Record::begin(&self.metrics),
+            dialect: Dialect::Stable,
+            session_change: None,
+        }
     }
 
     async fn early_request_filter(
@@ -197,6 +203,7 @@ impl ProxyHttp for Proxy {
             }
             Route::Media(route) => {
                 context.record.route = route.operation.name();
+                context.dialect = route.dialect();
                 let sender = forwarded::sender(session, &self.trusted_proxies);
                 if is_bodiless {
                     self.services.answer(request(head, route, sender), &mut NoBody).await

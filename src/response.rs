@@ -6,13 +6,15 @@
 mod conditions;
 mod writer;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::error::{ApiError, ErrorContent};
+use crate::error::{ApiError, ErrorAnswer, ErrorContent};
 use crate::media::{MediaBody, MediaItem};
-use crate::route::Access;
+use crate::route::{Access, Dialect};
 use crate::types::{ContentRange, Disposition, FileName, RangeOutcome};
 
 pub use conditions::{Conditions, Extent};
@@ -144,13 +146,38 @@ impl Reply {
             Some(RangeOutcome::NotSatisfiable) => {
                 let mut reply = Self::json(
                     StatusCode::RANGE_NOT_SATISFIABLE,
-                    &ErrorBody { errcode: "M_UNKNOWN", error: "The range lies past the end" },
+                    &ErrorBody {
+                        errcode: "M_UNKNOWN",
+                        error: "The range lies past the end",
+                        retry_after_ms: None,
+                    },
                 );
                 let size = format!("bytes */{}", size.unwrap_or_default());
                 insert_text(&mut reply.headers, header::CONTENT_RANGE, &size);
                 reply
             }
         }
+    }
+
+    /// Makes the reply to a request that failed, in the words of its client.
+    pub fn error(error: &ApiError, dialect: Dialect) -> Self {
+        let answer = error.answer();
+        let mut reply = match &answer.content {
+            ErrorContent::Own { errcode, message } => {
+                error_reply(&answer, errcode_in(dialect, errcode), message)
+            }
+            ErrorContent::Relayed(refusal) => {
+                let mut reply = Self::json_bytes(answer.status, refusal.body.clone());
+                if let Some(retry_after) = &refusal.retry_after {
+                    reply.headers.insert(header::RETRY_AFTER, retry_after.clone());
+                }
+                reply
+            }
+        };
+        if let ApiError::MethodNotAllowed { allow } = error {
+            insert(&mut reply.headers, header::ALLOW, allow);
+        }
+        reply
     }
 
     /// Makes a reply of several parts for another server (FM-S-03).
@@ -171,33 +198,38 @@ impl Reply {
 struct ErrorBody<'a> {
     errcode: &'a str,
     error: &'a str,
+    /// Deprecated, and all that old clients know (CS-RL-03).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
-impl From<&ApiError> for Reply {
-    fn from(error: &ApiError) -> Self {
-        let answer = error.answer();
-        let mut reply = match answer.content {
-            ErrorContent::Own { errcode, message } => {
-                Self::json(answer.status, &ErrorBody { errcode, error: &message })
-            }
-            ErrorContent::Relayed(refusal) => {
-                let mut reply = Self::json_bytes(answer.status, refusal.body);
-                if let Some(retry_after) = refusal.retry_after {
-                    reply.headers.insert(header::RETRY_AFTER, retry_after);
-                }
-                reply
-            }
-        };
-        match error {
-            ApiError::MethodNotAllowed { allow } => {
-                insert(&mut reply.headers, header::ALLOW, allow);
-            }
-            _ if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
-                insert(&mut reply.headers, header::RETRY_AFTER, "5");
-            }
-            _ => {}
-        }
-        reply
+/// Makes the body of an error of our own.
+fn error_reply(answer: &ErrorAnswer, errcode: &str, error: &str) -> Reply {
+    let is_limit = answer.status == StatusCode::TOO_MANY_REQUESTS;
+    let retry_after_ms = answer.retry_after.filter(|_| is_limit).map(whole_millis);
+    let mut reply = Reply::json(answer.status, &ErrorBody { errcode, error, retry_after_ms });
+    if let Some(retry_after) = answer.retry_after {
+        reply.headers.insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
+    }
+    reply
+}
+
+/// Rounds up: who comes back when told so is let in. Never 0, which would be no wait (CS-RL-02).
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_nanos().div_ceil(1_000_000_000).try_into().unwrap_or(u64::MAX).max(1)
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    duration.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX).max(1)
+}
+
+/// Says an error code as its client knows it: who uses the names of MSC2246 from before its
+/// release knows only its codes from then (CS-PATH-07).
+fn errcode_in(dialect: Dialect, errcode: &'static str) -> &'static str {
+    match (dialect, errcode) {
+        (Dialect::Unstable, "M_NOT_YET_UPLOADED") => "FI.MAU.MSC2246_NOT_YET_UPLOADED",
+        (Dialect::Unstable, "M_CANNOT_OVERWRITE_MEDIA") => "FI.MAU.MSC2246_CANNOT_OVERWRITE_MEDIA",
+        (Dialect::Stable | Dialect::Unstable, errcode) => errcode,
     }
 }
 
@@ -232,4 +264,71 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     let value = HeaderValue::from_str(value).expect("types hold only what fits a header");
     headers.insert(name, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::MediaError;
+
+    fn body(reply: &Reply) -> serde_json::Value {
+        let ReplyBody::Whole(body) = &reply.body else { panic!("errors are whole") };
+        serde_json::from_slice(body).unwrap()
+    }
+
+    #[test]
+    fn a_limit_tells_when_to_try_again_rounded_up_and_never_at_once() {
+        for (millis, seconds, told_millis) in
+            [(0, "1", 1), (1, "1", 1), (999, "1", 999), (1001, "2", 1001), (60_000, "60", 60_000)]
+        {
+            let retry_after = Duration::from_millis(millis);
+            for error in [
+                ApiError::RateLimited { retry_after },
+                MediaError::TooManyPending { retry_after }.into(),
+            ] {
+                let reply = Reply::error(&error, Dialect::Stable);
+                assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
+                assert_eq!(reply.headers[header::RETRY_AFTER], seconds, "{millis} ms");
+                assert_eq!(body(&reply)["errcode"], "M_LIMIT_EXCEEDED");
+                assert_eq!(body(&reply)["retry_after_ms"], told_millis, "{millis} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_without_a_known_end_tell_a_time_too() {
+        for error in [MediaError::TooManyWaiting, MediaError::TooManyFetches] {
+            let reply = Reply::error(&error.into(), Dialect::Stable);
+            assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
+            assert!(reply.headers.contains_key(header::RETRY_AFTER));
+        }
+    }
+
+    #[test]
+    fn error_codes_are_those_of_the_clients_dialect() {
+        for (error, status, stable, unstable) in [
+            (
+                MediaError::CannotOverwrite,
+                409,
+                "M_CANNOT_OVERWRITE_MEDIA",
+                "FI.MAU.MSC2246_CANNOT_OVERWRITE_MEDIA",
+            ),
+            (
+                MediaError::NotYetUploaded,
+                504,
+                "M_NOT_YET_UPLOADED",
+                "FI.MAU.MSC2246_NOT_YET_UPLOADED",
+            ),
+            (MediaError::NotTheCreator, 403, "M_FORBIDDEN", "M_FORBIDDEN"),
+            (MediaError::NotFound, 404, "M_NOT_FOUND", "M_NOT_FOUND"),
+        ] {
+            let error = ApiError::from(error);
+            for (dialect, errcode) in [(Dialect::Stable, stable), (Dialect::Unstable, unstable)] {
+                let reply = Reply::error(&error, dialect);
+                assert_eq!(reply.status.as_u16(), status);
+                assert_eq!(body(&reply)["errcode"], errcode);
+                assert_eq!(body(&reply).get("retry_after_ms"), None);
+            }
+        }
+    }
 }

@@ -52,6 +52,18 @@ pub struct MediaRoute<'a> {
 pub enum Operation {
     /// `POST /_matrix/media/v3/upload`.
     Upload,
+    /// `POST /_matrix/media/v1/create`.
+    Create {
+        /// By which name it was asked for.
+        dialect: Dialect,
+    },
+    /// `PUT /_matrix/media/v3/upload/{serverName}/{mediaId}`.
+    UploadTo {
+        /// The media id that `create` has given out.
+        mxc: Mxc,
+        /// By which name it was asked for.
+        dialect: Dialect,
+    },
     /// `GET …/download/{serverName}/{mediaId}[/{fileName}]`.
     Download {
         /// What is asked for.
@@ -93,6 +105,15 @@ pub enum Access {
     Legacy,
 }
 
+/// Which names of asynchronous uploads a client uses (CS-PATH-07).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Those of the specification.
+    Stable,
+    /// Those of MSC2246 before its release.
+    Unstable,
+}
+
 /// A request passing through that may end sessions whose tokens are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionChange {
@@ -104,11 +125,35 @@ pub enum SessionChange {
     AnyUser,
 }
 
+impl MediaRoute<'_> {
+    /// Returns which names the client uses: those of the path, or for a reader those of the
+    /// parameter that says how long it waits.
+    pub fn dialect(&self) -> Dialect {
+        match &self.operation {
+            Operation::Create { dialect } | Operation::UploadTo { dialect, .. } => *dialect,
+            Operation::Download { .. }
+            | Operation::Thumbnail { .. }
+            | Operation::FederationDownload { .. }
+            | Operation::FederationThumbnail { .. } => {
+                let has = |name| self.query.get(name).is_some();
+                if has("fi.mau.msc2246.timeout_ms") && !has("timeout_ms") {
+                    Dialect::Unstable
+                } else {
+                    Dialect::Stable
+                }
+            }
+            Operation::Upload | Operation::Config | Operation::PreviewUrl => Dialect::Stable,
+        }
+    }
+}
+
 impl Operation {
     /// Returns the operation's name for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Upload => "upload",
+            Self::Create { .. } => "create",
+            Self::UploadTo { .. } => "upload_to",
             Self::Download { .. } => "download",
             Self::Thumbnail { .. } => "thumbnail",
             Self::Config => "config",
@@ -169,53 +214,65 @@ fn owned_prefix(path: &[u8]) -> Option<(Family, &[u8])> {
     })
 }
 
+/// One more segment behind a prefix than any route has.
+const MAX_SEGMENTS: usize = 6;
+
 /// Finds the operation under an owned prefix; methods are looked at later.
 fn endpoint(family: Family, rest: &[u8]) -> Result<Operation, Route<'static>> {
-    let mut segments = rest.split(|&b| b == b'/').skip(1);
-    let mut next = || segments.next();
-    let access = match family {
-        Family::Federation => return federation_endpoint([next(), next(), next()]),
-        Family::Client => Access::Authenticated,
-        Family::Legacy => {
-            if !matches!(next(), Some(b"v3" | b"r0" | b"v1")) {
-                return Err(Route::Unrecognized);
-            }
-            Access::Legacy
-        }
-    };
-    match (next(), next(), next(), next(), next()) {
-        (Some(b"upload"), None, None, None, None) if access == Access::Legacy => {
-            Ok(Operation::Upload)
-        }
-        (Some(b"config"), None, None, None, None) => Ok(Operation::Config),
-        (Some(b"preview_url"), None, None, None, None) => Ok(Operation::PreviewUrl),
-        (Some(b"download"), Some(server), Some(id), filename, None) => Ok(Operation::Download {
-            mxc: mxc(server, id)?,
-            filename: filename.and_then(|name| FileName::clean(&decode_lossy(name))),
-            access,
-        }),
-        (Some(b"thumbnail"), Some(server), Some(id), None, None) => {
-            Ok(Operation::Thumbnail { mxc: mxc(server, id)?, access })
-        }
-        _ => Err(Route::Unrecognized),
+    let mut segments = [&[][..]; MAX_SEGMENTS];
+    let mut count = 0;
+    for (place, segment) in segments.iter_mut().zip(rest.split(|&b| b == b'/').skip(1)) {
+        *place = segment;
+        count += 1;
     }
-}
-
-fn federation_endpoint(segments: [Option<&[u8]>; 3]) -> Result<Operation, Route<'static>> {
-    match segments {
-        [Some(b"download"), Some(id), None] => {
+    match (family, &segments[..count]) {
+        (Family::Legacy, [b"v3" | b"r0" | b"v1", b"upload"]) => Ok(Operation::Upload),
+        // The two of asynchronous uploads have one version each (CS-PATH-04).
+        (Family::Legacy, [b"v1", b"create"]) => Ok(Operation::Create { dialect: Dialect::Stable }),
+        (Family::Legacy, [b"v3", b"upload", server, id]) => {
+            Ok(Operation::UploadTo { mxc: mxc(server, id)?, dialect: Dialect::Stable })
+        }
+        (Family::Legacy, [b"unstable", b"fi.mau.msc2246", b"create"]) => {
+            Ok(Operation::Create { dialect: Dialect::Unstable })
+        }
+        (Family::Legacy, [b"unstable", b"fi.mau.msc2246", b"upload", server, id]) => {
+            Ok(Operation::UploadTo { mxc: mxc(server, id)?, dialect: Dialect::Unstable })
+        }
+        (Family::Legacy, [b"v3" | b"r0" | b"v1", read @ ..]) => {
+            reading_endpoint(Access::Legacy, read)
+        }
+        (Family::Client, read) => reading_endpoint(Access::Authenticated, read),
+        (Family::Federation, [b"download", id]) => {
             Ok(Operation::FederationDownload { media_id: identifier(id)? })
         }
-        [Some(b"thumbnail"), Some(id), None] => {
+        (Family::Federation, [b"thumbnail", id]) => {
             Ok(Operation::FederationThumbnail { media_id: identifier(id)? })
         }
         _ => Err(Route::Unrecognized),
     }
 }
 
+/// Finds the operations that both families of a client's routes have.
+fn reading_endpoint(access: Access, segments: &[&[u8]]) -> Result<Operation, Route<'static>> {
+    match segments {
+        [b"config"] => Ok(Operation::Config),
+        [b"preview_url"] => Ok(Operation::PreviewUrl),
+        [b"download", server, id] => {
+            Ok(Operation::Download { mxc: mxc(server, id)?, filename: None, access })
+        }
+        [b"download", server, id, name] => {
+            let filename = FileName::clean(&decode_lossy(name));
+            Ok(Operation::Download { mxc: mxc(server, id)?, filename, access })
+        }
+        [b"thumbnail", server, id] => Ok(Operation::Thumbnail { mxc: mxc(server, id)?, access }),
+        _ => Err(Route::Unrecognized),
+    }
+}
+
 fn allow<'a>(method: &Method, operation: Operation, query: Query<'a>) -> Route<'a> {
     let (allowed, allow): (&[Method], _) = match operation {
-        Operation::Upload => (&[Method::POST], "POST, OPTIONS"),
+        Operation::Upload | Operation::Create { .. } => (&[Method::POST], "POST, OPTIONS"),
+        Operation::UploadTo { .. } => (&[Method::PUT], "PUT, OPTIONS"),
         _ => (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS"),
     };
     if method == Method::OPTIONS {
@@ -392,6 +449,99 @@ mod tests {
             classify(&Method::POST, b"/_matrix/client/v1/media/upload"),
             Route::Unrecognized
         );
+    }
+
+    #[test]
+    fn asynchronous_uploads_have_one_stable_and_one_unstable_name() {
+        for (prefix, version, dialect) in [
+            ("/_matrix/media", "v1", Dialect::Stable),
+            ("/_matrix/media/unstable", "fi.mau.msc2246", Dialect::Unstable),
+        ] {
+            let path = format!("{prefix}/{version}/create?x=y");
+            match classify(&Method::POST, path.as_bytes()) {
+                Route::Media(route) => {
+                    assert_eq!(route.operation, Operation::Create { dialect });
+                    assert_eq!(route.dialect(), dialect);
+                }
+                other => panic!("{path} is {other:?}"),
+            }
+            for method in [Method::GET, Method::HEAD, Method::PUT] {
+                let refused = Route::MethodNotAllowed { allow: "POST, OPTIONS" };
+                assert_eq!(classify(&method, path.as_bytes()), refused);
+            }
+        }
+        for (path, dialect) in [
+            ("/_matrix/media/v3/upload/example.org/abc", Dialect::Stable),
+            ("/_matrix/media/unstable/fi.mau.msc2246/upload/example.org/abc", Dialect::Unstable),
+        ] {
+            let target = format!("{path}?filename=a");
+            match classify(&Method::PUT, target.as_bytes()) {
+                Route::Media(route) => {
+                    let mxc = example("abc");
+                    assert_eq!(route.operation, Operation::UploadTo { mxc, dialect });
+                    assert_eq!(route.dialect(), dialect);
+                }
+                other => panic!("{target} is {other:?}"),
+            }
+            for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+                let refused = Route::MethodNotAllowed { allow: "PUT, OPTIONS" };
+                assert_eq!(classify(&method, path.as_bytes()), refused);
+            }
+            assert_eq!(classify(&Method::OPTIONS, path.as_bytes()), Route::Preflight);
+            let other = format!("{path}%2f");
+            let refused = Route::InvalidIdentifier(InvalidIdentifier::MediaId);
+            assert_eq!(classify(&Method::PUT, other.as_bytes()), refused);
+        }
+        // Another version, a family that has no uploads, one segment too few or too many.
+        for path in [
+            "/_matrix/media/v3/create",
+            "/_matrix/media/r0/create",
+            "/_matrix/media/v1/create/",
+            "/_matrix/media/v1/create/x",
+            "/_matrix/media/v1/upload/example.org/abc",
+            "/_matrix/media/r0/upload/example.org/abc",
+            "/_matrix/media/v3/upload/example.org",
+            "/_matrix/media/v3/upload/example.org/abc/",
+            "/_matrix/media/unstable/create",
+            "/_matrix/media/unstable/fi.mau.msc2246",
+            "/_matrix/media/unstable/fi.mau.msc2246/upload",
+            "/_matrix/media/unstable/fi.mau.msc2246/upload/example.org/abc/x",
+            "/_matrix/media/unstable/fi.mau.msc2246/download/example.org/abc",
+            "/_matrix/media/unstable/other/create",
+            "/_matrix/client/v1/media/create",
+            "/_matrix/client/v1/media/upload/example.org/abc",
+            "/_matrix/federation/v1/media/create",
+        ] {
+            for method in [Method::POST, Method::PUT] {
+                assert_eq!(classify(&method, path.as_bytes()), Route::Unrecognized, "{path}");
+            }
+            assert_eq!(classify(&Method::OPTIONS, path.as_bytes()), Route::Preflight, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_by_the_unstable_name_alone_hears_unstable_codes() {
+        for (query, dialect) in [
+            ("", Dialect::Stable),
+            ("?timeout_ms=1", Dialect::Stable),
+            ("?fi.mau.msc2246.timeout_ms=1", Dialect::Unstable),
+            ("?fi.mau.msc2246.timeout_ms=1&timeout_ms=1", Dialect::Stable),
+        ] {
+            for path in [
+                "/_matrix/client/v1/media/download/example.org/abc",
+                "/_matrix/media/v3/thumbnail/example.org/abc",
+                "/_matrix/federation/v1/media/download/abc",
+            ] {
+                let target = format!("{path}{query}");
+                match get(&target) {
+                    Route::Media(route) => assert_eq!(route.dialect(), dialect, "{target}"),
+                    other => panic!("{target} is {other:?}"),
+                }
+            }
+            let target = format!("/_matrix/media/v3/config{query}");
+            let Route::Media(route) = get(&target) else { panic!("{target}") };
+            assert_eq!(route.dialect(), Dialect::Stable);
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::auth::Authenticator;
 use crate::config::{Config, LegacyMode};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
-use crate::media::{FetchLimits, Freeze, Limits, MediaService, Parts};
+use crate::limit::RateLimit;
+use crate::media::{Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::store::Store;
@@ -145,6 +146,8 @@ fn services(
         memory_bytes: config.storage.memory.as_u64(),
         limits: Limits {
             max_upload_bytes: config.uploads.max_size.as_u64(),
+            max_pending: config.uploads.max_pending,
+            unused_expiry: config.uploads.unused_expiry,
             fetches: FetchLimits {
                 max_size: config.remote.max_size.as_u64(),
                 max_fetches: config.remote.max_fetches,
@@ -158,9 +161,12 @@ fn services(
             LegacyMode::Open => Freeze::Open,
             LegacyMode::Off => Freeze::Closed,
         },
+        clock: Clock::system(),
         metrics: metrics.clone(),
     });
-    Ok(Services { auth, media, homeserver: homeserver.clone() })
+    let uploads = &config.uploads;
+    let create_limit = RateLimit::new(uploads.create_per_second.into(), uploads.create_burst);
+    Ok(Services { auth, media, homeserver: homeserver.clone(), create_limit })
 }
 
 fn server_conf(config: &Config) -> ServerConf {

@@ -27,6 +27,7 @@ const ROOMS: &[Room] = &[
             "config",
             "handlers",
             "homeserver",
+            "limit",
             "media",
             "metrics",
             "proxy",
@@ -52,7 +53,11 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("route", &["types"]),
-    room("handlers", &["auth", "error", "homeserver", "media", "response", "route", "types"]),
+    room("limit", &["types"]),
+    room(
+        "handlers",
+        &["auth", "error", "homeserver", "limit", "media", "response", "route", "types"],
+    ),
     room("response", &["error", "media", "route", "types"]),
     // The table of all failures names the failures of every room below.
     room("error", &["auth", "homeserver", "media", "store", "thumbnail", "types"]),
@@ -192,6 +197,7 @@ const RESERVED: &[Reserved] = &[
             "Authenticator::new",
             "ThumbnailEngine::new",
             "MediaService::new",
+            "RateLimit::new",
             "Proxy::new",
         ],
         only_in: &["server"],

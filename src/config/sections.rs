@@ -131,11 +131,30 @@ pub struct UploadsConfig {
     /// The largest body that is taken; what `/media/config` announces.
     #[serde(deserialize_with = "value::size")]
     pub max_size: ByteSize,
+    /// How many media ids a user may have that were created and not uploaded (CS-CRE-05).
+    #[serde(deserialize_with = "value::count")]
+    pub max_pending: u64,
+    /// How long such a media id is kept (CS-CRE-04).
+    #[serde(deserialize_with = "value::duration")]
+    pub unused_expiry: Duration,
+    /// How many media ids a user may create in a second, in the long run.
+    #[serde(deserialize_with = "value::count")]
+    pub create_per_second: u32,
+    /// How many media ids a user may create at once.
+    #[serde(deserialize_with = "value::count")]
+    pub create_burst: u32,
 }
 
 impl Default for UploadsConfig {
+    /// For asynchronous uploads Synapse's values (FLD-18).
     fn default() -> Self {
-        Self { max_size: ByteSize::mib(50) }
+        Self {
+            max_size: ByteSize::mib(50),
+            max_pending: 5,
+            unused_expiry: Duration::from_secs(24 * 60 * 60),
+            create_per_second: 10,
+            create_burst: 50,
+        }
     }
 }
 

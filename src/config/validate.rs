@@ -11,6 +11,10 @@ use super::{Config, ConfigError, Warning};
 /// The longest of our timeouts. Nobody waits longer, and clocks cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest that a media id without content is kept. Nobody takes longer to upload a file, and
+/// each is a row in the database.
+const MAX_UNUSED_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The largest size: records keep sizes as signed 64-bit numbers.
 const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -83,12 +87,12 @@ impl Config {
             ("homeserver.connect_timeout", self.homeserver.connect_timeout),
             ("homeserver.timeout", self.homeserver.timeout),
         ] {
-            if timeout.is_zero() {
-                return Err(broken(key, "must be longer than zero"));
-            }
-            check_not_too_long(key, timeout)?;
+            check_not_zero(key, timeout)?;
+            check_at_most(key, timeout, MAX_DURATION)?;
         }
-        check_not_too_long("auth.token_cache", self.auth.token_cache)
+        check_not_zero("uploads.unused_expiry", self.uploads.unused_expiry)?;
+        check_at_most("uploads.unused_expiry", self.uploads.unused_expiry, MAX_UNUSED_EXPIRY)?;
+        check_at_most("auth.token_cache", self.auth.token_cache, MAX_DURATION)
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
@@ -120,6 +124,9 @@ impl Config {
         for (key, count) in [
             ("remote.max_fetches", self.remote.max_fetches as u64),
             ("auth.token_cache_entries", self.auth.token_cache_entries),
+            ("uploads.max_pending", self.uploads.max_pending),
+            ("uploads.create_per_second", self.uploads.create_per_second.into()),
+            ("uploads.create_burst", self.uploads.create_burst.into()),
             ("thumbnails.max_pixels", self.thumbnails.max_pixels),
         ] {
             if count == 0 {
@@ -168,9 +175,20 @@ impl Config {
     }
 }
 
-fn check_not_too_long(key: &'static str, duration: Duration) -> Result<(), ConfigError> {
-    if duration > MAX_DURATION {
-        let longest = humantime::format_duration(MAX_DURATION);
+fn check_not_zero(key: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration.is_zero() {
+        return Err(broken(key, "must be longer than zero"));
+    }
+    Ok(())
+}
+
+fn check_at_most(
+    key: &'static str,
+    duration: Duration,
+    longest: Duration,
+) -> Result<(), ConfigError> {
+    if duration > longest {
+        let longest = humantime::format_duration(longest);
         return Err(broken(key, format!("must be at most {longest}")));
     }
     Ok(())
@@ -214,6 +232,11 @@ mod tests {
             ("storage.memory = 0", "storage.memory"),
             ("uploads.max_size = '0 B'", "uploads.max_size"),
             ("uploads.max_size = '99 EiB'", "uploads.max_size"),
+            ("uploads.max_pending = 0", "uploads.max_pending"),
+            ("uploads.unused_expiry = '0s'", "uploads.unused_expiry"),
+            ("uploads.unused_expiry = '8days'", "uploads.unused_expiry"),
+            ("uploads.create_per_second = 0", "uploads.create_per_second"),
+            ("uploads.create_burst = 0", "uploads.create_burst"),
             ("remote.max_size = 0", "remote.max_size"),
             ("thumbnails.max_pixels = 0", "thumbnails.max_pixels"),
             ("thumbnails.sizes = []", "thumbnails.sizes"),
@@ -237,6 +260,7 @@ mod tests {
             "server.admin_listen = ''",
             "homeserver.url = 'http://synapse:8090'",
             "auth.token_cache = '0s'",
+            "uploads.unused_expiry = '7days'",
             "thumbnails.queue = 0",
         ] {
             assert_eq!(config(text).validate().expect(text), [], "{text}");

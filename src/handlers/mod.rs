@@ -2,6 +2,7 @@
 //! reply out.
 
 mod config;
+mod create;
 mod download;
 mod federation;
 mod preview;
@@ -15,6 +16,7 @@ use http::{HeaderMap, Method};
 use crate::auth::{AuthError, Authenticator, Credentials, Requester};
 use crate::error::ApiError;
 use crate::homeserver::{Homeserver, Sender};
+use crate::limit::RateLimit;
 use crate::media::{MediaService, Reader, Search};
 use crate::response::{Conditions, Reply};
 use crate::route::{Access, MediaRoute, Operation, Query};
@@ -34,6 +36,8 @@ pub struct Services {
     pub media: MediaService,
     /// The homeserver itself, for what only it can answer.
     pub homeserver: Homeserver,
+    /// How often a user may create a media id (CS-CRE-05).
+    pub create_limit: RateLimit,
 }
 
 /// A media request, without the connection that it came on.
@@ -67,6 +71,14 @@ impl Services {
             Operation::Upload => {
                 let requester = self.requester(headers, query, sender).await?;
                 upload::upload(&self.media, &requester, headers, query, body).await
+            }
+            Operation::Create { .. } => {
+                let requester = self.requester(headers, query, sender).await?;
+                create::create(&self.media, &self.create_limit, &requester, body).await
+            }
+            Operation::UploadTo { mxc, .. } => {
+                let requester = self.requester(headers, query, sender).await?;
+                upload::upload_to(&self.media, &requester, &mxc, headers, query, body).await
             }
             Operation::Download { mxc, filename, access } => {
                 let requester = self.requester_for(access, headers, query, sender).await?;

@@ -1,4 +1,4 @@
-//! `POST /_matrix/media/v3/upload` (checklist section 5).
+//! `POST /_matrix/media/v3/upload` and `PUT …/upload/{serverName}/{mediaId}` (checklist section 5).
 
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::media::{MediaService, NewUpload};
 use crate::response::Reply;
 use crate::route::Query;
-use crate::types::{BodyReader, ContentType, FileName, announced_length};
+use crate::types::{BodyReader, ContentType, FileName, Mxc, announced_length};
 
 #[derive(Serialize)]
 struct Uploaded {
@@ -22,13 +22,33 @@ pub(super) async fn upload(
     query: Query<'_>,
     body: &mut dyn BodyReader,
 ) -> Result<Reply, ApiError> {
-    let upload = NewUpload {
+    let mxc = media.upload(requester, new_upload(headers, query), body).await?;
+    Ok(Reply::json(StatusCode::OK, &Uploaded { content_uri: mxc.to_string() }))
+}
+
+/// The answer to an upload whose URI is known (CS-PUT-01).
+#[derive(Serialize)]
+struct Nothing {}
+
+pub(super) async fn upload_to(
+    media: &MediaService,
+    requester: &Requester,
+    mxc: &Mxc,
+    headers: &HeaderMap,
+    query: Query<'_>,
+    body: &mut dyn BodyReader,
+) -> Result<Reply, ApiError> {
+    media.upload_to(requester, mxc, new_upload(headers, query), body).await?;
+    Ok(Reply::json(StatusCode::OK, &Nothing {}))
+}
+
+/// Reads what the uploader says of the file, the same for both (CS-PUT-07).
+fn new_upload(headers: &HeaderMap, query: Query<'_>) -> NewUpload {
+    NewUpload {
         content_type: content_type(headers),
         filename: query.get("filename").and_then(|name| FileName::clean(&name)),
         announced_size: announced_length(headers),
-    };
-    let mxc = media.upload(requester, upload, body).await?;
-    Ok(Reply::json(StatusCode::OK, &Uploaded { content_uri: mxc.to_string() }))
+    }
 }
 
 /// Of two types neither can be trusted (threats HI-03).

@@ -1,6 +1,7 @@
 //! Why an operation on media failed, in terms that a caller can act on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::store::StoreError;
@@ -13,6 +14,28 @@ pub enum MediaError {
     /// There is no such media, or none that this reader may see.
     #[error("no such media")]
     NotFound,
+    /// The media has content, or somebody is uploading it at this moment (CS-PUT-04).
+    #[error("the media has content already")]
+    CannotOverwrite,
+    /// The media id was given to another user (CS-PUT-02).
+    #[error("the media id belongs to another user")]
+    NotTheCreator,
+    /// The media id was given out, and its content has not come in the time that the reader would
+    /// wait (CS-DL-10).
+    #[error("the media is not uploaded yet")]
+    NotYetUploaded,
+    /// The user has as many media ids without content as allowed (CS-CRE-05).
+    #[error("the user has too many uploads pending")]
+    TooManyPending {
+        /// When it is worth another try.
+        retry_after: Duration,
+    },
+    /// As many readers as allowed wait for media that is not uploaded yet.
+    #[error("too many readers wait for media that is not uploaded yet")]
+    TooManyWaiting,
+    /// As much media of other servers as allowed is being fetched at this moment.
+    #[error("too much media of other servers is being fetched")]
+    TooManyFetches,
     /// An upload is larger than allowed (CS-UP-06).
     #[error("the upload is larger than {limit} bytes")]
     UploadTooLarge {
@@ -25,15 +48,6 @@ pub enum MediaError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Too much is being fetched at once.
-    #[error("too much media is being fetched at once")]
-    TooManyFetches,
-    /// The id is there, its content is not (CS-DL-10).
-    #[error("the media is not uploaded yet")]
-    NotYetUploaded,
-    /// Too many readers wait for media that is not uploaded yet.
-    #[error("too many readers wait for media that is not uploaded yet")]
-    TooManyWaiting,
     /// The homeserver said no; its words go to the client.
     #[error("the homeserver refused")]
     Refused(Refusal),

@@ -127,15 +127,16 @@ impl Incoming {
     }
 }
 
-/// Whoever fetched the same media at the same time and was first has stored it for us.
 async fn commit(
     store: &Store,
     staging: Staging,
     media: NewMedia,
 ) -> Result<MediaRecord, MediaError> {
+    let is_owned = media.source == MediaSource::Owned;
     match store.commit_media(staging, media).await {
         Ok(record) => Ok(record),
-        Err(StoreError::AlreadyExists(present)) => Ok(*present),
+        // Whoever fetched the same media at the same time and was first has stored it for us.
+        Err(StoreError::AlreadyExists(present)) if !is_owned => Ok(*present),
         Err(error) => Err(error.into()),
     }
 }

@@ -5,10 +5,13 @@
 //! the homeserver (`fetch`), both followed while they come in (`incoming`). Nothing here knows HTTP.
 
 mod board;
+mod clock;
 mod error;
+mod expected;
 mod fetch;
 mod incoming;
 mod memory;
+mod reserve;
 mod source;
 mod stored;
 mod thumbnail;
@@ -28,13 +31,15 @@ use crate::store::{BlobRecord, MediaRecord, MediaSource, Store, StoreError};
 use crate::thumbnail::{Ladder, ThumbnailEngine};
 use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
 
+pub use clock::Clock;
 pub use error::MediaError;
 pub use fetch::FetchLimits;
 pub use incoming::ArrivingBody;
+pub use reserve::Created;
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
-pub use visibility::Freeze;
+pub use visibility::{Freeze, Provenance};
 
 use board::Board;
 use fetch::{Fetcher, Found};
@@ -48,6 +53,10 @@ use stored::Damage;
 pub struct Limits {
     /// The largest upload.
     pub max_upload_bytes: u64,
+    /// How many media ids without content a user may have (CS-CRE-05).
+    pub max_pending: u64,
+    /// How long a media id without content is kept (CS-CRE-04).
+    pub unused_expiry: Duration,
     /// What may be fetched.
     pub fetches: FetchLimits,
 }
@@ -144,6 +153,7 @@ pub struct MediaService {
     memory: Arc<Memory>,
     damage: Damage,
     renders: thumbnail::Renders,
+    clock: Clock,
     limits: Limits,
     freeze: Freeze,
     metrics: Arc<Metrics>,
@@ -165,6 +175,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What the legacy routes may serve.
     pub freeze: Freeze,
+    /// What tells whether a media id has expired.
+    pub clock: Clock,
     /// Where reads are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -191,6 +203,7 @@ impl MediaService {
             memory,
             damage,
             renders: thumbnail::Renders::new(),
+            clock: parts.clock,
             limits: parts.limits,
             freeze: parts.freeze,
             metrics: parts.metrics,
@@ -264,6 +277,9 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Found, MediaError> {
+        if let Some(found) = self.find_expected(reader, mxc, search).await? {
+            return Ok(found);
+        }
         let asker = asker(reader).ok_or(MediaError::NotFound)?;
         self.fetcher.find(&asker, mxc, search).await
     }
@@ -275,7 +291,7 @@ impl MediaService {
         mxc: &Mxc,
     ) -> Result<Option<Arc<MediaRecord>>, MediaError> {
         let Some(record) = self.record(mxc)? else { return Ok(None) };
-        if self.freeze.shows(&record, reader) {
+        if self.freeze.shows(&*record, reader) {
             return Ok(Some(record));
         }
         // The homeserver may know that its own media is older than our copy of it.

@@ -6,7 +6,7 @@ use super::incoming::{Haste, receive};
 use super::{MediaError, MediaService};
 use crate::auth::Requester;
 use crate::store::{MediaSource, NewMedia};
-use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc, UnixMillis};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc};
 
 /// How many characters a new media id has: 24 of 62 are 142 bits, beyond guessing.
 const MEDIA_ID_LENGTH: usize = 24;
@@ -35,37 +35,53 @@ impl MediaService {
         upload: NewUpload,
         body: &mut dyn BodyReader,
     ) -> Result<Mxc, MediaError> {
-        let limit = self.limits.max_upload_bytes;
-        if upload.announced_size.is_some_and(|size| size > limit) {
-            return Err(MediaError::UploadTooLarge { limit });
-        }
+        let limit = self.check_size(&upload)?;
         let server_name = self.homeserver.name()?.clone();
         let mut staging = self.store.stage().await?;
         receive(&mut staging, body, limit, Haste::InBatches, || {}).await.map_err(too_large)?;
         let mxc = Mxc { server_name, media_id: random_media_id()? };
-        let media = NewMedia {
-            mxc: mxc.clone(),
+        let media = self.owned_media(mxc.clone(), requester, upload);
+        self.store.commit_media(staging, media).await?;
+        Ok(mxc)
+    }
+
+    /// Returns what is recorded of an upload.
+    pub(super) fn owned_media(
+        &self,
+        mxc: Mxc,
+        requester: &Requester,
+        upload: NewUpload,
+    ) -> NewMedia {
+        NewMedia {
+            mxc,
             content_type: upload.content_type,
             filename: upload.filename,
             uploader: Some(requester.user_id().clone()),
             source: MediaSource::Owned,
-            created_at: UnixMillis::now(),
+            created_at: self.clock.now(),
             legacy_readable: false,
-        };
-        self.store.commit_media(staging, media).await?;
-        Ok(mxc)
+        }
+    }
+
+    /// Returns how large an upload may be, unless it says itself that it is larger.
+    pub(super) fn check_size(&self, upload: &NewUpload) -> Result<u64, MediaError> {
+        let limit = self.limits.max_upload_bytes;
+        if upload.announced_size.is_some_and(|size| size > limit) {
+            return Err(MediaError::UploadTooLarge { limit });
+        }
+        Ok(limit)
     }
 }
 
 /// Says of an upload that it is too large, which is the uploader's fault.
-pub(super) fn too_large(error: MediaError) -> MediaError {
+fn too_large(error: MediaError) -> MediaError {
     match error {
         MediaError::Body(BodyError::TooLarge { limit }) => MediaError::UploadTooLarge { limit },
         error => error,
     }
 }
 
-fn random_media_id() -> Result<MediaId, MediaError> {
+pub(super) fn random_media_id() -> Result<MediaId, MediaError> {
     const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     /// The largest multiple of the alphabet's size in a byte; larger bytes would favour some letters.
     const FAIR: u8 = 248;

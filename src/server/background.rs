@@ -14,13 +14,14 @@ use super::SERVER_NAME_SETTING;
 use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Swept};
-use crate::types::ServerName;
+use crate::types::{ServerName, UnixMillis};
 
 /// How soon the homeserver is asked for its name again, at first and at last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
-/// How often the homeserver's address is looked up and the store is counted.
+/// How often the homeserver's address is looked up, expired media ids are removed and the store is
+/// counted.
 const ROUND: Duration = Duration::from_secs(30);
 
 /// How often the drain looks whether anything is still in flight.
@@ -114,6 +115,7 @@ impl Housekeeping {
         let mut round = tokio::time::interval(ROUND);
         loop {
             round.tick().await;
+            self.remove_expired().await;
             if let Err(error) = self.count_store().await {
                 tracing::warn!(%error, "the store cannot be counted");
             }
@@ -124,8 +126,20 @@ impl Housekeeping {
         }
     }
 
+    /// Removes the media ids that nobody has uploaded to in time (CS-CRE-04). They count for nothing
+    /// from their moment on; this only makes room.
+    async fn remove_expired(&self) {
+        match self.store.remove_expired_reservations(UnixMillis::now()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::debug!(removed, "removed media ids that were never uploaded"),
+            Err(error) => tracing::warn!(%error, "expired media ids cannot be removed"),
+        }
+    }
+
     async fn count_store(&self) -> Result<(), StoreError> {
         let usage = self.store.usage().await?;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.uploads_pending.set(gauge(usage.reserved));
         let store = &self.metrics.store;
         for (holdings, tally) in [
             (&store.owned, usage.owned),
@@ -133,7 +147,6 @@ impl Housekeeping {
             (&store.remote, usage.remote),
             (&store.thumbnails, usage.thumbnails),
         ] {
-            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             holdings.items.set(gauge(tally.count));
             holdings.bytes.set(gauge(tally.bytes));
         }

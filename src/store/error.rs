@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::MediaRecord;
-use crate::types::ContentHash;
+use crate::types::{ContentHash, UnixMillis};
 
 /// Why the store did not do what it was asked.
 ///
@@ -33,6 +33,12 @@ pub enum StoreError {
     /// The media has a record, which stays as it is.
     #[error("{} is stored already", .0.mxc)]
     AlreadyExists(Box<MediaRecord>),
+    /// The user has reserved as many media ids as allowed; nothing is wrong with the store.
+    #[error("the user has reserved as many media ids as are allowed")]
+    TooManyReserved {
+        /// When the first of them expires, or the moment of asking if none is allowed at all.
+        earliest_expiry: UnixMillis,
+    },
     /// A write was given up halfway, so that nobody knows what of it is in the file.
     #[error("a write to the staged body was given up halfway")]
     Torn,

@@ -41,7 +41,9 @@ pub use error::{OpenError, StoreError};
 pub use follow::{Follower, Growing};
 pub use orphans::Swept;
 pub use reader::BlobReader;
-pub use record::{BlobRecord, MediaRecord, MediaSource, NewMedia, Tally, ThumbnailRecord, Usage};
+pub use record::{
+    BlobRecord, MediaRecord, MediaSource, NewMedia, Reservation, Tally, ThumbnailRecord, Usage,
+};
 pub use staging::Staging;
 
 use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
@@ -152,7 +154,45 @@ impl Store {
         .await
     }
 
-    /// Stores a body and its record; both survive a power cut once this returns.
+    /// Reserves a media id for its uploader, who may have at most `max_pending` reservations that
+    /// have not expired when this one begins. It survives a power cut once this returns.
+    ///
+    /// Goes on to its end, one way or the other, even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::TooManyReserved`] if there are that many. [`StoreError::AlreadyExists`] if the
+    /// id has content and [`StoreError::Database`] if it is reserved, which no id drawn at random
+    /// is; otherwise [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`].
+    pub async fn reserve(
+        &self,
+        reservation: Reservation,
+        max_pending: u64,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |inner| inner.metadata.reserve(reservation, max_pending)).await
+    }
+
+    /// Returns the reservation of a media id, whether expired or not; `None` if there is none or
+    /// the media has been stored. Takes microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn reservation(&self, mxc: &Mxc) -> Result<Option<Reservation>, StoreError> {
+        self.inner.metadata.reservation(mxc)
+    }
+
+    /// Removes the reservations that have expired, and returns how many that were.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`].
+    pub async fn remove_expired_reservations(&self, now: UnixMillis) -> Result<u64, StoreError> {
+        self.blocking(move |inner| inner.metadata.remove_expired_reservations(now)).await
+    }
+
+    /// Stores a body and its record, and removes the reservation of its media id; all survives a
+    /// power cut once this returns.
     ///
     /// Goes on to its end, one way or the other, even if the future is dropped.
     ///

@@ -82,6 +82,26 @@ impl NewMedia {
     }
 }
 
+/// A media id that was given out and has no content yet (CS-CRE-04).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// What the media will be called.
+    pub mxc: Mxc,
+    /// Who alone may upload it.
+    pub uploader: UserId,
+    /// When it was given out.
+    pub created_at: UnixMillis,
+    /// The first moment at which it is worth nothing.
+    pub expires_at: UnixMillis,
+}
+
+impl Reservation {
+    /// Whether it is worth nothing any more.
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        now >= self.expires_at
+    }
+}
+
 /// A thumbnail that is stored; one for each content and specification, whatever media show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThumbnailRecord {
@@ -115,4 +135,6 @@ pub struct Usage {
     pub thumbnails: Tally,
     /// Bodies on disk, each once: what the file system holds.
     pub blobs: Tally,
+    /// Reservations, those that have expired and are not removed yet included.
+    pub reserved: u64,
 }

@@ -8,6 +8,7 @@ mod blob;
 mod column;
 mod media;
 mod readers;
+mod reservation;
 mod schema;
 mod setting;
 mod thumbnail;
@@ -18,7 +19,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use super::{BlobRecord, MediaRecord, OpenError, StoreError, ThumbnailRecord, Usage};
+use super::{BlobRecord, MediaRecord, OpenError, Reservation, StoreError, ThumbnailRecord, Usage};
 use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
 use readers::Readers;
 use writer::Writer;
@@ -82,7 +83,8 @@ impl Metadata {
         self.readers.read(|connection| media::find(connection, mxc))
     }
 
-    /// Records media whose blob is on disk, unless it has a record; waits for the disk.
+    /// Records media whose blob is on disk, unless it has a record, and removes its reservation;
+    /// waits for the disk.
     pub(super) fn insert_media(&self, media: MediaRecord) -> Result<MediaRecord, StoreError> {
         self.writer.write(move |connection| {
             if let Some(present) = media::find(connection, &media.mxc)? {
@@ -90,8 +92,41 @@ impl Metadata {
             }
             blob::keep(connection, &media.blob)?;
             media::insert(connection, &media)?;
+            reservation::remove(connection, &media.mxc)?;
             Ok(media)
         })
+    }
+
+    /// Returns the reservation of a media id.
+    pub(super) fn reservation(&self, mxc: &Mxc) -> Result<Option<Reservation>, StoreError> {
+        self.readers.read(|connection| reservation::find(connection, mxc))
+    }
+
+    /// Reserves a media id unless its user has as many already; waits for the disk.
+    pub(super) fn reserve(
+        &self,
+        reservation: Reservation,
+        max_pending: u64,
+    ) -> Result<(), StoreError> {
+        self.writer.write(move |connection| {
+            let now = reservation.created_at;
+            let (pending, earliest) = reservation::pending(connection, &reservation.uploader, now)?;
+            if pending >= max_pending {
+                return Err(StoreError::TooManyReserved {
+                    earliest_expiry: earliest.unwrap_or(now),
+                });
+            }
+            if let Some(present) = media::find(connection, &reservation.mxc)? {
+                return Err(StoreError::AlreadyExists(Box::new(present)));
+            }
+            Ok(reservation::insert(connection, &reservation)?)
+        })
+    }
+
+    /// Removes reservations that have expired and returns how many that were; waits for the disk.
+    pub(super) fn remove_expired_reservations(&self, now: UnixMillis) -> Result<u64, StoreError> {
+        self.writer
+            .write(move |connection| Ok(reservation::remove_expired(connection, now)? as u64))
     }
 
     /// Lets media be read without a token; waits for the disk.

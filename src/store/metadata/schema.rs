@@ -11,7 +11,7 @@ use crate::store::root::create_private;
 
 /// The steps from an empty database to the present schema; the database's `user_version` says how
 /// many it has taken. A step that was released is never changed.
-const STEPS: &[&str] = &[include_str!("001_begin.sql")];
+const STEPS: &[&str] = &[include_str!("001_begin.sql"), include_str!("003_reservation.sql")];
 
 /// How long a change waits for another process that has locked the database, such as a backup.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);

@@ -8,6 +8,8 @@ use crate::store::{MediaSource, Tally, Usage};
 /// Adds everything up, as it is at one moment.
 pub(super) fn add_up(connection: &Connection) -> rusqlite::Result<Usage> {
     let snapshot = connection.unchecked_transaction()?;
+    let Unsigned(reserved) =
+        snapshot.query_row("SELECT count(*) FROM reservation", [], |row| row.get(0))?;
     let mut usage = Usage {
         thumbnails: snapshot.query_row(
             "SELECT count(*), coalesce(sum(size), 0) FROM thumbnail JOIN blob USING (content_hash)",
@@ -19,6 +21,7 @@ pub(super) fn add_up(connection: &Connection) -> rusqlite::Result<Usage> {
             [],
             tally,
         )?,
+        reserved,
         ..Usage::default()
     };
     let mut by_source = snapshot.prepare(

@@ -1,0 +1,401 @@
+//! Asynchronous uploads: a media id first, its content later (checklist CS-CRE and CS-PUT, FLD-18,
+//! FLD-19). None of it reaches the homeserver.
+
+mod common;
+
+use std::net::TcpStream;
+
+use common::fake::{Received, SERVER_NAME, TOKEN, respond};
+use common::http::{Answer, Connection};
+use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
+
+const CREATE: &str = "/_matrix/media/v1/create";
+const UPLOAD: &str = "/_matrix/media/v3/upload";
+
+const UNSTABLE_CREATE: &str = "/_matrix/media/unstable/fi.mau.msc2246/create";
+const UNSTABLE_UPLOAD: &str = "/_matrix/media/unstable/fi.mau.msc2246/upload";
+
+/// The token of a second user.
+const BOBS_TOKEN: &str = "syt_bob";
+
+/// A homeserver that knows two users and, like Conduit, no asynchronous uploads (FLD-19).
+fn homeserver() -> FakeHomeserver {
+    fn script(request: &Received, stream: &mut TcpStream) -> Option<bool> {
+        let target = request.target();
+        let is_bob = request.header("authorization") == Some(&format!("Bearer {BOBS_TOKEN}"));
+        if is_bob && target.contains("/whoami") {
+            let bob = r#"{"user_id":"@bob:fake.example","device_id":"E"}"#;
+            return Some(respond(stream, 200, bob));
+        }
+        let is_upload = ["POST", "PUT"].contains(&request.method.as_str());
+        (is_upload && target.contains("/media/")).then(|| {
+            let unknown = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized"}"#;
+            respond(stream, 404, unknown)
+        })
+    }
+    FakeHomeserver::with(script)
+}
+
+/// Asserts that no part of an upload was passed on or asked about.
+fn assert_nothing_reached(homeserver: &FakeHomeserver) {
+    assert!(homeserver.received_for("/media/").is_empty(), "{:?}", homeserver.received());
+    assert!(homeserver.passed_on().is_empty(), "{:?}", homeserver.passed_on());
+}
+
+fn create(client: &Client) -> Answer {
+    client.request("POST", CREATE, &[], b"{}")
+}
+
+/// Returns what is behind `mxc://` in the answer to a successful `create`.
+fn media_of(created: &Answer) -> String {
+    assert_eq!(created.status, 200, "{created:?}");
+    let uri = created.json()["content_uri"].as_str().expect("a content_uri").to_owned();
+    uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+}
+
+fn put(client: &Client, media: &str, body: &[u8]) -> Answer {
+    client.request("PUT", &format!("{UPLOAD}/{media}"), &[("Content-Type", "text/plain")], body)
+}
+
+fn assert_stored(answer: &Answer) {
+    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+/// Begins to upload to a media id and sends so much of the announced length.
+fn begin_put(mediary: &Mediary, media: &str, length: usize, sent: &[u8]) -> Connection {
+    let mut connection = mediary.client().connect();
+    let head = format!(
+        "PUT {UPLOAD}/{media} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    connection.send(head.as_bytes());
+    connection.send(sent);
+    connection
+}
+
+/// Returns what a limit says of the next try, in seconds, after holding its two ways of saying it
+/// against each other (CS-RL-01 to CS-RL-03).
+fn retry_after(refused: &Answer) -> u64 {
+    refused.assert_error(429, "M_LIMIT_EXCEEDED");
+    let seconds: u64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
+    let millis = refused.json()["retry_after_ms"].as_u64().expect("milliseconds");
+    assert!(seconds >= 1 && seconds == millis.div_ceil(1000), "{seconds} s and {millis} ms");
+    seconds
+}
+
+fn unix_millis() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(now.expect("a time after 1970").as_millis()).expect("a time before the end")
+}
+
+#[test]
+fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
+    let synapse = Synapse::get();
+    let mediary = Mediary::in_front_of(&synapse.url);
+    let client = mediary.client_of(&synapse.user());
+    let body = noise(700_001, 1);
+
+    let before = unix_millis();
+    let created = create(&client);
+    let after = unix_millis();
+    let media = media_of(&created);
+    assert!(media.starts_with(&format!("{}/", synapse.server_name)), "{media}");
+    assert_eq!(created.header("content-type"), Some("application/json"));
+    assert_eq!(created.header("access-control-allow-origin"), Some("*"));
+    let day = 24 * 60 * 60 * 1000;
+    let expires = created.json()["unused_expires_at"].as_i64().expect("a moment");
+    assert!((before + day..=after + day).contains(&expires), "{expires}");
+
+    let target = format!("{UPLOAD}/{media}?filename=my%20cat.png");
+    assert_stored(&client.request("PUT", &target, &[("Content-Type", "image/png")], &body));
+    let other = mediary.client_of(&synapse.user()).download(&media);
+    assert_eq!(other.status, 200);
+    assert!(other.complete && other.body == body);
+    assert_eq!(other.header("content-type"), Some("image/png"));
+    assert_eq!(other.header("content-disposition"), Some("inline; filename*=utf-8''my%20cat.png"));
+}
+
+#[test]
+fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
+    let synapse = Synapse::get();
+    let mediary = Mediary::in_front_of(&synapse.url);
+    let [alice, bob] = [(); 2].map(|()| mediary.client_of(&synapse.user()));
+    let media = media_of(&create(&alice));
+    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
+    assert_stored(&put(&alice, &media, b"hers"));
+    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
+    put(&alice, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    assert_eq!(bob.download(&media).text(), "hers");
+}
+
+#[test]
+fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&create(&client));
+    assert!(media.starts_with(&format!("{SERVER_NAME}/")), "{media}");
+    assert_stored(&put(&client, &media, b"body"));
+    assert_eq!(client.download(&media).text(), "body");
+    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    put(&client, "fake.example/unknown", b"x").assert_error(404, "M_NOT_FOUND");
+    create(&mediary.client()).assert_error(401, "M_MISSING_TOKEN");
+    assert_nothing_reached(&homeserver);
+    for route in ["create", "upload_to"] {
+        let series =
+            |status| format!("mediary_requests_total{{route=\"{route}\",status=\"{status}\"}}");
+        assert_eq!(mediary.metric(&series("2xx")), 1.0, "{route}");
+        assert!(mediary.metric(&series("4xx")) >= 1.0, "{route}");
+    }
+}
+
+#[test]
+fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
+    let homeserver = homeserver();
+    let mediary = Settings::new(&homeserver.url).with("[uploads]\nmax_pending = 100").start();
+    let client = mediary.client().with_token(TOKEN);
+    for body in [&b""[..], b"{}", b"{\"org.example.later\": [1, 2]}", b"[]", b"{", b"\xff\x00"] {
+        for fields in [&[][..], &[("Content-Type", "text/plain")]] {
+            let created = client.request("POST", CREATE, fields, body);
+            assert_eq!(created.status, 200, "{}: {created:?}", body.escape_ascii());
+        }
+    }
+    let large = client.request("POST", CREATE, &[], &noise(100_000, 1));
+    large.assert_error(413, "M_TOO_LARGE");
+    assert_eq!(create(&client).status, 200);
+}
+
+#[test]
+fn ids_that_are_unknown_or_of_another_server_are_not_found() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&create(&client));
+    let id = media.split('/').nth(1).expect("a media id");
+    for other in ["fake.example/unknown", &format!("other.example/{id}")] {
+        put(&client, other, b"body").assert_error(404, "M_NOT_FOUND");
+    }
+    put(&client, "fake.example/not%20valid", b"body").assert_error(400, "M_INVALID_PARAM");
+    assert_stored(&put(&client, &media, b"body"));
+    assert_nothing_reached(&homeserver);
+}
+
+#[test]
+fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
+    let homeserver = homeserver();
+    let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"1s\"\nmax_size = \"10 B\"";
+    let mediary = Settings::new(&homeserver.url).with(settings).start();
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&create(&client));
+    // Too large to be taken, so that asking does not use the id up.
+    let ask = || put(&client, &media, &[0; 11]).status;
+    wait_until("the id has expired", || match ask() {
+        413 => false,
+        404 => true,
+        other => panic!("{other}"),
+    });
+    put(&client, &media, b"body").assert_error(404, "M_NOT_FOUND");
+    assert_eq!(create(&client).status, 200, "an expired id counts for nothing");
+}
+
+#[test]
+fn of_two_uploads_to_one_id_at_once_the_first_wins() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let bob = mediary.client().with_token(BOBS_TOKEN);
+    let media = media_of(&create(&client));
+    let body = noise(300_000, 1);
+    let (half, rest) = body.split_at(150_000);
+    let mut first = begin_put(&mediary, &media, body.len(), half);
+    wait_until("the first upload is under way", || !mediary.unfinished().is_empty());
+    put(&client, &media, b"second").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
+    first.send(rest);
+    assert_stored(&first.read_answer("PUT"));
+    assert!(client.download(&media).body == body);
+}
+
+#[test]
+fn an_upload_that_broke_off_may_be_repeated() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&create(&client));
+    let broken = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
+    wait_until("the upload is under way", || !mediary.unfinished().is_empty());
+    drop(broken);
+    wait_until("the id is free again", || match put(&client, &media, b"whole").status {
+        409 => false,
+        200 => true,
+        other => panic!("{other}"),
+    });
+    assert_eq!(client.download(&media).text(), "whole");
+    assert_eq!(mediary.blobs().len(), 1);
+    wait_until("nothing stays of the first", || mediary.unfinished().is_empty());
+}
+
+#[test]
+fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
+    let homeserver = homeserver();
+    let mediary = Settings::new(&homeserver.url).with("[uploads]\nmax_size = \"1000 B\"").start();
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&create(&client));
+    put(&client, &media, &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
+    let mut chunked = mediary.client().connect();
+    let head = format!(
+        "PUT {UPLOAD}/{media} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3e9\r\n"
+    );
+    chunked.send(head.as_bytes());
+    chunked.send(&noise(1001, 1));
+    chunked.send(b"\r\n0\r\n\r\n");
+    chunked.read_answer("PUT").assert_error(413, "M_TOO_LARGE");
+    let body = noise(1000, 1);
+    assert_stored(&put(&client, &media, &body));
+    assert!(client.download(&media).body == body);
+}
+
+#[test]
+fn too_many_pending_uploads_are_refused_until_one_is_finished() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let created: Vec<String> = (0..5).map(|_| media_of(&create(&client))).collect();
+    let refused = create(&client);
+    assert!(refused.text().contains("pending"), "{}", refused.text());
+    assert_eq!(retry_after(&refused), 60, "a day is longer than anybody would wait");
+    let bob = mediary.client().with_token(BOBS_TOKEN);
+    assert_eq!(create(&bob).status, 200, "the limit is each user's own");
+    assert_stored(&put(&client, &created[2], b"body"));
+    assert_eq!(create(&client).status, 200);
+    retry_after(&create(&client));
+}
+
+#[test]
+fn a_pending_upload_that_expires_soon_is_told_as_the_time_to_wait() {
+    let homeserver = homeserver();
+    let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"20s\"";
+    let mediary = Settings::new(&homeserver.url).with(settings).start();
+    let client = mediary.client().with_token(TOKEN);
+    media_of(&create(&client));
+    assert!(retry_after(&create(&client)) <= 20);
+}
+
+#[test]
+fn a_user_that_creates_too_often_is_refused_for_a_while() {
+    let homeserver = homeserver();
+    let settings = "[uploads]\nmax_pending = 1000\ncreate_per_second = 1\ncreate_burst = 3";
+    let mediary = Settings::new(&homeserver.url).with(settings).start();
+    let client = mediary.client().with_token(TOKEN);
+    let answers: Vec<Answer> = (0..100).map(|_| create(&client)).collect();
+    let taken = answers.iter().take_while(|answer| answer.status == 200).count();
+    assert!((3..100).contains(&taken), "{taken} were let in");
+    assert_eq!(retry_after(&answers[taken]), 1);
+    let bob = mediary.client().with_token(BOBS_TOKEN);
+    assert_eq!(create(&bob).status, 200, "the limit is each user's own");
+    wait_until("there is a place again", || create(&client).status == 200);
+}
+
+#[test]
+fn an_id_survives_a_kill() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let mediary = mediary.kill_and_restart();
+    wait_until("it is counted", || mediary.metric("mediary_uploads_pending") == 1.0);
+    let bob = mediary.client().with_token(BOBS_TOKEN);
+    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
+    let client = mediary.client().with_token(TOKEN);
+    assert_stored(&put(&client, &media, b"after the kill"));
+    let mediary = mediary.kill_and_restart();
+    let client = mediary.client().with_token(TOKEN);
+    assert_eq!(client.download(&media).text(), "after the kill");
+    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+}
+
+#[test]
+fn an_upload_cut_off_by_a_kill_may_be_repeated() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let _cut_off = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
+    wait_until("the upload is under way", || !mediary.unfinished().is_empty());
+    let mediary = mediary.kill_and_restart();
+    let client = mediary.client().with_token(TOKEN);
+    assert_stored(&put(&client, &media, b"whole"));
+    assert_eq!(client.download(&media).text(), "whole");
+}
+
+#[test]
+fn the_unstable_names_work_and_have_their_own_error_codes() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let media = media_of(&client.request("POST", UNSTABLE_CREATE, &[], b""));
+    let unstable = format!("{UNSTABLE_UPLOAD}/{media}");
+    assert_stored(&client.request("PUT", &unstable, &[], b"body"));
+    client
+        .request("PUT", &unstable, &[], b"again")
+        .assert_error(409, "FI.MAU.MSC2246_CANNOT_OVERWRITE_MEDIA");
+    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    let unknown = format!("{UNSTABLE_UPLOAD}/fake.example/unknown");
+    client.request("PUT", &unknown, &[], b"body").assert_error(404, "M_NOT_FOUND");
+    assert_eq!(client.download(&media).text(), "body");
+    assert_nothing_reached(&homeserver);
+}
+
+#[test]
+fn without_a_token_nothing_is_created_or_stored() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let (stranger, liar) = (mediary.client(), mediary.client().with_token("unheard-of"));
+    for path in [CREATE, UNSTABLE_CREATE] {
+        stranger.request("POST", path, &[], b"{}").assert_error(401, "M_MISSING_TOKEN");
+        assert_eq!(liar.request("POST", path, &[], b"{}").errcode(), "M_UNKNOWN_TOKEN");
+    }
+    for path in [UPLOAD, UNSTABLE_UPLOAD] {
+        for media in [media.as_str(), "fake.example/unknown"] {
+            let target = format!("{path}/{media}");
+            stranger.request("PUT", &target, &[], b"x").assert_error(401, "M_MISSING_TOKEN");
+            assert_eq!(liar.request("PUT", &target, &[], b"x").errcode(), "M_UNKNOWN_TOKEN");
+        }
+    }
+    assert!(mediary.blobs().is_empty());
+}
+
+#[test]
+fn the_new_routes_have_their_methods_and_preflights() {
+    let homeserver = homeserver();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let uploads = [UPLOAD, UNSTABLE_UPLOAD].map(|path| format!("{path}/fake.example/abc"));
+    for (path, right, wrong) in [
+        (CREATE, "POST", ["GET", "PUT", "DELETE"]),
+        (UNSTABLE_CREATE, "POST", ["GET", "PUT", "DELETE"]),
+        (&uploads[0], "PUT", ["GET", "POST", "DELETE"]),
+        (&uploads[1], "PUT", ["GET", "POST", "DELETE"]),
+    ] {
+        let preflight = mediary.client().request("OPTIONS", path, &[], b"");
+        assert!(matches!(preflight.status, 200 | 204), "{preflight:?}");
+        assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
+        let methods = preflight.header("access-control-allow-methods").expect("methods");
+        assert!(methods.split(", ").any(|method| method == right), "{methods}");
+        for method in wrong {
+            let refused = client.request(method, path, &[], b"");
+            refused.assert_error(405, "M_UNRECOGNIZED");
+            assert_eq!(refused.header("allow"), Some(format!("{right}, OPTIONS").as_str()));
+        }
+    }
+    for (method, path) in [
+        ("POST", "/_matrix/media/v3/create"),
+        ("PUT", "/_matrix/media/v1/upload/fake.example/abc"),
+        ("POST", "/_matrix/client/v1/media/create"),
+    ] {
+        client.request(method, path, &[], b"").assert_error(404, "M_UNRECOGNIZED");
+    }
+    assert_nothing_reached(&homeserver);
+}
