@@ -10,12 +10,17 @@
 //!                           └─ media ─► auth ─► handlers ─► media ─┬─ memory
 //!                                       whoami                     ├─ store (blob and record)
 //!                                                                  ├─ thumbnail
-//! client ◄─ response ◄───────────────── Reply ◄────────────────────┴─ fill ─► homeserver
+//!                                                                  ├─ incoming ◄─ upload
+//! client ◄─ response ◄───────────────── Reply ◄────────────────────┴─ incoming ◄─ fetch ◄─ homeserver
 //! ```
 //!
 //! A cached download takes six steps: [`proxy`], [`route`], [`auth`], a handler, [`media`],
 //! [`store`], and back through [`response`]. What is not held is read through from the homeserver
 //! with the caller's own token, and kept.
+//!
+//! A body that is still arriving, from an uploader or from the homeserver, has one writer and any
+//! number of followers who read the unfinished file at their own pace. So the first byte does not
+//! wait for the last, and all who ask for the same media at the same time share one fetch.
 //!
 //! # Rooms and layers
 //!
@@ -50,7 +55,8 @@
 //! - Every block that is read from disk is checked before it is sent.
 //! - No body sits whole in memory but small hot ones, under a budget. Sizes are capped where bytes
 //!   enter.
-//! - A reply that breaks midway does not look complete.
+//! - A reply that breaks midway does not look complete, and a body that is still arriving ends for
+//!   its readers only when it is kept.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.

@@ -171,6 +171,9 @@ impl Reply {
                 if let Some(retry_after) = &refusal.retry_after {
                     reply.headers.insert(header::RETRY_AFTER, retry_after.clone());
                 }
+                if let Some(location) = &refusal.location {
+                    reply.headers.insert(header::LOCATION, location.clone());
+                }
                 reply
             }
         };

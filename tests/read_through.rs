@@ -334,6 +334,43 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
 }
 
 #[test]
+fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
+    const ELSEWHERE: &str = "https://cdn.example/signed?for=a%20while";
+    for (status, location) in [
+        (307, ELSEWHERE),
+        (308, ELSEWHERE),
+        (302, ELSEWHERE),
+        (307, "/local"),
+        (307, "javascript:alert(1)"),
+    ] {
+        let homeserver = homeserver(move |_, stream| {
+            respond_with(stream, status, &[("Location", location)], b"ignored")
+        });
+        let (mediary, client) = start_with(&homeserver, "[legacy]\nmode = \"open\"");
+        let is_good = status != 302 && location == ELSEWHERE;
+        let legacy = format!("/_matrix/media/v3/download/{REMOTE}");
+        let asked_for = format!("{legacy}?allow_redirect=true");
+        for answer in [client.download(REMOTE), mediary.client().get(&asked_for)] {
+            if is_good {
+                assert_eq!(answer.status, status);
+                assert_eq!(answer.header("location"), Some(ELSEWHERE));
+                assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+            } else {
+                answer.assert_error(502, "M_UNKNOWN");
+                assert_eq!(answer.header("location"), None);
+            }
+        }
+        assert_eq!(homeserver.received_for("allow_redirect=true").len(), 1);
+        for query in ["", "?allow_redirect=false", "?allow_redirect=True", "?allow_redirect"] {
+            mediary.client().get(&format!("{legacy}{query}")).assert_error(502, "M_UNKNOWN");
+        }
+        assert_eq!(homeserver.received_for("allow_redirect").len(), 1);
+        // Elsewhere there is no thumbnail.
+        thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
+    }
+}
+
+#[test]
 fn a_homeserver_that_fails_is_502_or_504_and_its_words_stay_here() {
     for (status, answer, body) in [
         // So ends a handler of Conduit that panics.

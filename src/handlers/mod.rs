@@ -147,7 +147,7 @@ fn reader(requester: Option<&Requester>) -> Reader<'_> {
 }
 
 /// Reads how media may be looked for: `timeout_ms` (CS-DL-08, CS-DL-09) and, on the legacy routes,
-/// `allow_remote` (CS-DL-04, CS-DL-05).
+/// `allow_remote` (CS-DL-04, CS-DL-05) and `allow_redirect` (CS-DL-06, CS-DL-07).
 fn search(access: Access, query: Query<'_>) -> Search {
     let wait = query
         .get("timeout_ms")
@@ -157,5 +157,7 @@ fn search(access: Access, query: Query<'_>) -> Search {
         .min(MAX_WAIT);
     let allow_remote = access == Access::Authenticated
         || query.get("allow_remote").is_none_or(|value| value != "false");
-    Search { wait, allow_remote }
+    let allow_redirect = access == Access::Authenticated
+        || query.get("allow_redirect").is_some_and(|value| value == "true");
+    Search { wait, allow_remote, allow_redirect }
 }

@@ -18,6 +18,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Its `Retry-After`, if it sent one (CS-RL-02).
     pub retry_after: Option<HeaderValue>,
+    /// Where the client finds what it asked for, if it is sent elsewhere (CS-HDR-10).
+    pub location: Option<HeaderValue>,
     /// Its JSON body.
     pub body: Bytes,
 }
@@ -31,7 +33,8 @@ pub(super) struct Whole {
 
 impl Whole {
     fn into_refusal(self) -> Refusal {
-        Refusal { status: self.status, retry_after: self.retry_after, body: self.body }
+        let Self { status, retry_after, body } = self;
+        Refusal { status, retry_after, location: None, body }
     }
 }
 
@@ -79,6 +82,25 @@ pub(super) fn refusal(answer: Whole) -> Result<Refusal, HomeserverError> {
 }
 
 impl Refusal {
+    /// Takes an answer that sends the client elsewhere; `None` if it is none that the specification
+    /// allows (CS-DL-07).
+    pub fn elsewhere(response: &Response) -> Option<Self> {
+        let is_redirect = matches!(
+            response.status,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let location = response.headers.get(header::LOCATION).filter(|_| is_redirect)?;
+        let is_url = ["https://", "http://"]
+            .iter()
+            .any(|scheme| location.as_bytes().starts_with(scheme.as_bytes()));
+        is_url.then(|| Self {
+            status: response.status,
+            retry_after: None,
+            location: Some(location.clone()),
+            body: Bytes::from_static(b"{}"),
+        })
+    }
+
     /// Returns the `errcode` of the body.
     pub fn errcode(&self) -> Option<String> {
         errcode(&self.body)

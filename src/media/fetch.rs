@@ -84,7 +84,7 @@ struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Role {
     Requester,
-    Anybody { allow_remote: bool },
+    Anybody { allow_remote: bool, allow_redirect: bool },
 }
 
 /// How far a fetch has come.
@@ -136,7 +136,10 @@ impl Fetcher {
     ) -> Result<Found, MediaError> {
         let role = match asker {
             Asker::Requester(_) => Role::Requester,
-            Asker::Anybody => Role::Anybody { allow_remote: search.allow_remote },
+            Asker::Anybody => Role::Anybody {
+                allow_remote: search.allow_remote,
+                allow_redirect: search.allow_redirect,
+            },
         };
         let key = Key { mxc: mxc.clone(), role };
         loop {

@@ -79,6 +79,8 @@ pub struct Search {
     pub wait: Duration,
     /// Whether other servers may be asked (CS-DL-04).
     pub allow_remote: bool,
+    /// Whether the reader may be sent elsewhere (CS-DL-06, CS-DL-07).
+    pub allow_redirect: bool,
 }
 
 /// Media that was found, its body ready to be read.

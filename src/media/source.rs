@@ -8,7 +8,9 @@ use http::{StatusCode, header};
 
 use super::{Freeze, MediaBody, MediaError, MediaItem, Search};
 use crate::auth::Requester;
-use crate::homeserver::{Homeserver, HomeserverError, Response, ResponseBody, read_refusal};
+use crate::homeserver::{
+    Homeserver, HomeserverError, Refusal, Response, ResponseBody, read_refusal,
+};
 use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc};
 
 /// In whose name the homeserver is asked.
@@ -57,7 +59,7 @@ impl Source {
 
     /// Whether the homeserver itself shows this media to anybody.
     pub(super) async fn is_open_to_anybody(&self, mxc: &Mxc) -> Result<bool, MediaError> {
-        let search = Search { wait: Duration::ZERO, allow_remote: false };
+        let search = Search { wait: Duration::ZERO, allow_remote: false, allow_redirect: false };
         match self.ask(&Asker::Anybody, mxc, search).await {
             Ok(_) => Ok(true),
             Err(MediaError::NotFound | MediaError::Refused(_)) => Ok(false),
@@ -84,10 +86,11 @@ impl Source {
                 let token = Some((requester.token(), requester.sender()));
                 let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
                 let answer = self.homeserver.media(&current, token, search.wait).await?;
-                match judge(answer).await {
+                match judge(answer, search).await {
                     Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
                         let target = format!("{legacy}?{timeout}");
-                        judge(self.homeserver.media(&target, token, search.wait).await?).await
+                        judge(self.homeserver.media(&target, token, search.wait).await?, search)
+                            .await
                     }
                     outcome => outcome,
                 }
@@ -97,9 +100,10 @@ impl Source {
                 // Never a fetch from another server for a caller without a token (CS-FRZ-06),
                 // unless the operator has opened the legacy routes.
                 let allow_remote = search.allow_remote && self.freeze == Freeze::Open;
-                let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}");
+                let redirect = if search.allow_redirect { "&allow_redirect=true" } else { "" };
+                let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}{redirect}");
                 let answer = self.homeserver.media(&target, None, search.wait).await?;
-                judge(answer).await.map_err(not_found_in_other_words)
+                judge(answer, search).await.map_err(not_found_in_other_words)
             }
             Asker::Anybody => Err(MediaError::NotFound),
         }
@@ -137,14 +141,18 @@ impl Source {
     }
 }
 
-/// Sorts an answer of the homeserver: media, its refusal, or nothing usable.
-async fn judge(response: Response) -> Result<Response, MediaError> {
+/// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.
+async fn judge(response: Response, search: Search) -> Result<Response, MediaError> {
+    let elsewhere = Refusal::elsewhere(&response).filter(|_| search.allow_redirect);
     match response.status {
         StatusCode::OK => Ok(response),
         status if status.is_client_error() || status.is_server_error() => {
             Err(MediaError::Refused(read_refusal(response).await?))
         }
-        status => Err(HomeserverError::Misbehaved(format!("status {status} for media")).into()),
+        status => Err(elsewhere.map_or_else(
+            || HomeserverError::Misbehaved(format!("status {status} for media")).into(),
+            MediaError::Refused,
+        )),
     }
 }
 

@@ -151,6 +151,8 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Arc<MediaRecord>, MediaError> {
+        // Elsewhere there is only the original.
+        let search = Search { allow_redirect: false, ..search };
         match self.find(reader, mxc, search).await? {
             Found::Kept(record) => Ok(record),
             Found::Arriving(arrival) => arrival.kept().await,
