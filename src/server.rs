@@ -39,8 +39,12 @@ const SERVER_NAME_SETTING: &str = "server_name";
 /// What is gathered before it is written to a socket: a head and a small body are one segment.
 const WRITE_BUFFER: usize = 16 * 1024;
 
+/// What is read from a socket at once of a request's head; bodies have a larger buffer of their own,
+/// which they are read into past this one only if it is the smaller.
+const READ_BUFFER: usize = 16 * 1024;
+
 /// How many threads may wait for the disk at once, for each thread that serves.
-const MAX_BLOCKING_THREADS: usize = 64;
+const MAX_BLOCKING_THREADS: usize = 32;
 
 /// Runs Mediary until it is told to stop.
 ///
@@ -191,7 +195,7 @@ fn prebound<A>(mut service: Listening<A>, sockets: Vec<Listener>) -> Prebound<Li
             Listener::Tcp { .. } => ListenerConfig::tcp(socket.address()),
             Listener::Unix { .. } => ListenerConfig::uds(socket.address()),
         };
-        let buffers = L4BufferSettings::default().write(WRITE_BUFFER);
+        let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
         service.add_listener(endpoint.l4_buffer(buffers));
     }
     Prebound::new(service, sockets)

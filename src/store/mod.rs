@@ -63,6 +63,8 @@ struct Inner {
     metadata: Metadata,
     blobs: Blobs,
     publishing: Publishing,
+    /// Shared by the bodies that are arriving.
+    arriving: Arc<()>,
     root: Root,
 }
 
@@ -82,7 +84,8 @@ impl Store {
         let has_blobs = !blobs.is_empty().map_err(OpenError::io(path))?;
         let metadata = Metadata::open(&root.database(), has_blobs)?;
         root.sync()?;
-        let inner = Inner { metadata, blobs, publishing: Publishing::default(), root };
+        let publishing = Publishing::default();
+        let inner = Inner { metadata, blobs, publishing, arriving: Arc::default(), root };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -149,7 +152,7 @@ impl Store {
     pub async fn stage(&self) -> Result<Staging, StoreError> {
         self.blocking(|inner| {
             let (temp, file) = inner.blobs.create_temp().map_err(StoreError::io("stage a body"))?;
-            Ok(Staging::new(temp, file))
+            Ok(Staging::new(temp, file, Arc::clone(&inner.arriving)))
         })
         .await
     }

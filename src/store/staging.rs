@@ -20,9 +20,15 @@ use super::follow::{Growing, Growth};
 use super::{BlobRecord, StoreError, outcome};
 use crate::types::ContentHash;
 
-/// How many bytes go to the blocking pool at once. The hand-over costs some 50 µs, and bodies arrive
-/// in pieces smaller than this.
-const BATCH_SIZE: usize = 128 * 1024;
+/// How many bytes go to the blocking pool at once, at most. The hand-over costs some 50 µs, and
+/// bodies arrive in pieces smaller than this.
+const MAX_BATCH: usize = 128 * 1024;
+
+/// The smallest batch that is worth a hand-over.
+const MIN_BATCH: usize = 32 * 1024;
+
+/// How much memory the batches of all bodies may take before they become smaller.
+const BATCH_BUDGET: usize = 6 * 1024 * 1024;
 
 /// A body on its way into the store.
 ///
@@ -31,6 +37,8 @@ pub struct Staging {
     batch: Vec<u8>,
     flight: Flight,
     growing: Growing,
+    /// Has as many owners as bodies are arriving, and one more.
+    arriving: Arc<()>,
     /// How many bytes have been accepted.
     size: u64,
     /// A write has begun and has not ended, or has failed.
@@ -48,10 +56,11 @@ enum Flight {
 }
 
 impl Staging {
-    pub(super) fn new(temp: TempFile, file: File) -> Self {
+    /// Begins a body; `arriving` is shared by all.
+    pub(super) fn new(temp: TempFile, file: File, arriving: Arc<()>) -> Self {
         let growing = Growing { file: Arc::new(file), growth: Arc::new(Growth::new()) };
         let flight = Flight::Landed(Box::new(Spool::new(temp, growing.clone())));
-        Self { batch: Vec::new(), flight, growing, size: 0, torn: false }
+        Self { batch: Vec::new(), flight, growing, arriving, size: 0, torn: false }
     }
 
     /// Returns how many bytes have been written so far.
@@ -75,12 +84,15 @@ impl Staging {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         self.check_whole()?;
         self.torn = true;
+        let whole_batch = self.batch_size();
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BATCH_SIZE - self.batch.len()));
+            self.batch.reserve_exact(whole_batch.saturating_sub(self.batch.len()));
+            let room = whole_batch.saturating_sub(self.batch.len());
+            let (now, later) = bytes.split_at(bytes.len().min(room));
             self.batch.extend_from_slice(now);
             self.size += now.len() as u64;
             bytes = later;
-            if self.batch.len() == BATCH_SIZE {
+            if self.batch.len() >= whole_batch {
                 self.launch().await?;
             }
         }
@@ -129,9 +141,15 @@ impl Staging {
         }
     }
 
+    fn batch_size(&self) -> usize {
+        batch_size(Arc::strong_count(&self.arriving) - 1)
+    }
+
     /// Sends the batch off as soon as the one before has landed.
     async fn launch(&mut self) -> Result<(), StoreError> {
-        let spare = mem::take(&mut self.land().await?.spare);
+        let mut spare = mem::take(&mut self.land().await?.spare);
+        // It may be from a time when fewer bodies were arriving.
+        spare.shrink_to(self.batch_size());
         let batch = mem::replace(&mut self.batch, spare);
         if let Flight::Landed(spool) = self.replace_flight(StoreError::Stopped) {
             self.flight = Flight::Flying(spawn_blocking(move || spool.append(batch)));
@@ -157,6 +175,12 @@ impl Staging {
     fn replace_flight(&mut self, reason: StoreError) -> Flight {
         mem::replace(&mut self.flight, Flight::Lost(reason))
     }
+}
+
+/// Returns how many bytes a batch has when so many bodies are arriving.
+fn batch_size(arriving: usize) -> usize {
+    // One batch gathers while the other is written.
+    (BATCH_BUDGET / (2 * arriving.max(1))).clamp(MIN_BATCH, MAX_BATCH)
 }
 
 impl Drop for Staging {
@@ -254,13 +278,24 @@ mod tests {
     /// A body that goes to a disk without any room.
     fn on_full_disk(store: &Store) -> Staging {
         let (temp, _) = store.inner.blobs.create_temp().unwrap();
-        Staging::new(temp, OpenOptions::new().write(true).open("/dev/full").unwrap())
+        Staging::new(
+            temp,
+            OpenOptions::new().write(true).open("/dev/full").unwrap(),
+            Arc::default(),
+        )
+    }
+
+    #[test]
+    fn many_bodies_share_the_memory_for_batches() {
+        assert_eq!(batch_size(1), MAX_BATCH);
+        assert!(2 * 100 * batch_size(100) <= BATCH_BUDGET);
+        assert_eq!(batch_size(usize::MAX / 2), MIN_BATCH);
     }
 
     #[test]
     fn dropped_without_commit_it_leaves_nothing() {
         let (directory, store) = open();
-        for length in [0, 10, BATCH_SIZE, 3 * BATCH_SIZE + 1] {
+        for length in [0, 10, MAX_BATCH, 3 * MAX_BATCH + 1] {
             let runtime = runtime();
             runtime.block_on(async { drop(stage(&store, &body(length)).await) });
             drop(runtime);
@@ -276,9 +311,9 @@ mod tests {
             let mut staging = store.stage().await.unwrap();
             let (release, held) = channel::<()>();
             spawn_blocking(move || held.recv());
-            staging.write(&body(BATCH_SIZE)).await.unwrap();
+            staging.write(&body(MAX_BATCH)).await.unwrap();
             let written = staging.growing().follow(0).written();
-            assert_eq!((staging.size(), written), (BATCH_SIZE as u64, 0));
+            assert_eq!((staging.size(), written), (MAX_BATCH as u64, 0));
             drop(staging);
             assert_eq!(entries(&directory, "tmp"), 1);
             drop(release);
@@ -298,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn a_discarded_body_is_gone_at_once() {
         let (directory, store) = open();
-        stage(&store, &body(2 * BATCH_SIZE)).await.discard().await;
+        stage(&store, &body(2 * MAX_BATCH)).await.discard().await;
         assert_eq!(entries(&directory, "tmp"), 0);
     }
 
@@ -309,7 +344,7 @@ mod tests {
             let mut staging = store.stage().await.unwrap();
             let (release, held) = channel::<()>();
             spawn_blocking(move || held.recv());
-            let long = body(3 * BATCH_SIZE);
+            let long = body(3 * MAX_BATCH);
             assert!(
                 pin!(staging.write(&long))
                     .poll(&mut Context::from_waker(Waker::noop()))
@@ -328,8 +363,8 @@ mod tests {
     async fn a_full_disk_is_said_to_be_full_and_the_file_goes() {
         let (directory, store) = open();
         let mut staging = on_full_disk(&store);
-        staging.write(&body(BATCH_SIZE)).await.unwrap();
-        assert!(matches!(staging.write(&body(BATCH_SIZE)).await, Err(StoreError::Full)));
+        staging.write(&body(MAX_BATCH)).await.unwrap();
+        assert!(matches!(staging.write(&body(MAX_BATCH)).await, Err(StoreError::Full)));
         assert!(matches!(staging.push().await, Err(StoreError::Full)));
         assert_eq!(entries(&directory, "tmp"), 0);
 
@@ -347,8 +382,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn the_pieces_a_body_comes_in_do_not_matter(
-            length in 0..3 * BATCH_SIZE,
-            sizes in proptest::collection::vec(1..2 * BATCH_SIZE, 1..9),
+            length in 0..3 * MAX_BATCH,
+            sizes in proptest::collection::vec(1..2 * MAX_BATCH, 1..9),
             push in any::<bool>(),
         ) {
             let (_directory, store) = open();
