@@ -52,4 +52,4 @@ if wants_mediary "$@"; then
     cargo build --release --quiet
 fi
 
-PATH="$PATH:/usr/sbin" exec "$VENV/bin/python" benches/compare.py "$@"
+PATH="$PATH:/usr/sbin" exec "$VENV/bin/python" -B benches/compare.py "$@"
