@@ -4,6 +4,9 @@
     compare.py run          Mediary, nginx with auth and cache, nginx with plain files, Synapse
     compare.py passthrough  the proxies alone, before a homeserver faster than any real one
     compare.py memory       Mediary's memory under many large uploads and downloads at once
+    compare.py firstbyte    how soon a body that comes slowly reaches its reader; Synapse beside it
+    compare.py crowd        many followers of one such body: requests to the source, memory, CPU
+    compare.py bodies       many uploads, each read while it comes in: memory
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the
 figures mean and why the processes are placed as they are. Everything stays on loopback
@@ -34,6 +37,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
+from arriving import bodies, crowd, firstbyte
 from harness import (
     BENCH_DIR,
     CRATE,
@@ -454,8 +458,9 @@ class Transfers:
         return errors
 
 
-def memory(place: Place, options: argparse.Namespace, synapse: Homeserver) -> bool:
+def memory(place: Place, options: argparse.Namespace) -> bool:
     """Prints by how much Mediary grew; True if it stayed below the limit."""
+    synapse = Homeserver.start(place, options.synapse)
     size = options.megabytes * MIB
     total = options.transfers * size
     if shutil.disk_usage(place.folder).free < 2 * total:
@@ -495,8 +500,10 @@ def check_transfers(errors: Sequence[str]) -> None:
 # --- the command ------------------------------------------------------------------------
 
 
-def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> bool:
+def compare(place: Place, options: argparse.Namespace) -> bool:
     """Modes `run` and `passthrough`; True if no cell failed."""
+    say("starting Synapse and filling the servers")
+    synapse = Homeserver.start(place, options.synapse)
 
     def seconds(server: Server, thing: str) -> int:
         if server.name == "synapse":
@@ -506,7 +513,7 @@ def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> b
     serve = serve_media if options.mode == "run" else serve_passthrough
     servers = serve(place, options, synapse)
     things = list(dict.fromkeys(thing for server in servers for thing in server.paths))
-    cells = interleave(Meter(place, seconds), servers, things, 2 if options.quick else options.rounds)
+    cells = interleave(Meter(place, seconds), servers, things, options.rounds)
     report = Report(cells, servers)
     about = machine(place.cpus)
     text = f"{about}; medians of {len(report.rounds)} rounds.\n\n{report.markdown()}"
@@ -514,12 +521,22 @@ def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> b
     return not report.failed
 
 
+MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
+    "run": compare,
+    "passthrough": compare,
+    "memory": memory,
+    "firstbyte": firstbyte,
+    "crowd": crowd,
+    "bodies": bodies,
+}
+
+
 def parse_options() -> argparse.Namespace:
     names = ["mediary", "nginx-auth", "nginx-static", "synapse"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", nargs="?", default="run", choices=["run", "passthrough", "memory"])
-    parser.add_argument("--quick", action="store_true", help="two rounds of one second: about two minutes")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("mode", nargs="?", default="run", choices=list(MODES))
+    parser.add_argument("--quick", action="store_true", help="two rounds, of one second in `run`: about two minutes")
+    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies`")
     parser.add_argument("--seconds", type=int, default=2, help="per cell; Synapse gets 1, and 4 for the file")
     parser.add_argument("--threads", type=int, default=1, help="serving threads, and CPUs set apart for them")
     parser.add_argument("--only", default=",".join(names), help="servers, with commas between")
@@ -532,7 +549,15 @@ def parse_options() -> argparse.Namespace:
     group.add_argument("--transfers", type=int, default=64)
     group.add_argument("--megabytes", type=int, default=100, help="size of each, in MiB")
     group.add_argument("--limit", type=float, default=64, help="growth in MiB that is too much")
+    group = parser.add_argument_group("firstbyte, crowd and bodies")
+    group.add_argument("--size", type=float, metavar="MB", help="of each body; 50, and 100 for `bodies`")
+    group.add_argument(
+        "--rate", type=float, metavar="MB/S", help="of each body; 5, and 2 for `bodies`, where 0 is no limit"
+    )
+    group.add_argument("--followers", type=int, default=100, help="of `crowd`")
+    group.add_argument("--pairs", type=int, default=100, help="uploads of `bodies`, and as many readers")
     options = parser.parse_args()
+    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode == "bodies" else 5)
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(names):
         parser.error(f"unknown server: {', '.join(unknown)}")
@@ -554,10 +579,7 @@ def main() -> int:
             os.sched_setaffinity(0, place.cpus.load)
             if (load := foreign_load()) > 0.1:
                 say(f"warning: {load:.0%} of the CPU time goes to other work; figures will be rough")
-            say("starting Synapse and filling the servers")
-            synapse = Homeserver.start(place, options.synapse)
-            mode = memory if options.mode == "memory" else compare
-            return 0 if mode(place, options, synapse) else 1
+            return 0 if MODES[options.mode](place, options) else 1
     except (BenchError, subprocess.CalledProcessError) as error:
         say(f"error: {error}")
         return 2

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import grp
 import http.client
 import io
 import json
+import operator
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -108,6 +112,19 @@ def resident_mib(root: int) -> dict[str, float]:
                 if name in total:
                     total[name] += int(rest.split()[0]) / 1024
     return total
+
+
+def reset_peak(pid: int) -> None:
+    """Lets `peak_mib` begin again from what is resident now (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that was ever resident, by the kernel's own high-water mark."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise BenchError(f"process {pid} is gone")
 
 
 # --- asking over HTTP -------------------------------------------------------------------
@@ -231,6 +248,15 @@ class Place:
     cpus: Cpus
     stack: contextlib.ExitStack
 
+    @contextlib.contextmanager
+    def inner(self, name: str) -> Iterator[Place]:
+        """A place of its own for one run: what is started there is stopped and deleted after it."""
+        folder = self.folder / name
+        folder.mkdir()
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield Place(folder, self.cpus, stack)
+
     def spawn(self, name: str, command: Sequence[str | Path], cpus: Iterable[int]) -> int:
         log = self.stack.enter_context((self.folder / f"{name}.log").open("wb"))
         where = ",".join(map(str, cpus))
@@ -278,7 +304,8 @@ class Homeserver:
     token: str
 
     @classmethod
-    def start(cls, place: Place, script: Path) -> Homeserver:
+    def start(cls, place: Place, script: Path, **settings: Any) -> Homeserver:
+        """Starts one with more keys of homeserver.yaml."""
         folder = place.folder / "synapse"
         quiet = place.folder / "synapse-log.json"
         quiet.write_text(json.dumps({"version": 1, "root": {"level": "WARNING"}}))
@@ -288,8 +315,9 @@ class Homeserver:
             return subprocess.run(command, check=True, cwd=CRATE, stdout=subprocess.PIPE, text=True).stdout
 
         place.stack.callback(call, "stop", "--dir", folder)
-        setting = f"log_config={json.dumps(str(quiet))}"
-        about = json.loads(call("start", "--dir", folder, "--python", sys.executable, "--set", setting))
+        settings = {"log_config": str(quiet)} | settings
+        more = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+        about = json.loads(call("start", "--dir", folder, "--python", sys.executable, *more))
         secret = about["registration_shared_secret"]
         user = json.loads(call("user", "--url", about["url"], f"--secret={secret}", "--name", "bench"))
         return cls(about["url"], about["pid"], user["access_token"])
@@ -314,6 +342,23 @@ def start_nginx(place: Place, name: str, template: str, upstream: str, cpus: Seq
     pid = place.spawn(name, ["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"], cpus)
     place.wait_until_ready(name, pid, f"http://127.0.0.1:{port}{VERSIONS}")
     return f"http://127.0.0.1:{port}", pid
+
+
+def start_source(place: Place, tls: bool = False) -> tuple[str, str]:
+    """The scripted homeserver of source.py; returns its URL, and the name it has as another server."""
+    port, tls_port = free_port(), free_port()
+    command: list[str | Path] = [sys.executable, "-B", CRATE / "benches" / "source.py", "--port", str(port)]
+    if tls:
+        certificate = place.folder / "source.pem"
+        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        files: list[str | Path] = ["-keyout", certificate, "-out", certificate.with_suffix(".crt")]
+        subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+        with certificate.open("a") as file:
+            file.write(certificate.with_suffix(".crt").read_text())
+        command += ["--tls-port", str(tls_port), "--certificate", certificate]
+    pid = place.spawn("source", command, place.cpus.load)
+    place.wait_until_ready("source", pid, f"http://127.0.0.1:{port}{VERSIONS}")
+    return f"http://127.0.0.1:{port}", f"127.0.0.1:{tls_port}"
 
 
 def start_mediary(place: Place, binary: Path, upstream: str, more: str = "") -> tuple[str, int]:
@@ -347,6 +392,44 @@ requests = false
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What every run has to keep to."""
+
+    sign: str  # "≤", "<", "=" or "≥"
+    limit: float
+
+    def met_by(self, value: float) -> bool:
+        compare = {"≤": operator.le, "<": operator.lt, "=": operator.eq, "≥": operator.ge}
+        return bool(compare[self.sign](value, self.limit))
+
+
+@dataclass
+class Figure:
+    """One thing that is measured in every run."""
+
+    label: str
+    form: str = "{:,.1f}"
+    goal: Goal | None = None
+    values: list[float] = dataclasses.field(default_factory=list)
+
+    def met(self) -> bool:
+        return self.goal is None or all(map(self.goal.met_by, self.values))
+
+    def row(self) -> list[str]:
+        show = self.form.format
+        spread = [show(f(self.values)) for f in (min, median, max)] if self.values else ["–"] * 3
+        if self.goal is None:
+            return [self.label, *spread, "", ""]
+        verdict = "yes" if self.values and self.met() else "**no**"
+        return [self.label, *spread, f"{self.goal.sign} {self.goal.limit:g}", verdict]
+
+
+def figures_table(figures: Iterable[Figure]) -> str:
+    """Lowest, median and highest of all runs; a goal counts as met if every run met it."""
+    return table(["", "min", "median", "max", "goal", "met"], [figure.row() for figure in figures])
 
 
 def foreign_load() -> float:
