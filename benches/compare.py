@@ -7,6 +7,7 @@
     compare.py firstbyte    how soon a body that comes slowly reaches its reader; Synapse beside it
     compare.py crowd        many followers of one such body: requests to the source, memory, CPU
     compare.py bodies       many uploads, each read while it comes in: memory
+    compare.py syscalls     the system calls behind a hot thumbnail
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the
 figures mean and why the processes are placed as they are. Everything stays on loopback
@@ -64,6 +65,7 @@ from harness import (
     table,
     upload,
 )
+from syscalls import syscalls
 
 CONNECTIONS = (1, 16, 64)
 
@@ -528,6 +530,7 @@ MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
     "firstbyte": firstbyte,
     "crowd": crowd,
     "bodies": bodies,
+    "syscalls": syscalls,
 }
 
 
@@ -556,6 +559,9 @@ def parse_options() -> argparse.Namespace:
     )
     group.add_argument("--followers", type=int, default=100, help="of `crowd`")
     group.add_argument("--pairs", type=int, default=100, help="uploads of `bodies`, and as many readers")
+    group = parser.add_argument_group("syscalls")
+    group.add_argument("--requests", type=int, default=2000)
+    group.add_argument("--connections", type=int, default=16)
     options = parser.parse_args()
     options.rounds = 2 if options.quick else options.rounds or (3 if options.mode == "bodies" else 5)
     options.only = options.only.split(",")

@@ -24,6 +24,7 @@ install_tools() {
     case $mode in
         run | passthrough) need wrk; need nginx ;;
         firstbyte) need openssl ;;
+        syscalls) need strace ;;
     esac
     [ -n "$missing" ] || return 0
     step "installing$missing"
@@ -49,7 +50,7 @@ must_build() {
 mode=run
 for word; do
     case $word in
-        passthrough | memory | firstbyte | crowd | bodies) mode=$word ;;
+        passthrough | memory | firstbyte | crowd | bodies | syscalls) mode=$word ;;
     esac
 done
 install_tools
