@@ -4,6 +4,10 @@
     compare.py run          Mediary, nginx with auth and cache, nginx with plain files, Synapse
     compare.py passthrough  the proxies alone, before a homeserver faster than any real one
     compare.py memory       Mediary's memory under many large uploads and downloads at once
+    compare.py firstbyte    how soon a body that comes slowly reaches its reader; Synapse beside it
+    compare.py crowd        many followers of one such body: requests to the source, memory, CPU
+    compare.py bodies       many uploads, each read while it comes in: memory
+    compare.py syscalls     the system calls behind a hot thumbnail
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the
 figures mean and why the processes are placed as they are. Everything stays on loopback
@@ -15,38 +19,55 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import getpass
-import grp
 import http.client
-import io
 import json
 import os
 import random
-import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-CRATE = Path(__file__).resolve().parent.parent
-BENCH_DIR = CRATE / "target" / "bench"
-TEMPLATES = CRATE / "benches" / "nginx"
+from arriving import bodies, crowd, firstbyte
+from harness import (
+    BENCH_DIR,
+    CRATE,
+    MIB,
+    VERSIONS,
+    Answer,
+    BenchError,
+    Cpus,
+    Fixtures,
+    Homeserver,
+    Place,
+    children_seconds,
+    cpu_seconds,
+    foreign_load,
+    get,
+    machine,
+    memory_mib,
+    pin,
+    publish,
+    resident_mib,
+    say,
+    start_mediary,
+    start_nginx,
+    table,
+    upload,
+)
+from syscalls import syscalls
 
-MIB = 1 << 20
 CONNECTIONS = (1, 16, 64)
-VERSIONS = "/_matrix/client/versions"
-THUMBNAIL_QUERY = "width=320&height=240&method=scale"
 
 LUA = """
 wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
@@ -60,184 +81,6 @@ function done(summary, latency)
     e.connect, e.read, e.write, e.status, e.timeout))
 end
 """
-
-
-class BenchError(Exception):
-    """Something that makes going on pointless; its text is for the reader."""
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-# --- processes: where they run, what they cost ------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cpus:
-    """Which CPUs serve and which ones load; they are apart wherever there are two."""
-
-    server: list[int]
-    load: list[int]
-
-    @classmethod
-    def split(cls, threads: int) -> Cpus:
-        every = sorted(os.sched_getaffinity(0))
-        return cls(every[:threads], every[threads:] or every)
-
-
-def process_tree(root: int) -> list[int]:
-    """The process and everything it started that still runs."""
-    found = [root]
-    for pid in found:
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def pin(root: int, cpus: Iterable[int]) -> None:
-    for pid in process_tree(root):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), cpus)
-
-
-def cpu_seconds(root: int) -> float:
-    """User and system time of the tree, finished threads included.
-
-    The same sum as utime + stime in /proc/PID/stat, read from the process's CPU clock
-    (clock_getcpuclockid(3)) because that counts nanoseconds instead of ticks.
-    """
-    return sum(time.clock_gettime((~pid << 3) | 2) for pid in process_tree(root))
-
-
-def children_seconds() -> float:
-    """User and system time of the children that ended: of wrk, while it is measured."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def memory_mib(root: int) -> dict[str, float]:
-    """Rss, Pss and anonymous memory of the tree in MiB; Pss counts shared pages once."""
-    total = {"Rss": 0.0, "Pss": 0.0, "Anonymous": 0.0}
-    for pid in process_tree(root):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                name, _, rest = line.partition(":")
-                if name in total:
-                    total[name] += int(rest.split()[0]) / 1024
-    return total
-
-
-# --- asking over HTTP -------------------------------------------------------------------
-
-
-class CountingReader(io.RawIOBase):
-    """A socket to read from that knows how many bytes came over the wire."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.count = sock, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = self.sock.recv_into(buffer)
-        self.count += size
-        return size
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    wire_bytes: int
-
-
-def get(url: str, token: str | None = None) -> Answer:
-    """One GET, as wrk would send it."""
-    parts = urlsplit(url)
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}"]
-    if token is not None:
-        lines.append(f"Authorization: Bearer {token}")
-    with socket.create_connection((parts.hostname, parts.port), timeout=60) as sock:
-        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        reader = CountingReader(sock)
-        response = http.client.HTTPResponse(reader)  # type: ignore[arg-type]
-        response.begin()
-        body = response.read()
-    return Answer(response.status, response.headers, body, reader.count)
-
-
-def upload(url: str, token: str, kind: str, body: Iterable[bytes], size: int) -> str:
-    """Uploads and returns `server/media_id`."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=600)
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Content-Type": kind,
-        "Content-Length": str(size),
-    }
-    with contextlib.closing(connection):
-        connection.request("POST", "/_matrix/media/v3/upload", iter(body), headers)
-        response = connection.getresponse()
-        text = response.read()
-    if response.status != 200:
-        raise BenchError(f"upload answered {response.status}: {text[:200]!r}")
-    content_uri: str = json.loads(text)["content_uri"]
-    return content_uri.removeprefix("mxc://")
-
-
-# --- what is served ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fixtures:
-    """The same bytes for every server, and the same in every run."""
-
-    picture: bytes
-    file: bytes
-
-    @classmethod
-    def make(cls) -> Fixtures:
-        dice = random.Random(1)
-        return cls(make_picture(dice), dice.randbytes(10 * MIB))
-
-    def publish(self, url: str, token: str) -> dict[str, str]:
-        """Uploads to a Matrix server; returns the path of each object."""
-        base = "/_matrix/client/v1/media"
-        picture = upload(url, token, "image/jpeg", [self.picture], len(self.picture))
-        file = upload(url, token, "application/octet-stream", [self.file], len(self.file))
-        return {
-            "thumbnail": f"{base}/thumbnail/{picture}?{THUMBNAIL_QUERY}",
-            "picture": f"{base}/download/{picture}",
-            "file": f"{base}/download/{file}",
-            "versions": VERSIONS,
-        }
-
-
-def make_picture(dice: random.Random) -> bytes:
-    """A JPEG of about 200 KB whose 320x240 thumbnail has about 6 KB, as photographs do."""
-    from PIL import Image  # comes with Synapse
-
-    size = (1280, 960)
-
-    def noise(width: int, height: int) -> Image.Image:
-        small = Image.frombytes("RGB", (width, height), dice.randbytes(3 * width * height))
-        return small.resize(size, Image.Resampling.BICUBIC)
-
-    picture = noise(4, 3)
-    for detail, weight in (((16, 12), 0.15), ((64, 48), 0.02), (size, 0.123)):
-        picture = Image.blend(picture, noise(*detail), weight)
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return out.getvalue()
 
 
 # --- the servers ------------------------------------------------------------------------
@@ -272,124 +115,6 @@ class Server:
             for token in (None, "wrong"):
                 if thing != "versions" and get(self.url + path, token).status != 401:
                     raise BenchError(f"{self.name} serves {thing} to strangers")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where servers are started: a folder, CPUs, and the stack that stops them again."""
-
-    folder: Path
-    cpus: Cpus
-    stack: contextlib.ExitStack
-
-    def spawn(self, name: str, command: Sequence[str | Path], cpus: Iterable[int]) -> int:
-        log = self.stack.enter_context((self.folder / f"{name}.log").open("wb"))
-        where = ",".join(map(str, cpus))
-        settings = {key: value for key, value in os.environ.items() if not key.startswith("MEDIARY_")}
-        child = subprocess.Popen(
-            ["taskset", "-c", where, *command], env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-        self.stack.callback(stop, child)
-        return child.pid
-
-    def wait_until_ready(self, name: str, pid: int, url: str) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if get(url).status == 200:
-                    return
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                break
-            time.sleep(0.05)
-        tail = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
-        raise BenchError(f"{name} did not become ready\n{tail}")
-
-
-def stop(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(20)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Homeserver:
-    """A real Synapse with one user."""
-
-    url: str
-    pid: int
-    token: str
-
-    @classmethod
-    def start(cls, place: Place, script: Path) -> Homeserver:
-        folder = place.folder / "synapse"
-        quiet = place.folder / "synapse-log.json"
-        quiet.write_text(json.dumps({"version": 1, "root": {"level": "WARNING"}}))
-
-        def call(*arguments: str | Path) -> str:
-            command = [sys.executable, script, *arguments]
-            return subprocess.run(command, check=True, cwd=CRATE, stdout=subprocess.PIPE, text=True).stdout
-
-        place.stack.callback(call, "stop", "--dir", folder)
-        setting = f"log_config={json.dumps(str(quiet))}"
-        about = json.loads(call("start", "--dir", folder, "--python", sys.executable, "--set", setting))
-        secret = about["registration_shared_secret"]
-        user = json.loads(call("user", "--url", about["url"], f"--secret={secret}", "--name", "bench"))
-        return cls(about["url"], about["pid"], user["access_token"])
-
-
-def start_nginx(place: Place, name: str, template: str, upstream: str, cpus: Sequence[int]) -> tuple[str, int]:
-    folder = place.folder / name
-    folder.mkdir()
-    port = free_port()
-    values = {
-        "DIR": folder,
-        "PORT": port,
-        "UPSTREAM": urlsplit(upstream).netloc,
-        "THREADS": len(place.cpus.server),
-        "USER": getpass.getuser(),
-        "GROUP": grp.getgrgid(os.getgid()).gr_name,
-    }
-    text = (TEMPLATES / template).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    (folder / "nginx.conf").write_text(text)
-    pid = place.spawn(name, ["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"], cpus)
-    place.wait_until_ready(name, pid, f"http://127.0.0.1:{port}{VERSIONS}")
-    return f"http://127.0.0.1:{port}", pid
-
-
-def start_mediary(place: Place, binary: Path, upstream: str, more: str = "") -> tuple[str, int]:
-    port, admin = free_port(), free_port()
-    config = place.folder / "mediary.toml"
-    config.write_text(
-        f"""[server]
-listen = ["127.0.0.1:{port}"]
-admin_listen = "127.0.0.1:{admin}"
-threads = {len(place.cpus.server)}
-
-[homeserver]
-url = "{upstream}"
-
-[storage]
-path = "{place.folder}/mediary"
-
-[log]
-requests = false
-
-{more}"""
-    )
-    pid = place.spawn("mediary", [binary, "run", "--config", config], place.cpus.server)
-    place.wait_until_ready("mediary", pid, f"http://127.0.0.1:{admin}/ready")
-    return f"http://127.0.0.1:{port}", pid
 
 
 def serve_media(place: Place, options: argparse.Namespace, synapse: Homeserver) -> list[Server]:
@@ -660,34 +385,6 @@ class Report:
         return table(["server", "RSS MiB at the end", "highest", "Pss MiB at the end", "highest"], lines)
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def foreign_load() -> float:
-    """The share of the machine's CPU time that somebody else uses, over one second."""
-
-    def busy_and_total() -> tuple[int, int]:
-        times = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
-        return sum(times) - times[3] - times[4], sum(times)  # without idle and iowait
-
-    before = busy_and_total()
-    time.sleep(1)
-    after = busy_and_total()
-    return (after[0] - before[0]) / max(1, after[1] - before[1])
-
-
-def machine(cpus: Cpus) -> str:
-    model = "unknown CPU"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    kernel = os.uname().release.split("-")[0]
-    return f"{model}, {os.cpu_count()} CPUs, Linux {kernel}, {len(cpus.server)} serving thread(s)"
-
-
 # --- constant memory --------------------------------------------------------------------
 
 
@@ -707,17 +404,6 @@ class Sampler(threading.Thread):
 
     def growth_mib(self) -> dict[str, float]:
         return {name: self.top_mib[name] - self.start_mib[name] for name in self.top_mib}
-
-
-def resident_mib(root: int) -> dict[str, float]:
-    total = {"VmRSS": 0.0, "RssAnon": 0.0}
-    for pid in process_tree(root):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                name, _, rest = line.partition(":")
-                if name in total:
-                    total[name] += int(rest.split()[0]) / 1024
-    return total
 
 
 class Transfers:
@@ -774,8 +460,9 @@ class Transfers:
         return errors
 
 
-def memory(place: Place, options: argparse.Namespace, synapse: Homeserver) -> bool:
+def memory(place: Place, options: argparse.Namespace) -> bool:
     """Prints by how much Mediary grew; True if it stayed below the limit."""
+    synapse = Homeserver.start(place, options.synapse)
     size = options.megabytes * MIB
     total = options.transfers * size
     if shutil.disk_usage(place.folder).free < 2 * total:
@@ -815,8 +502,10 @@ def check_transfers(errors: Sequence[str]) -> None:
 # --- the command ------------------------------------------------------------------------
 
 
-def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> bool:
+def compare(place: Place, options: argparse.Namespace) -> bool:
     """Modes `run` and `passthrough`; True if no cell failed."""
+    say("starting Synapse and filling the servers")
+    synapse = Homeserver.start(place, options.synapse)
 
     def seconds(server: Server, thing: str) -> int:
         if server.name == "synapse":
@@ -826,7 +515,7 @@ def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> b
     serve = serve_media if options.mode == "run" else serve_passthrough
     servers = serve(place, options, synapse)
     things = list(dict.fromkeys(thing for server in servers for thing in server.paths))
-    cells = interleave(Meter(place, seconds), servers, things, 2 if options.quick else options.rounds)
+    cells = interleave(Meter(place, seconds), servers, things, options.rounds)
     report = Report(cells, servers)
     about = machine(place.cpus)
     text = f"{about}; medians of {len(report.rounds)} rounds.\n\n{report.markdown()}"
@@ -834,20 +523,23 @@ def compare(place: Place, options: argparse.Namespace, synapse: Homeserver) -> b
     return not report.failed
 
 
-def publish(mode: str, text: str, raw: dict[str, Any]) -> None:
-    BENCH_DIR.mkdir(parents=True, exist_ok=True)
-    (BENCH_DIR / f"{mode}.md").write_text(text)
-    (BENCH_DIR / f"{mode}.json").write_text(json.dumps(raw, indent=1) + "\n")
-    print(text)
-    say(f"written to target/bench/{mode}.md and {mode}.json")
+MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
+    "run": compare,
+    "passthrough": compare,
+    "memory": memory,
+    "firstbyte": firstbyte,
+    "crowd": crowd,
+    "bodies": bodies,
+    "syscalls": syscalls,
+}
 
 
 def parse_options() -> argparse.Namespace:
     names = ["mediary", "nginx-auth", "nginx-static", "synapse"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", nargs="?", default="run", choices=["run", "passthrough", "memory"])
-    parser.add_argument("--quick", action="store_true", help="two rounds of one second: about two minutes")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("mode", nargs="?", default="run", choices=list(MODES))
+    parser.add_argument("--quick", action="store_true", help="two rounds, of one second in `run`: about two minutes")
+    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies`")
     parser.add_argument("--seconds", type=int, default=2, help="per cell; Synapse gets 1, and 4 for the file")
     parser.add_argument("--threads", type=int, default=1, help="serving threads, and CPUs set apart for them")
     parser.add_argument("--only", default=",".join(names), help="servers, with commas between")
@@ -860,7 +552,18 @@ def parse_options() -> argparse.Namespace:
     group.add_argument("--transfers", type=int, default=64)
     group.add_argument("--megabytes", type=int, default=100, help="size of each, in MiB")
     group.add_argument("--limit", type=float, default=64, help="growth in MiB that is too much")
+    group = parser.add_argument_group("firstbyte, crowd and bodies")
+    group.add_argument("--size", type=float, metavar="MB", help="of each body; 50, and 100 for `bodies`")
+    group.add_argument(
+        "--rate", type=float, metavar="MB/S", help="of each body; 5, and 2 for `bodies`, where 0 is no limit"
+    )
+    group.add_argument("--followers", type=int, default=100, help="of `crowd`")
+    group.add_argument("--pairs", type=int, default=100, help="uploads of `bodies`, and as many readers")
+    group = parser.add_argument_group("syscalls")
+    group.add_argument("--requests", type=int, default=2000)
+    group.add_argument("--connections", type=int, default=16)
     options = parser.parse_args()
+    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode == "bodies" else 5)
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(names):
         parser.error(f"unknown server: {', '.join(unknown)}")
@@ -882,10 +585,7 @@ def main() -> int:
             os.sched_setaffinity(0, place.cpus.load)
             if (load := foreign_load()) > 0.1:
                 say(f"warning: {load:.0%} of the CPU time goes to other work; figures will be rough")
-            say("starting Synapse and filling the servers")
-            synapse = Homeserver.start(place, options.synapse)
-            mode = memory if options.mode == "memory" else compare
-            return 0 if mode(place, options, synapse) else 1
+            return 0 if MODES[options.mode](place, options) else 1
     except (BenchError, subprocess.CalledProcessError) as error:
         say(f"error: {error}")
         return 2

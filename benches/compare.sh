@@ -2,6 +2,7 @@
 # Measures Mediary beside nginx and Synapse; see README.md in this folder.
 # Installs what is missing, then hands all arguments to compare.py.
 #
+# --binary FILE measures another Mediary than that of this tree, which is then not built.
 # VENV names the virtual environment with Synapse; left out, tests/setup.sh makes one
 # in target/venv.
 set -eu
@@ -13,10 +14,18 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# need COMMAND: which is also the name of its Debian package.
+need() {
+    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null || missing="$missing $1"
+}
+
 install_tools() {
     missing=
-    command -v wrk >/dev/null || missing="$missing wrk"
-    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx"
+    case $mode in
+        run | passthrough) need wrk; need nginx ;;
+        firstbyte) need openssl ;;
+        syscalls) need strace ;;
+    esac
     [ -n "$missing" ] || return 0
     step "installing$missing"
     as_root apt-get update -qq
@@ -28,15 +37,22 @@ install_tools() {
     esac
 }
 
-# True unless `--only` leaves Mediary out.
-wants_mediary() {
+# True unless `--only` leaves Mediary out, or `--binary` names one that is there.
+must_build() {
     case " $* " in
+        *" --binary"*) false ;;
         *mediary*) true ;;
         *" --only"*) false ;;
         *) true ;;
     esac
 }
 
+mode=run
+for word; do
+    case $word in
+        passthrough | memory | firstbyte | crowd | bodies | syscalls) mode=$word ;;
+    esac
+done
 install_tools
 
 if [ -z "${VENV:-}" ]; then
@@ -47,9 +63,9 @@ if [ -z "${VENV:-}" ]; then
     fi
 fi
 
-if wants_mediary "$@"; then
+if must_build "$@"; then
     step "cargo build --release"
     cargo build --release --quiet
 fi
 
-PATH="$PATH:/usr/sbin" exec "$VENV/bin/python" benches/compare.py "$@"
+PATH="$PATH:/usr/sbin" exec "$VENV/bin/python" -B benches/compare.py "$@"
