@@ -22,7 +22,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, LegacyMode};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
-use crate::media::{Freeze, Limits, MediaService, Parts};
+use crate::media::{CacheLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::store::Store;
@@ -70,7 +70,7 @@ pub fn run(config: &Config) -> Result<()> {
     server.bootstrap();
     let conf = server.configuration.clone();
     let proxy = Proxy::new(
-        services,
+        services.clone(),
         config.server.trusted_proxies.clone(),
         metrics.clone(),
         config.log.requests,
@@ -85,7 +85,7 @@ pub fn run(config: &Config) -> Result<()> {
     }
     server.add_service(background_service(
         "housekeeping",
-        Housekeeping::new(store, homeserver, metrics.clone()),
+        Housekeeping::new(store, services, homeserver, metrics.clone()),
     ));
     server.add_service(background_service(
         "drain",
@@ -143,6 +143,10 @@ fn services(
         ),
         ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
         memory_bytes: config.storage.memory.as_u64(),
+        cache: CacheLimits {
+            max_bytes: config.storage.cache_size.as_u64(),
+            min_free_bytes: config.storage.min_free.as_u64(),
+        },
         limits: Limits {
             max_upload_bytes: config.uploads.max_size.as_u64(),
             max_remote_bytes: config.remote.max_size.as_u64(),

@@ -6,6 +6,7 @@
 mod error;
 mod fill;
 mod memory;
+mod retention;
 mod stored;
 mod thumbnail;
 mod upload;
@@ -25,12 +26,14 @@ use crate::thumbnail::{Ladder, ThumbnailEngine};
 use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
 
 pub use error::MediaError;
+pub use retention::CacheLimits;
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
 pub use visibility::Freeze;
 
 use memory::Memory;
+use retention::Retention;
 use stored::Damage;
 
 /// Bounds on what is taken in, in bytes.
@@ -128,6 +131,7 @@ pub struct MediaService {
     memory: Arc<Memory>,
     damage: Damage,
     renders: thumbnail::Renders,
+    retention: Retention,
     limits: Limits,
     freeze: Freeze,
     metrics: Arc<Metrics>,
@@ -145,6 +149,8 @@ pub struct Parts {
     pub ladder: Ladder,
     /// How many bytes of hot bodies and records may be kept in memory.
     pub memory_bytes: u64,
+    /// Bounds on what is kept although it can be had again.
+    pub cache: CacheLimits,
     /// Bounds on what is taken in.
     pub limits: Limits,
     /// What the legacy routes may serve.
@@ -170,6 +176,7 @@ impl MediaService {
             memory,
             damage,
             renders: thumbnail::Renders::new(),
+            retention: Retention::new(parts.cache),
             limits: parts.limits,
             freeze: parts.freeze,
             metrics: parts.metrics,
@@ -193,8 +200,9 @@ impl MediaService {
         search: Search,
     ) -> Result<MediaItem, MediaError> {
         if let Some(record) = self.readable_record(reader, mxc).await? {
-            match self.open_blob(&record.blob).await {
-                Ok(body) => {
+            match self.open_media(&record).await {
+                Ok(None) => {}
+                Ok(Some(body)) => {
                     return Ok(MediaItem {
                         content_type: record.content_type.clone(),
                         filename: record.filename.clone(),
@@ -237,9 +245,10 @@ impl MediaService {
         if let Some(record) = self.memory.record(mxc) {
             return Ok(Some(record));
         }
+        let since = self.memory.epoch();
         let Some(record) = self.store.media(mxc)? else { return Ok(None) };
         let record = Arc::new(record);
-        self.memory.keep_record(record.clone());
+        self.memory.keep_record(since, record.clone());
         Ok(Some(record))
     }
 
@@ -250,10 +259,11 @@ impl MediaService {
             return Ok(MediaBody::Memory(body));
         }
         self.metrics.media_sources.store.inc();
+        let since = self.memory.epoch();
         let reader = self.store.open_blob(blob)?;
         if self.memory.has_room_for(blob.size) {
             let body = reader.read_all().await?;
-            self.memory.keep_body(blob.content_hash, body.clone());
+            self.memory.keep_body(since, blob.content_hash, body.clone());
             return Ok(MediaBody::Memory(body));
         }
         Ok(MediaBody::Stored(StoredBody { reader, damage: self.damage.clone() }))

@@ -18,6 +18,7 @@ mod checksum;
 mod commit;
 mod corrupt;
 mod error;
+mod evict;
 mod metadata;
 mod orphans;
 mod publishing;
@@ -27,6 +28,7 @@ mod root;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod touches;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -34,9 +36,11 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
 pub use error::{OpenError, StoreError};
+pub use evict::Removed;
 pub use orphans::Swept;
 pub use reader::BlobReader;
 pub use record::{BlobRecord, MediaRecord, MediaSource, NewMedia, Tally, ThumbnailRecord, Usage};
@@ -47,6 +51,7 @@ use blob::Blobs;
 use metadata::Metadata;
 use publishing::Publishing;
 use root::Root;
+use touches::Touches;
 
 /// All media on this machine's disk. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -59,6 +64,9 @@ struct Inner {
     metadata: Metadata,
     blobs: Blobs,
     publishing: Publishing,
+    touches: Touches,
+    /// How much may be evicted, as of the last change.
+    cache: watch::Sender<Tally>,
     root: Root,
 }
 
@@ -78,7 +86,15 @@ impl Store {
         let has_blobs = !blobs.is_empty().map_err(OpenError::io(path))?;
         let metadata = Metadata::open(&root.database(), has_blobs)?;
         root.sync()?;
-        let inner = Inner { metadata, blobs, publishing: Publishing::default(), root };
+        let inner = Inner {
+            metadata,
+            blobs,
+            publishing: Publishing::default(),
+            touches: Touches::default(),
+            cache: watch::Sender::default(),
+            root,
+        };
+        inner.tally_cache();
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -126,6 +142,15 @@ impl Store {
         spec: &ThumbnailSpec,
     ) -> Result<Option<ThumbnailRecord>, StoreError> {
         self.inner.metadata.thumbnail(source, spec)
+    }
+
+    /// Returns whether any record names a content. Takes microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn holds(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+        self.inner.metadata.has_blob(content_hash)
     }
 
     /// Returns how many thumbnails of a content are stored.
@@ -237,14 +262,73 @@ impl Store {
     /// thumbnails, are removed. Those of media owned here stay: reading them fails until somebody
     /// uploads the same content again.
     ///
-    /// Returns `false`, and does nothing, if the blob is sound or is being replaced at this moment.
+    /// Returns the records that are gone; `None`, having done nothing, if the blob is sound or is being
+    /// replaced at this moment.
     ///
     /// # Errors
     ///
     /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`].
-    pub async fn set_aside(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+    pub async fn set_aside(
+        &self,
+        content_hash: &ContentHash,
+    ) -> Result<Option<Removed>, StoreError> {
         let content_hash = *content_hash;
         self.blocking(move |inner| inner.set_aside(&content_hash)).await
+    }
+
+    /// Notes that a content was read at a time, so that it is not the next to be evicted. Takes some ten
+    /// nanoseconds; the time is kept by [`keep_touches`](Self::keep_touches).
+    pub fn touch(&self, content_hash: &ContentHash, now: UnixMillis) {
+        self.inner.touches.note(content_hash, now);
+    }
+
+    /// Keeps the access times that were noted since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; the times are lost then.
+    pub async fn keep_touches(&self) -> Result<(), StoreError> {
+        self.blocking(Inner::keep_touches).await
+    }
+
+    /// Returns how much may be evicted: the bodies that records name, but none of media owned here.
+    pub fn cached(&self) -> Tally {
+        *self.inner.cache.borrow()
+    }
+
+    /// Returns once more than so many bytes may be evicted.
+    pub async fn cached_exceeds(&self, bytes: u64) {
+        let mut cache = self.inner.cache.subscribe();
+        // The sender lives as long as `self`.
+        let _ = cache.wait_for(|tally| tally.bytes > bytes).await;
+    }
+
+    /// Evicts what was not read for the longest time: at least so many bytes if there are as many, but
+    /// no more than a few hundred contents at once, so that it has to be called again until nothing is
+    /// removed or enough is.
+    ///
+    /// A content goes with every record that names it, and with the thumbnails made of it. Media owned
+    /// here never goes. Whoever is reading a body reads on; one that is being published stays.
+    ///
+    /// Costs as much as what is removed, whatever the store holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; nothing is removed then.
+    pub async fn evict(&self, bytes: u64) -> Result<Removed, StoreError> {
+        self.blocking(move |inner| inner.evict(bytes)).await
+    }
+
+    /// Returns how many bytes of the file system this process may still fill.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub async fn free_bytes(&self) -> Result<u64, StoreError> {
+        self.blocking(|inner| {
+            inner.root.free_bytes().map_err(StoreError::io("look how full the disk is"))
+        })
+        .await
     }
 
     /// Returns what the store holds; reads every record, so not for every request.
