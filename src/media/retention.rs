@@ -77,7 +77,8 @@ impl MediaService {
             let is_all = self.store.cached().count == 0;
             self.retention.scarcity().judge(free, evicted, free_now, is_all);
         }
-        kept.map(|()| evicted)
+        // On a full disk they can only be kept once something was evicted, which does that too.
+        if evicted == 0 { kept.map(|()| 0) } else { Ok(evicted) }
     }
 
     /// Evicts at least so many bytes if there are as many, and returns how many it were.
@@ -248,6 +249,143 @@ fn gauge(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::homeserver::{Homeserver, Upstream};
+    use crate::media::{Freeze, Limits, Parts, Reader, Search, ThumbnailRequest};
+    use crate::metrics::Metrics;
+    use crate::store::{NewMedia, Store};
+    use crate::thumbnail::{self, Ladder, ThumbnailEngine};
+    use crate::types::{ContentType, ThumbnailMethod, ThumbnailSize};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tempfile::TempDir;
+
+    /// A service whose homeserver nobody can reach, so that a miss is an error that is not damage.
+    fn service(cache: CacheLimits) -> (TempDir, MediaService) {
+        let directory = TempDir::new().unwrap();
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let upstream = Arc::new(Upstream::new(url, Duration::from_secs(1)));
+        let homeserver = Homeserver::new(upstream, Duration::from_secs(1));
+        homeserver.set_name("example.org".parse().unwrap());
+        let service = MediaService::new(Parts {
+            store: Store::open(directory.path()).unwrap(),
+            homeserver,
+            engine: ThumbnailEngine::new(
+                thumbnail::Capacity { workers: 1, queue: 1 },
+                thumbnail::Limits { max_pixels: 1_000_000 },
+            ),
+            ladder: Ladder::new(vec!["32x32 crop".parse().unwrap()]),
+            memory_bytes: 1 << 20,
+            cache,
+            limits: Limits { max_upload_bytes: 1 << 20, max_remote_bytes: 1 << 20 },
+            freeze: Freeze::Open,
+            metrics: Arc::new(Metrics::new().unwrap()),
+        });
+        (directory, service)
+    }
+
+    fn mxc(media_id: &str) -> Mxc {
+        Mxc { server_name: "other.example".parse().unwrap(), media_id: media_id.parse().unwrap() }
+    }
+
+    async fn put(service: &MediaService, media_id: &str, body: &[u8]) -> Mxc {
+        let mut staging = service.store.stage().await.unwrap();
+        staging.write(body).await.unwrap();
+        let media = NewMedia {
+            mxc: mxc(media_id),
+            content_type: ContentType::from_header(Some(b"image/png")),
+            filename: None,
+            uploader: None,
+            source: MediaSource::Remote,
+            created_at: UnixMillis(0),
+            legacy_readable: false,
+        };
+        service.store.commit_media(staging, media).await.unwrap().mxc
+    }
+
+    const SEARCH: Search = Search { wait: Duration::ZERO, allow_remote: true };
+    const UNBOUNDED: CacheLimits = CacheLimits { max_bytes: 1 << 40, min_free_bytes: 0 };
+
+    #[tokio::test]
+    async fn what_was_evicted_under_its_reader_is_a_miss_and_no_damage() {
+        let (_directory, service) = service(UNBOUNDED);
+        // Too large to be kept in memory whole, so that the body is looked for on disk.
+        let mxc = put(&service, "media", &[7; 300_000]).await;
+        let item = service.download(Reader::Anybody, &mxc, SEARCH).await.unwrap();
+        assert_eq!(item.body.size(), Some(300_000));
+        assert!(service.memory.record(&mxc).is_some());
+        // As if it was evicted after the look-up: memory was not told.
+        service.store.evict(1).await.unwrap();
+        let missed = service.download(Reader::Anybody, &mxc, SEARCH).await;
+        assert!(matches!(missed, Err(MediaError::Homeserver(_))), "it asks the homeserver");
+        assert!(service.memory.record(&mxc).is_none());
+        let request = ThumbnailRequest {
+            size: ThumbnailSize { width: 32, height: 32 },
+            method: ThumbnailMethod::Crop,
+            animated: false,
+        };
+        let thumbnail = service.thumbnail(Reader::Anybody, &mxc, request, SEARCH).await;
+        assert!(matches!(thumbnail, Err(MediaError::Homeserver(_))));
+        assert_eq!(service.metrics.corrupt_blobs.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_thumbnail_whose_source_was_evicted_under_it_asks_for_it_again() {
+        let (_directory, service) = service(UNBOUNDED);
+        let mxc = put(&service, "media", &[7; 300_000]).await;
+        service.download(Reader::Anybody, &mxc, SEARCH).await.unwrap();
+        service.store.evict(1).await.unwrap();
+        let size = ThumbnailSize { width: 32, height: 32 };
+        let method = ThumbnailMethod::Crop;
+        let request = ThumbnailRequest { size, method, animated: false };
+        let thumbnail = service.thumbnail(Reader::Anybody, &mxc, request, SEARCH).await;
+        assert!(matches!(thumbnail, Err(MediaError::Homeserver(_))));
+        assert_eq!(service.metrics.corrupt_blobs.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_gone_while_its_record_stands_is_damage() {
+        let (directory, service) = service(UNBOUNDED);
+        let mxc = put(&service, "media", &[7; 300_000]).await;
+        std::fs::remove_dir_all(directory.path().join("blobs")).unwrap();
+        let missed = service.download(Reader::Anybody, &mxc, SEARCH).await;
+        assert!(matches!(missed, Err(MediaError::Homeserver(_))), "it is fetched anew");
+        assert_eq!(service.metrics.corrupt_blobs.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_round_brings_the_cache_within_its_size_and_memory_forgets_what_went() {
+        let (_directory, service) = service(CacheLimits { max_bytes: 2500, min_free_bytes: 0 });
+        let mut all = Vec::new();
+        for number in 0..4_u8 {
+            let mxc = put(&service, &format!("m{number}"), &[number; 1000]).await;
+            service.download(Reader::Anybody, &mxc, SEARCH).await.unwrap();
+            all.push(mxc);
+        }
+        let hash = service.store.media(&all[0]).unwrap().unwrap().blob.content_hash;
+        assert!(service.memory.body(&hash).is_some());
+        service.cache_overflows().await;
+        assert_eq!(service.tend(|| true).await.unwrap(), 0, "it was told to stop");
+        assert_eq!(service.tend(|| false).await.unwrap(), 2000);
+        assert_eq!(service.metrics.cache.evictions.get(), 2);
+        assert_eq!(service.metrics.cache.bytes.get(), 2000);
+        for mxc in &all {
+            let is_held = service.store.media(mxc).unwrap().is_some();
+            assert_eq!(service.memory.record(mxc).is_some(), is_held);
+        }
+        let is_held = service.store.holds(&hash).unwrap();
+        assert_eq!(service.memory.body(&hash).is_some(), is_held);
+        assert_eq!(service.tend(|| false).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_too_full_loses_the_cache_and_not_more() {
+        let limits = CacheLimits { min_free_bytes: u64::MAX, ..UNBOUNDED };
+        let (_directory, service) = service(limits);
+        put(&service, "media", b"body").await;
+        assert_eq!(service.tend(|| false).await.unwrap(), 4);
+        assert_eq!(service.tend(|| false).await.unwrap(), 0);
+        assert_eq!(service.store.usage().await.unwrap().blobs.count, 0);
+    }
 
     #[test]
     fn a_cache_within_its_size_loses_nothing_and_a_larger_one_a_little_more_than_its_excess() {

@@ -6,7 +6,7 @@ use crate::types::{ContentHash, Mxc, ThumbnailSpec};
 /// How many contents go in one transaction. Commits wait behind it for a few milliseconds.
 const BATCH: u64 = 256;
 
-/// How many go at once while the disk is so full that a larger change does not fit into the log.
+/// How many go at once when the disk is full, so that their records fit into the space held back.
 const BATCH_ON_A_FULL_DISK: u64 = 4;
 
 /// How many access times are kept in one transaction, for the same reason.
@@ -28,25 +28,31 @@ pub struct Removed {
 impl Inner {
     /// Removes what was not read for the longest time, one batch of it.
     pub(super) fn evict(&self, bytes: u64) -> Result<Removed, StoreError> {
-        // On a disk so full that they cannot be kept, making room matters more than the order.
-        if let Err(error) = self.keep_touches() {
-            tracing::warn!(%error, "the last access times are lost");
-        }
-        let removed = match self.metadata.evict(bytes, BATCH) {
-            Err(StoreError::Full) => self.metadata.evict(bytes, BATCH_ON_A_FULL_DISK)?,
-            outcome => outcome?,
-        };
+        let kept = self.keep_touches();
+        let removed = match kept.and_then(|()| self.metadata.evict(bytes, BATCH)) {
+            // The access times may need more room than is held back; making room matters more.
+            Err(StoreError::Full) if self.reserve.release() => {
+                tracing::info!("the disk is full; evicting with the space held back for it");
+                self.metadata.evict(bytes, BATCH_ON_A_FULL_DISK)
+            }
+            outcome => outcome,
+        }?;
         self.tally_cache();
         for content_hash in &removed.contents {
             self.tidy(content_hash);
         }
+        self.reserve.hold();
         Ok(removed)
     }
 
-    /// Keeps the access times that were noted.
+    /// Keeps the access times that were noted, or leaves them noted.
     pub(super) fn keep_touches(&self) -> Result<(), StoreError> {
         let touches = self.touches.take();
-        touches.chunks(TOUCHES).try_for_each(|chunk| self.metadata.touch(chunk.to_vec()))
+        let kept = touches.chunks(TOUCHES).try_for_each(|some| self.metadata.touch(some.to_vec()));
+        if kept.is_err() {
+            touches.iter().for_each(|(content_hash, at)| self.touches.note(content_hash, *at));
+        }
+        kept
     }
 
     /// Tells those who watch the cache how large it is now.
@@ -148,7 +154,7 @@ mod tests {
         assert_eq!(store.cached(), Tally { count: 2, bytes: 1009 });
         store.touch(&thumbnail.blob.content_hash, later(0));
         let removed = store.evict(1).await.unwrap();
-        assert_eq!(removed.media, [media.mxc.clone()]);
+        assert_eq!(removed.media, [media.mxc]);
         assert_eq!(removed.thumbnails, [(source, SPEC)]);
         assert_eq!((removed.contents.len(), removed.bytes), (2, 1009));
         assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), None);

@@ -24,6 +24,7 @@ mod orphans;
 mod publishing;
 mod reader;
 mod record;
+mod reserve;
 mod root;
 mod staging;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
 use blob::Blobs;
 use metadata::Metadata;
 use publishing::Publishing;
+use reserve::Reserve;
 use root::Root;
 use touches::Touches;
 
@@ -65,6 +67,7 @@ struct Inner {
     blobs: Blobs,
     publishing: Publishing,
     touches: Touches,
+    reserve: Reserve,
     /// How much may be evicted, as of the last change.
     cache: watch::Sender<Tally>,
     root: Root,
@@ -91,9 +94,11 @@ impl Store {
             blobs,
             publishing: Publishing::default(),
             touches: Touches::default(),
+            reserve: Reserve::new(root.reserve()),
             cache: watch::Sender::default(),
             root,
         };
+        inner.reserve.hold();
         inner.tally_cache();
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -286,7 +291,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; the times are lost then.
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; the times stay noted then.
     pub async fn keep_touches(&self) -> Result<(), StoreError> {
         self.blocking(Inner::keep_touches).await
     }

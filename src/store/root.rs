@@ -47,6 +47,11 @@ impl Root {
         sync_directory(&self.path).map_err(OpenError::io(&self.path))
     }
 
+    /// Returns the path of the file that holds some space back.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
     /// Returns how many bytes of the file system are free for a process without privileges.
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let file_system = statvfs(&self.path)?;

@@ -59,9 +59,6 @@ fn run(mut connection: Connection, changes: &Receiver<Box<dyn Change>>) {
         let mut batch = vec![first];
         batch.extend(changes.try_iter().take(MAX_BATCH - 1));
         let committed = commit(&mut connection, &mut batch);
-        if matches!(committed, Err(StoreError::Full)) {
-            begin_log_anew(&connection);
-        }
         for change in batch {
             change.answer(committed.clone());
         }
@@ -69,14 +66,6 @@ fn run(mut connection: Connection, changes: &Receiver<Box<dyn Change>>) {
     // The last connection that closes moves the log into the database file.
     if let Err((_, error)) = connection.close() {
         tracing::error!(%error, "the database was not closed properly");
-    }
-}
-
-/// Lets the next change write over the log instead of making it longer, so that a little can still be
-/// changed on a full disk. Evicting is a change too.
-fn begin_log_anew(connection: &Connection) {
-    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        tracing::debug!(%error, "the log cannot be begun anew");
     }
 }
 
