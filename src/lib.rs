@@ -51,6 +51,10 @@
 //! - No body sits whole in memory but small hot ones, under a budget. Sizes are capped where bytes
 //!   enter.
 //! - A reply that breaks midway does not look complete.
+//! - What can be had again is counted and bounded, blob by blob; media owned here is never evicted.
+//!   An eviction costs what it removes, not what is held.
+//! - Whoever removes or changes a record makes memory forget it in the same step, and what was looked
+//!   up before that step is not put into memory after it.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.

@@ -115,28 +115,27 @@ impl MediaService {
         record: &MediaRecord,
     ) -> Result<Option<MediaBody>, StoreError> {
         self.touch(record);
-        let opened = self.open_unless_evicted(&record.blob).await?;
-        if opened.is_none() {
+        let opened = self.open_unless_evicted(&record.blob).await;
+        // If it is not what is wrong, it is had again at little cost.
+        if !matches!(opened, Ok(Some(_))) {
             self.memory.forget_record(&record.mxc);
         }
-        Ok(opened)
+        opened
     }
 
-    /// Opens the body of a thumbnail, which is a use of the media too. `None` as
-    /// [`open_media`](Self::open_media).
+    /// Opens the body of a thumbnail. `None` as [`open_media`](Self::open_media).
     pub(super) async fn open_thumbnail(
         &self,
         source: &MediaRecord,
         spec: ThumbnailSpec,
         thumbnail: &ThumbnailRecord,
     ) -> Result<Option<MediaBody>, StoreError> {
-        self.touch(source);
         self.store.touch(&thumbnail.blob.content_hash, UnixMillis::now());
-        let opened = self.open_unless_evicted(&thumbnail.blob).await?;
-        if opened.is_none() {
+        let opened = self.open_unless_evicted(&thumbnail.blob).await;
+        if !matches!(opened, Ok(Some(_))) {
             self.memory.forget_thumbnail(source.blob.content_hash, spec);
         }
-        Ok(opened)
+        opened
     }
 
     async fn open_unless_evicted(

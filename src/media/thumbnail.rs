@@ -119,6 +119,8 @@ impl MediaService {
             Some(record) => record,
             None => self.fetch_whole(reader, mxc, search).await?,
         };
+        // Who looks at thumbnails uses the media: it and they go together.
+        self.touch(&source);
         let spec = self.ladder.snap(request.size, request.method, request.animated);
         if let Some(thumbnail) = self.kept_thumbnail(&source, spec)? {
             match self.open_thumbnail(&source, spec, &thumbnail).await {

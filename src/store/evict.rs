@@ -121,8 +121,11 @@ mod tests {
         let (directory, store) = open();
         let first = put_remote(&store, "first", 1000).await;
         let second = put_remote(&store, "second", 1000).await;
-        store.touch(&second.blob.content_hash, later(0));
-        store.touch(&first.blob.content_hash, later(1));
+        let stored_at = UnixMillis::now();
+        while UnixMillis::now() == stored_at {
+            std::thread::yield_now();
+        }
+        store.touch(&first.blob.content_hash, UnixMillis::now());
         store.keep_touches().await.unwrap();
         drop(store);
         let store = Store::open(directory.path()).unwrap();

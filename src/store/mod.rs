@@ -10,6 +10,9 @@
 //! - A commit returns when everything survives a power cut: the file is synced, renamed, its
 //!   directories are synced, and then its record is. What fails on that way is not tried again.
 //!
+//! What another server has too, or what can be made again, is a cache: counted by blob, in the order of
+//! the last access, and removed from its old end by [`Store::evict`].
+//!
 //! Looking up and reading what the system has in memory happens in place. Whatever waits for the
 //! disk does so on the runtime's blocking pool or on the database's own writer thread.
 

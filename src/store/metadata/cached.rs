@@ -20,6 +20,8 @@ pub(super) const OLDEST: &str =
     "SELECT content_hash FROM cached ORDER BY accessed_at, content_hash LIMIT ?1";
 pub(super) const TOUCH: &str =
     "UPDATE cached SET accessed_at = ?2 WHERE content_hash = ?1 AND accessed_at < ?2";
+pub(super) const BACK_FROM_THE_FUTURE: &str =
+    "UPDATE cached SET accessed_at = ?1 WHERE accessed_at > ?1";
 pub(super) const TOTAL: &str = "SELECT count, bytes FROM cached_total WHERE id = 1";
 
 /// Makes a blob's rows agree with the records that name it. To be called after every change of these.
@@ -49,6 +51,12 @@ pub(super) fn touch(
     accessed_at: UnixMillis,
 ) -> rusqlite::Result<()> {
     connection.prepare_cached(TOUCH)?.execute((content_hash, accessed_at))?;
+    Ok(())
+}
+
+/// Makes what was read under a clock that was ahead as new as can be, and not newer than all to come.
+pub(super) fn trust_clock(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
+    connection.execute(BACK_FROM_THE_FUTURE, [now])?;
     Ok(())
 }
 
@@ -244,6 +252,17 @@ mod tests {
         assert_eq!(oldest, [ContentHash([2; 32]), ContentHash([1; 32])]);
     }
 
+    #[test]
+    fn a_clock_that_was_ahead_makes_nothing_stay_for_ever() {
+        let (directory, metadata) = open();
+        metadata.insert_media(record(1, 1, MediaSource::Remote)).unwrap();
+        metadata.touch(vec![(ContentHash([1; 32]), UnixMillis(i64::MAX))]).unwrap();
+        drop(metadata);
+        let metadata = Metadata::open(&directory.path().join("test.db"), true).unwrap();
+        let newest = number(&metadata, "SELECT max(accessed_at) FROM cached");
+        assert!(i64::try_from(newest).unwrap() <= UnixMillis::now().0);
+    }
+
     /// The cost of an eviction must not grow with what is held.
     #[test]
     fn no_statement_of_an_eviction_reads_a_whole_table() {
@@ -251,6 +270,7 @@ mod tests {
         for sql in [
             OLDEST,
             TOUCH,
+            BACK_FROM_THE_FUTURE,
             TOTAL,
             REMOVE_UNNAMED,
             REMOVE_OWNED,

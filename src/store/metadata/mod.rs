@@ -39,8 +39,10 @@ impl Metadata {
     /// Opens the database, or makes one if there are no blobs that a lost one would have named.
     pub(super) fn open(path: &Path, has_blobs: bool) -> Result<Self, OpenError> {
         let connection = schema::open(path, has_blobs)?;
-        let first_started_at = setting::first_started_at(&connection, UnixMillis::now())
-            .map_err(schema::open_error(path))?;
+        let now = UnixMillis::now();
+        let first_started_at =
+            setting::first_started_at(&connection, now).map_err(schema::open_error(path))?;
+        cached::trust_clock(&connection, now).map_err(schema::open_error(path))?;
         let writer = Writer::start(connection).map_err(OpenError::io(path))?;
         Ok(Self { first_started_at, readers: Readers::new(path), writer })
     }
