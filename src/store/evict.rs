@@ -3,8 +3,9 @@
 use super::{Inner, StoreError};
 use crate::types::{ContentHash, Mxc, ThumbnailSpec};
 
-/// How many contents go in one transaction. Commits wait behind it for a few milliseconds.
-const BATCH: u64 = 256;
+/// How many contents go in one transaction. Each changes some seven pages that nobody else does, as
+/// hashes are spread, and commits wait behind it: larger ones would hardly be cheaper.
+const BATCH: u64 = 64;
 
 /// How many go at once when the disk is full, so that their records fit into the space held back.
 const BATCH_ON_A_FULL_DISK: u64 = 4;

@@ -312,7 +312,7 @@ impl Store {
     }
 
     /// Evicts what was not read for the longest time: at least so many bytes if there are as many, but
-    /// no more than a few hundred contents at once, so that it has to be called again until nothing is
+    /// no more than some dozens of contents at once, so that it has to be called again until nothing is
     /// removed or enough is.
     ///
     /// A content goes with every record that names it, and with the thumbnails made of it. Media owned
