@@ -3,8 +3,8 @@
 use super::{Inner, StoreError};
 use crate::types::{ContentHash, Mxc, ThumbnailSpec};
 
-/// How many contents go in one transaction. Each changes some seven pages that nobody else does, as
-/// hashes are spread, and commits wait behind it: larger ones would hardly be cheaper.
+/// How many contents go in one transaction. Each changes some pages that no other does, as hashes are
+/// spread, and commits wait behind all of them.
 const BATCH: u64 = 64;
 
 /// How many go at once when the disk is full, so that their records fit into the space held back.
