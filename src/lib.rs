@@ -57,6 +57,10 @@
 //!   enter.
 //! - A reply that breaks midway does not look complete, and a body that is still arriving ends for
 //!   its readers only when it is kept.
+//! - What can be had again is counted and bounded, blob by blob; media owned here is never evicted.
+//!   An eviction costs what it removes, not what is held.
+//! - Whoever removes or changes a record makes memory forget it in the same step, and what was looked
+//!   up before that step is not put into memory after it.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.

@@ -89,6 +89,20 @@ pub struct StoreGauges {
     pub thumbnails: Holdings,
 }
 
+/// What can be had again and so may be evicted.
+pub struct CacheMetrics {
+    /// Bytes that may be evicted.
+    pub bytes: IntGauge,
+    /// How many there may be.
+    pub limit: IntGauge,
+    /// Bytes that are free in the store's file system.
+    pub free: IntGauge,
+    /// Bodies that were evicted.
+    pub evictions: IntCounter,
+    /// Their bytes.
+    pub evicted_bytes: IntCounter,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -107,6 +121,8 @@ pub struct Metrics {
     pub store: StoreGauges,
     /// Media ids that were given out and have no content yet.
     pub uploads_pending: IntGauge,
+    /// What may be evicted.
+    pub cache: CacheMetrics,
     /// Time spent on each new thumbnail.
     pub thumbnail_duration: Histogram,
     /// Thumbnails that could not be made.
@@ -221,6 +237,24 @@ impl Metrics {
                 "mediary_uploads_pending",
                 "Media ids that were created and not uploaded yet, counted twice a minute.",
             )?,
+            cache: CacheMetrics {
+                bytes: declare.int_gauge(
+                    "mediary_cache_bytes",
+                    "Bytes of media and thumbnails that can be had again and may be evicted.",
+                )?,
+                limit: declare.int_gauge(
+                    "mediary_cache_limit_bytes",
+                    "Above how many such bytes the longest unread are evicted.",
+                )?,
+                free: declare.int_gauge(
+                    "mediary_storage_free_bytes",
+                    "Bytes that are free in the file system of the store.",
+                )?,
+                evictions: declare
+                    .counter("mediary_evictions_total", "Bodies evicted to make room.")?,
+                evicted_bytes: declare
+                    .counter("mediary_evicted_bytes_total", "Bytes of the bodies evicted.")?,
+            },
             thumbnail_duration: declare.histogram(
                 "mediary_thumbnail_duration_seconds",
                 "Time to make one new thumbnail, waiting for a place included.",

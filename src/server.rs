@@ -23,7 +23,7 @@ use crate::config::{Config, LegacyMode};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::limit::RateLimit;
-use crate::media::{Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
+use crate::media::{CacheLimits, Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::store::Store;
@@ -75,7 +75,7 @@ pub fn run(config: &Config) -> Result<()> {
     server.bootstrap();
     let conf = server.configuration.clone();
     let proxy = Proxy::new(
-        services,
+        services.clone(),
         config.server.trusted_proxies.clone(),
         metrics.clone(),
         config.log.requests,
@@ -90,7 +90,7 @@ pub fn run(config: &Config) -> Result<()> {
     }
     server.add_service(background_service(
         "housekeeping",
-        Housekeeping::new(store, homeserver, metrics.clone()),
+        Housekeeping::new(store, services, homeserver, metrics.clone()),
     ));
     server.add_service(background_service(
         "drain",
@@ -148,6 +148,10 @@ fn services(
         ),
         ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
         memory_bytes: config.storage.memory.as_u64(),
+        cache: CacheLimits {
+            max_bytes: config.storage.cache_size.as_u64(),
+            min_free_bytes: config.storage.min_free.as_u64(),
+        },
         limits: Limits {
             max_upload_bytes: config.uploads.max_size.as_u64(),
             max_pending: config.uploads.max_pending,

@@ -98,11 +98,22 @@ pub struct StorageConfig {
     /// How much of the small and often asked is kept in memory too.
     #[serde(deserialize_with = "value::size")]
     pub memory: ByteSize,
+    /// How much may be kept of what can be had again; media owned here is not counted.
+    #[serde(deserialize_with = "value::size")]
+    pub cache_size: ByteSize,
+    /// How much of the file system is left free by evicting; zero for no such bound.
+    #[serde(deserialize_with = "value::size")]
+    pub min_free: ByteSize,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { path: "/var/lib/mediary".into(), memory: ByteSize::mib(64) }
+        Self {
+            path: "/var/lib/mediary".into(),
+            memory: ByteSize::mib(64),
+            cache_size: ByteSize::gib(20),
+            min_free: ByteSize::gib(2),
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl Config {
     fn check_sizes(&self) -> Result<(), ConfigError> {
         for (key, ByteSize(bytes)) in [
             ("storage.memory", self.storage.memory),
+            ("storage.cache_size", self.storage.cache_size),
             ("uploads.max_size", self.uploads.max_size),
             ("remote.max_size", self.remote.max_size),
             ("remote.max_unfinished", self.remote.max_unfinished),
@@ -105,11 +106,9 @@ impl Config {
             if bytes == 0 {
                 return Err(broken(key, "must be more than zero"));
             }
-            if bytes > MAX_SIZE {
-                return Err(broken(key, format!("must be at most {MAX_SIZE} bytes")));
-            }
+            check_not_too_large(key, bytes)?;
         }
-        Ok(())
+        check_not_too_large("storage.min_free", self.storage.min_free.as_u64())
     }
 
     fn check_counts(&self) -> Result<(), ConfigError> {
@@ -165,6 +164,16 @@ impl Config {
                 problem: format!("with {network} in it every client can pretend to be another"),
             });
         }
+        if self.storage.cache_size < self.remote.max_size {
+            warnings.push(Warning {
+                key: "storage.cache_size",
+                problem: format!(
+                    "is smaller than remote.max_size ({}), and a file that is larger than the whole \
+                     cache does not stay",
+                    self.remote.max_size
+                ),
+            });
+        }
         if self.legacy.frozen_since.is_some() && self.legacy.mode != LegacyMode::Frozen {
             warnings.push(Warning {
                 key: "legacy.frozen_since",
@@ -190,6 +199,13 @@ fn check_at_most(
     if duration > longest {
         let longest = humantime::format_duration(longest);
         return Err(broken(key, format!("must be at most {longest}")));
+    }
+    Ok(())
+}
+
+fn check_not_too_large(key: &'static str, bytes: u64) -> Result<(), ConfigError> {
+    if bytes > MAX_SIZE {
+        return Err(broken(key, format!("must be at most {MAX_SIZE} bytes")));
     }
     Ok(())
 }
@@ -230,6 +246,9 @@ mod tests {
             ("auth.token_cache_entries = 0", "auth.token_cache_entries"),
             ("storage.path = ''", "storage.path"),
             ("storage.memory = 0", "storage.memory"),
+            ("storage.cache_size = '0 B'", "storage.cache_size"),
+            ("storage.cache_size = '99 EiB'", "storage.cache_size"),
+            ("storage.min_free = '99 EiB'", "storage.min_free"),
             ("uploads.max_size = '0 B'", "uploads.max_size"),
             ("uploads.max_size = '99 EiB'", "uploads.max_size"),
             ("uploads.max_pending = 0", "uploads.max_pending"),
@@ -262,6 +281,8 @@ mod tests {
             "auth.token_cache = '0s'",
             "uploads.unused_expiry = '7days'",
             "thumbnails.queue = 0",
+            "storage.min_free = '0 B'",
+            "storage = { cache_size = '200 MiB', min_free = '1 TB' }",
         ] {
             assert_eq!(config(text).validate().expect(text), [], "{text}");
         }
@@ -273,6 +294,7 @@ mod tests {
             ("server.admin_listen = '0.0.0.0:9090'", "server.admin_listen"),
             ("server.admin_listen = '192.168.1.1:9090'", "server.admin_listen"),
             ("server.trusted_proxies = ['::1', '0.0.0.0/0']", "server.trusted_proxies"),
+            ("storage.cache_size = '199 MiB'", "storage.cache_size"),
             (
                 "legacy = { mode = 'open', frozen_since = 2026-01-01T00:00:00Z }",
                 "legacy.frozen_since",

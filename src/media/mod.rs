@@ -6,12 +6,14 @@
 
 mod board;
 mod clock;
+mod download;
 mod error;
 mod expected;
 mod fetch;
 mod incoming;
 mod memory;
 mod reserve;
+mod retention;
 mod source;
 mod stored;
 mod thumbnail;
@@ -27,25 +29,26 @@ use bytes::Bytes;
 use crate::auth::Requester;
 use crate::homeserver::Homeserver;
 use crate::metrics::Metrics;
-use crate::store::{BlobRecord, MediaRecord, MediaSource, Store, StoreError};
+use crate::store::Store;
 use crate::thumbnail::{Ladder, ThumbnailEngine};
-use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName, Mxc};
+use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName};
 
 pub use clock::Clock;
 pub use error::MediaError;
 pub use fetch::FetchLimits;
 pub use incoming::ArrivingBody;
 pub use reserve::Created;
+pub use retention::CacheLimits;
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
 pub use visibility::{Freeze, Provenance};
 
 use board::Board;
-use fetch::{Fetcher, Found};
-use incoming::Arrival;
+use fetch::Fetcher;
 use memory::Memory;
-use source::{Asker, Source};
+use retention::Retention;
+use source::Source;
 use stored::Damage;
 
 /// Bounds on what is taken in.
@@ -156,6 +159,7 @@ pub struct MediaService {
     damage: Damage,
     renders: thumbnail::Renders,
     clock: Clock,
+    retention: Retention,
     limits: Limits,
     freeze: Freeze,
     metrics: Arc<Metrics>,
@@ -173,6 +177,8 @@ pub struct Parts {
     pub ladder: Ladder,
     /// How many bytes of hot bodies and records may be kept in memory.
     pub memory_bytes: u64,
+    /// Bounds on what is kept although it can be had again.
+    pub cache: CacheLimits,
     /// Bounds on what is taken in.
     pub limits: Limits,
     /// What the legacy routes may serve.
@@ -206,6 +212,7 @@ impl MediaService {
             damage,
             renders: thumbnail::Renders::new(),
             clock: parts.clock,
+            retention: Retention::new(parts.cache),
             limits: parts.limits,
             freeze: parts.freeze,
             metrics: parts.metrics,
@@ -215,140 +222,5 @@ impl MediaService {
     /// Returns the bounds on what is taken in.
     pub fn limits(&self) -> Limits {
         self.limits
-    }
-
-    /// Finds media and opens its body (CS-DL-03).
-    ///
-    /// # Errors
-    ///
-    /// [`MediaError::NotFound`] also for what this reader may not see (CS-FRZ-03).
-    pub async fn download(
-        &self,
-        reader: Reader<'_>,
-        mxc: &Mxc,
-        search: Search,
-    ) -> Result<MediaItem, MediaError> {
-        if let Some(record) = self.readable_record(reader, mxc).await?
-            && let Some(item) = self.open_media(&record).await?
-        {
-            return Ok(item);
-        }
-        match self.find(reader, mxc, search).await? {
-            Found::Kept(record) => self.open_kept(&record).await,
-            // Its head alone says that it is whole, so it may only be sent when that is true.
-            Found::Arriving(arrival) if arrival.size == Some(0) => {
-                self.open_kept(&*arrival.kept().await?).await
-            }
-            Found::Arriving(arrival) => Ok(arriving_item(&arrival)),
-            Found::Unkept => {
-                let asker = asker(reader).ok_or(MediaError::NotFound)?;
-                let limit = self.limits.fetches.max_size;
-                self.fetcher.source().relay(&asker, mxc, search, limit).await
-            }
-        }
-    }
-
-    async fn open_kept(&self, record: &MediaRecord) -> Result<MediaItem, MediaError> {
-        self.open_media(record).await?.ok_or(MediaError::NotFound)
-    }
-
-    /// Opens the body of media that is kept; `None` if it is damaged and can be had again.
-    async fn open_media(&self, record: &MediaRecord) -> Result<Option<MediaItem>, MediaError> {
-        match self.open_blob(&record.blob).await {
-            Ok(body) => Ok(Some(MediaItem {
-                content_type: record.content_type.clone(),
-                filename: record.filename.clone(),
-                content_hash: Some(record.blob.content_hash),
-                body,
-            })),
-            Err(error) => {
-                let is_damaged = self.damage.is_found(&record.blob.content_hash, &error).await;
-                // Owned media is nowhere else; the rest is fetched anew.
-                if is_damaged && record.source != MediaSource::Owned {
-                    return Ok(None);
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Looks for media that is not kept.
-    async fn find(
-        &self,
-        reader: Reader<'_>,
-        mxc: &Mxc,
-        search: Search,
-    ) -> Result<Found, MediaError> {
-        if let Some(found) = self.find_expected(reader, mxc, search).await? {
-            return Ok(found);
-        }
-        let asker = asker(reader).ok_or(MediaError::NotFound)?;
-        self.fetcher.find(&asker, mxc, search).await
-    }
-
-    /// Returns the record of media that is kept and that this reader may see.
-    async fn readable_record(
-        &self,
-        reader: Reader<'_>,
-        mxc: &Mxc,
-    ) -> Result<Option<Arc<MediaRecord>>, MediaError> {
-        let Some(record) = self.record(mxc)? else { return Ok(None) };
-        if self.freeze.shows(&*record, reader) {
-            return Ok(Some(record));
-        }
-        // The homeserver may know that its own media is older than our copy of it.
-        let is_open = record.source != MediaSource::Owned
-            && matches!(reader, Reader::Anybody)
-            && self.fetcher.source().is_open_to_anybody(mxc).await?;
-        if !is_open {
-            return Err(MediaError::NotFound);
-        }
-        self.store.mark_legacy_readable(mxc).await?;
-        self.memory.forget_record(mxc);
-        Ok(Some(record))
-    }
-
-    fn record(&self, mxc: &Mxc) -> Result<Option<Arc<MediaRecord>>, MediaError> {
-        if let Some(record) = self.memory.record(mxc) {
-            return Ok(Some(record));
-        }
-        let Some(record) = self.store.media(mxc)? else { return Ok(None) };
-        let record = Arc::new(record);
-        self.memory.keep_record(record.clone());
-        Ok(Some(record))
-    }
-
-    /// Opens a blob: from memory, into memory if it is small, otherwise to be read as it is sent.
-    async fn open_blob(&self, blob: &BlobRecord) -> Result<MediaBody, StoreError> {
-        if let Some(body) = self.memory.body(&blob.content_hash) {
-            self.metrics.media_sources.memory.inc();
-            return Ok(MediaBody::Memory(body));
-        }
-        self.metrics.media_sources.store.inc();
-        let reader = self.store.open_blob(blob)?;
-        if self.memory.has_room_for(blob.size) {
-            let body = reader.read_all().await?;
-            self.memory.keep_body(blob.content_hash, body.clone());
-            return Ok(MediaBody::Memory(body));
-        }
-        Ok(MediaBody::Stored(StoredBody { reader, damage: self.damage.clone() }))
-    }
-}
-
-/// Returns in whose name the homeserver is asked; other servers get nothing that is not our own.
-fn asker(reader: Reader<'_>) -> Option<Asker> {
-    match reader {
-        Reader::Requester(requester) => Some(Asker::Requester(requester.clone())),
-        Reader::Anybody => Some(Asker::Anybody),
-        Reader::Origin => None,
-    }
-}
-
-fn arriving_item(arrival: &Arc<Arrival>) -> MediaItem {
-    MediaItem {
-        content_type: arrival.media.content_type.clone(),
-        filename: arrival.media.filename.clone(),
-        content_hash: None,
-        body: MediaBody::Arriving(arrival.follow()),
     }
 }

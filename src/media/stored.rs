@@ -28,9 +28,13 @@ impl Damage {
         self.metrics.corrupt_blobs.inc();
         tracing::error!(%content_hash, %error, "a stored body is damaged");
         match self.store.set_aside(content_hash).await {
-            Ok(true) => self.memory.forget_everything(),
-            // Nothing changed: whoever asks for it again must not cost everybody their memory.
-            Ok(false) => {}
+            Ok(Some(removed)) => {
+                self.memory.forget(&removed);
+                // Owned media keeps its records, but is not to be served from memory alone.
+                self.memory.forget_body(content_hash);
+            }
+            // Nothing has changed.
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(%content_hash, %error, "a damaged body cannot be set aside");
             }

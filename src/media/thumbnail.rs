@@ -98,14 +98,33 @@ impl MediaService {
         request: ThumbnailRequest,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
+        match self.find_or_make(reader, mxc, request, search).await {
+            // What was evicted under it is fetched and made anew, once.
+            Err(error) if self.lost_to_eviction(mxc, &error) => {
+                self.find_or_make(reader, mxc, request, search).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn find_or_make(
+        &self,
+        reader: Reader<'_>,
+        mxc: &Mxc,
+        request: ThumbnailRequest,
+        search: Search,
+    ) -> Result<MediaItem, MediaError> {
         let source = match self.readable_record(reader, mxc).await? {
             Some(record) => record,
             None => self.fetch_whole(reader, mxc, search).await?,
         };
+        // Who looks at thumbnails uses the media: it and they go together.
+        self.touch(&source);
         let spec = self.ladder.snap(request.size, request.method, request.animated);
         if let Some(thumbnail) = self.kept_thumbnail(&source, spec)? {
-            match self.open_blob(&thumbnail.blob).await {
-                Ok(body) => return Ok(kept_item(&thumbnail, body)),
+            match self.open_thumbnail(&source, spec, &thumbnail).await {
+                Ok(Some(body)) => return Ok(kept_item(&thumbnail, body)),
+                Ok(None) => {}
                 // A damaged thumbnail is made again.
                 Err(error) => {
                     if !self.damage.is_found(&thumbnail.blob.content_hash, &error).await {
@@ -138,9 +157,10 @@ impl MediaService {
         if let Some(record) = self.memory.thumbnail(content_hash, spec) {
             return Ok(Some(record));
         }
+        let since = self.memory.epoch();
         let Some(record) = self.store.thumbnail(&content_hash, &spec)? else { return Ok(None) };
         let record = Arc::new(record);
-        self.memory.keep_thumbnail(content_hash, spec, record.clone());
+        self.memory.keep_thumbnail(since, content_hash, spec, record.clone());
         Ok(Some(record))
     }
 
@@ -205,7 +225,9 @@ impl MediaService {
             Ok(Some(reader)) => Ok(reader),
             Ok(None) => Err(Arc::new(ThumbnailError::Unsupported).into()),
             Err(error) => {
-                self.damage.is_found(&content_hash, &error).await;
+                if !self.is_evicted(&error) {
+                    self.damage.is_found(&content_hash, &error).await;
+                }
                 Err(error.into())
             }
         }

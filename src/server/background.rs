@@ -1,5 +1,5 @@
-//! What goes on beside the requests: learning the homeserver's name, counting the store, sweeping,
-//! and the orderly end.
+//! What goes on beside the requests: learning the homeserver's name, counting the store, making room
+//! in it, sweeping, and the orderly end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
 
 use super::SERVER_NAME_SETTING;
+use crate::handlers::Services;
 use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Swept};
@@ -24,6 +26,10 @@ const LAST_RETRY: Duration = Duration::from_secs(15);
 /// counted.
 const ROUND: Duration = Duration::from_secs(30);
 
+/// How often access times are kept and the free space is looked at; what is read between two rounds and
+/// a crash seems older than it is.
+const TENDING_ROUND: Duration = Duration::from_secs(5);
+
 /// How often the drain looks whether anything is still in flight.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
@@ -34,14 +40,24 @@ const DRAIN_SETTLE: Duration = Duration::from_millis(250);
 /// Learns, counts and sweeps until the process ends.
 pub(super) struct Housekeeping {
     store: Store,
+    services: Arc<Services>,
     homeserver: Homeserver,
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
 }
 
 impl Housekeeping {
-    pub(super) fn new(store: Store, homeserver: Homeserver, metrics: Arc<Metrics>) -> Self {
-        Self { store, homeserver, metrics, stopping: AtomicBool::new(false) }
+    pub(super) fn new(
+        store: Store,
+        services: Arc<Services>,
+        homeserver: Homeserver,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { store, services, homeserver, metrics, stopping: AtomicBool::new(false) }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Asks the homeserver for its name until it answers, and holds the answer against what the
@@ -101,13 +117,40 @@ impl Housekeeping {
 
     /// Removes bodies that no record names: the litter of a crash.
     async fn sweep(&self) {
-        let swept = self.store.sweep_orphans(|| self.stopping.load(Ordering::Relaxed)).await;
+        let swept = self.store.sweep_orphans(|| self.is_stopping()).await;
         match swept {
             Ok(Swept { removed, bytes, .. }) if removed > 0 => {
                 tracing::info!(removed, bytes, "removed bodies that no record names");
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the sweep for bodies without a record ended"),
+        }
+    }
+
+    /// Keeps the cache within its bounds, every few seconds and as soon as it is too large.
+    async fn tend_cache(&self) {
+        let media = &self.services.media;
+        let mut round = tokio::time::interval(TENDING_ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut is_stuck, mut is_failing) = (false, false);
+        loop {
+            let is_urgent = tokio::select! {
+                _ = round.tick() => false,
+                () = media.cache_overflows(), if !is_stuck => true,
+            };
+            let outcome = media.tend(|| self.is_stopping()).await;
+            // What could not be mended now is not mended by trying at once again.
+            is_stuck = is_urgent && !matches!(outcome, Ok(evicted) if evicted > 0);
+            match outcome {
+                Ok(_) => is_failing = false,
+                Err(error) if is_failing => {
+                    tracing::debug!(%error, "the cache is still not tended")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the cache cannot be tended");
+                    is_failing = true;
+                }
+            }
         }
     }
 
@@ -160,11 +203,14 @@ impl BackgroundService for Housekeeping {
         // The sockets listen since before the services were started.
         notify(&[NotifyState::Ready]);
         let work = async {
-            tokio::join!(self.learn_name(), self.sweep(), self.keep_counting());
+            tokio::join!(self.learn_name(), self.sweep(), self.tend_cache(), self.keep_counting());
         };
         tokio::select! {
             () = work => {}
             _ = shutdown.changed() => self.stopping.store(true, Ordering::Relaxed),
+        }
+        if let Err(error) = self.store.keep_touches().await {
+            tracing::warn!(%error, "the last access times are lost");
         }
     }
 }

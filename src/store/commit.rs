@@ -19,6 +19,7 @@ impl Inner {
         let content_hash = blob.content_hash;
         let recorded = self.metadata.insert_media(media.with_blob(blob));
         drop(published);
+        self.tally_cache();
         if recorded.as_ref().is_err_and(leaves_no_doubt) {
             self.tidy(&content_hash);
         }
@@ -40,6 +41,7 @@ impl Inner {
         let content_hash = blob.content_hash;
         let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type);
         drop(published);
+        self.tally_cache();
         let is_another = |present: &ThumbnailRecord| present.blob.content_hash != content_hash;
         if recorded.as_ref().map_or_else(leaves_no_doubt, is_another) {
             self.tidy(&content_hash);
@@ -48,7 +50,7 @@ impl Inner {
     }
 
     /// Removes a blob that got no record; the next sweep would do so too.
-    fn tidy(&self, content_hash: &ContentHash) {
+    pub(super) fn tidy(&self, content_hash: &ContentHash) {
         if let Err(error) = self.remove_if_orphan(content_hash) {
             tracing::warn!(%content_hash, %error, "cannot remove a blob that no record names");
         }

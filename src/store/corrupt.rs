@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 
 use super::reader::verify;
-use super::{Inner, StoreError};
+use super::{Inner, Removed, StoreError};
 use crate::types::ContentHash;
 
 /// A blob that was found to be bad.
@@ -16,11 +16,14 @@ struct Suspect {
 
 impl Inner {
     /// Takes a blob out of service unless it is sound or being replaced.
-    pub(super) fn set_aside(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
-        match self.examine(content_hash)? {
-            Some(suspect) => self.retire(&suspect),
-            None => Ok(false),
-        }
+    pub(super) fn set_aside(
+        &self,
+        content_hash: &ContentHash,
+    ) -> Result<Option<Removed>, StoreError> {
+        let Some(suspect) = self.examine(content_hash)? else { return Ok(None) };
+        let retired = self.retire(&suspect);
+        self.tally_cache();
+        retired
     }
 
     /// Looks at a blob again: it may have been replaced since somebody found it bad.
@@ -38,26 +41,26 @@ impl Inner {
     }
 
     /// Takes a bad blob out of service unless it was replaced since it was examined.
-    fn retire(&self, suspect: &Suspect) -> Result<bool, StoreError> {
+    fn retire(&self, suspect: &Suspect) -> Result<Option<Removed>, StoreError> {
         let Suspect { content_hash, file } = suspect;
         let retired = self.publishing.unless_active(content_hash, || {
             let is_still = self.blobs.is_still(content_hash, file.as_ref());
             if !is_still.map_err(StoreError::io("look at a blob"))? {
-                return Ok(false);
+                return Ok(None);
             }
-            let forgotten = self.metadata.forget_corrupt(*content_hash)?;
-            if file.is_none() && forgotten == 0 {
+            let removed = self.metadata.forget_corrupt(*content_hash)?;
+            if file.is_none() && removed == Removed::default() {
                 // It was retired before, and only owned records still name it.
-                return Ok(false);
+                return Ok(None);
             }
             if file.is_some() {
                 let moved = self.blobs.set_aside(content_hash);
                 moved.map_err(StoreError::io("set a corrupt blob aside"))?;
             }
             tracing::error!(%content_hash, "set a corrupt or missing blob aside");
-            Ok(true)
+            Ok(Some(removed))
         });
-        retired.unwrap_or(Ok(false))
+        retired.unwrap_or(Ok(None))
     }
 }
 
@@ -77,7 +80,7 @@ mod tests {
             }
             let suspect = store.inner.examine(&blob.content_hash).unwrap().unwrap();
             put(&store, &format!("again-{is_missing}"), b"body").await;
-            assert!(!store.inner.retire(&suspect).unwrap());
+            assert_eq!(store.inner.retire(&suspect).unwrap(), None);
             assert_eq!(read(&store, &blob).await.unwrap(), b"body");
         }
     }

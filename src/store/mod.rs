@@ -10,6 +10,9 @@
 //! - A commit returns when everything survives a power cut: the file is synced, renamed, its
 //!   directories are synced, and then its record is. What fails on that way is not tried again.
 //!
+//! What another server has too, or what can be made again, is a cache: counted by blob, in the order of
+//! the last access, and removed from its old end by [`Store::evict`].
+//!
 //! Looking up and reading what the system has in memory happens in place. Whatever waits for the
 //! disk does so on the runtime's blocking pool or on the database's own writer thread.
 
@@ -18,16 +21,19 @@ mod checksum;
 mod commit;
 mod corrupt;
 mod error;
+mod evict;
 mod follow;
 mod metadata;
 mod orphans;
 mod publishing;
 mod reader;
 mod record;
+mod reserve;
 mod root;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod touches;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -35,9 +41,11 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
 pub use error::{OpenError, StoreError};
+pub use evict::Removed;
 pub use follow::{Follower, Growing};
 pub use orphans::Swept;
 pub use reader::BlobReader;
@@ -50,7 +58,9 @@ use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
 use blob::Blobs;
 use metadata::Metadata;
 use publishing::Publishing;
+use reserve::Reserve;
 use root::Root;
+use touches::Touches;
 
 /// All media on this machine's disk. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -65,6 +75,10 @@ struct Inner {
     publishing: Publishing,
     /// Shared by the bodies that are arriving.
     arriving: Arc<()>,
+    touches: Touches,
+    reserve: Reserve,
+    /// How much may be evicted, as of the last change.
+    cache: watch::Sender<Tally>,
     root: Root,
 }
 
@@ -84,8 +98,18 @@ impl Store {
         let has_blobs = !blobs.is_empty().map_err(OpenError::io(path))?;
         let metadata = Metadata::open(&root.database(), has_blobs)?;
         root.sync()?;
-        let publishing = Publishing::default();
-        let inner = Inner { metadata, blobs, publishing, arriving: Arc::default(), root };
+        let inner = Inner {
+            metadata,
+            blobs,
+            publishing: Publishing::default(),
+            arriving: Arc::default(),
+            touches: Touches::default(),
+            reserve: Reserve::new(root.reserve()),
+            cache: watch::Sender::default(),
+            root,
+        };
+        inner.reserve.hold();
+        inner.tally_cache();
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -133,6 +157,15 @@ impl Store {
         spec: &ThumbnailSpec,
     ) -> Result<Option<ThumbnailRecord>, StoreError> {
         self.inner.metadata.thumbnail(source, spec)
+    }
+
+    /// Returns whether any record names a content. Takes microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn holds(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+        self.inner.metadata.has_blob(content_hash)
     }
 
     /// Returns how many thumbnails of a content are stored.
@@ -282,14 +315,73 @@ impl Store {
     /// thumbnails, are removed. Those of media owned here stay: reading them fails until somebody
     /// uploads the same content again.
     ///
-    /// Returns `false`, and does nothing, if the blob is sound or is being replaced at this moment.
+    /// Returns the records that are gone; `None`, having done nothing, if the blob is sound or is being
+    /// replaced at this moment.
     ///
     /// # Errors
     ///
     /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`].
-    pub async fn set_aside(&self, content_hash: &ContentHash) -> Result<bool, StoreError> {
+    pub async fn set_aside(
+        &self,
+        content_hash: &ContentHash,
+    ) -> Result<Option<Removed>, StoreError> {
         let content_hash = *content_hash;
         self.blocking(move |inner| inner.set_aside(&content_hash)).await
+    }
+
+    /// Notes that a content was read at a time, so that it is not the next to be evicted. Takes some ten
+    /// nanoseconds; the time is kept by [`keep_touches`](Self::keep_touches).
+    pub fn touch(&self, content_hash: &ContentHash, now: UnixMillis) {
+        self.inner.touches.note(content_hash, now);
+    }
+
+    /// Keeps the access times that were noted since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; the times stay noted then.
+    pub async fn keep_touches(&self) -> Result<(), StoreError> {
+        self.blocking(Inner::keep_touches).await
+    }
+
+    /// Returns how much may be evicted: the bodies that records name, but none of media owned here.
+    pub fn cached(&self) -> Tally {
+        *self.inner.cache.borrow()
+    }
+
+    /// Returns once more than so many bytes may be evicted.
+    pub async fn cached_exceeds(&self, bytes: u64) {
+        let mut cache = self.inner.cache.subscribe();
+        // The sender lives as long as `self`.
+        let _ = cache.wait_for(|tally| tally.bytes > bytes).await;
+    }
+
+    /// Evicts what was not read for the longest time: at least so many bytes if there are as many, but
+    /// no more than some dozens of contents at once, so that it has to be called again until nothing is
+    /// removed or enough is.
+    ///
+    /// A content goes with every record that names it, and with the thumbnails made of it. Media owned
+    /// here never goes. Whoever is reading a body reads on; one that is being published stays.
+    ///
+    /// Costs as much as what is removed, whatever the store holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`], [`StoreError::Busy`] or [`StoreError::Database`]; nothing is removed then.
+    pub async fn evict(&self, bytes: u64) -> Result<Removed, StoreError> {
+        self.blocking(move |inner| inner.evict(bytes)).await
+    }
+
+    /// Returns how many bytes of the file system this process may still fill.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub async fn free_bytes(&self) -> Result<u64, StoreError> {
+        self.blocking(|inner| {
+            inner.root.free_bytes().map_err(StoreError::io("look how full the disk is"))
+        })
+        .await
     }
 
     /// Returns what the store holds; reads every record, so not for every request.

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statvfs;
+
 use super::OpenError;
 
 /// A directory that this process alone uses until the value is dropped.
@@ -43,6 +45,17 @@ impl Root {
     /// Makes the names of what lies directly in the directory survive a power cut.
     pub(super) fn sync(&self) -> Result<(), OpenError> {
         sync_directory(&self.path).map_err(OpenError::io(&self.path))
+    }
+
+    /// Returns the path of the file that holds some space back.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
+    /// Returns how many bytes of the file system are free for a process without privileges.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let file_system = statvfs(&self.path)?;
+        Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
     }
 
     /// Returns the path of the database file, which may not be there.

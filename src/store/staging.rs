@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn many_bodies_share_the_memory_for_batches() {
         assert_eq!(batch_size(1), MAX_BATCH);
-        assert!(2 * 100 * batch_size(100) <= BATCH_BUDGET);
+        assert!(2 * 80 * batch_size(80) <= BATCH_BUDGET);
         assert_eq!(batch_size(usize::MAX / 2), MIN_BATCH);
     }
 

@@ -46,12 +46,21 @@ pub(super) async fn put(store: &Store, media_id: &str, body: &[u8]) -> MediaReco
     put_from(store, media_id, body, MediaSource::Owned).await
 }
 
-async fn put_from(store: &Store, media_id: &str, body: &[u8], source: MediaSource) -> MediaRecord {
+pub(super) async fn put_from(
+    store: &Store,
+    media_id: &str,
+    body: &[u8],
+    source: MediaSource,
+) -> MediaRecord {
     let staged = stage(store, body).await;
     store.commit_media(staged, new_media(media_id, source)).await.unwrap()
 }
 
-async fn put_thumbnail(store: &Store, source: &MediaRecord, body: &[u8]) -> ThumbnailRecord {
+pub(super) async fn put_thumbnail(
+    store: &Store,
+    source: &MediaRecord,
+    body: &[u8],
+) -> ThumbnailRecord {
     let staged = stage(store, body).await;
     store
         .commit_thumbnail(staged, source.blob.content_hash, SPEC, source.content_type.clone())
@@ -103,7 +112,7 @@ fn killed(directory: &TempDir) -> TempDir {
     image
 }
 
-const SPEC: ThumbnailSpec = ThumbnailSpec {
+pub(super) const SPEC: ThumbnailSpec = ThumbnailSpec {
     size: ThumbnailSize { width: 320, height: 240 },
     method: ThumbnailMethod::Scale,
     animated: false,
@@ -369,13 +378,16 @@ async fn corrupt_media_that_another_server_has_is_forgotten_and_fetched_again() 
     for source in [MediaSource::Upstream, MediaSource::Remote] {
         let record = put_from(&store, "elsewhere", &body(100_000), source).await;
         flip_bit(&directory, &record.blob, 77);
-        assert!(store.set_aside(&record.blob.content_hash).await.unwrap());
+        assert!(store.set_aside(&record.blob.content_hash).await.unwrap().is_some());
         assert_eq!(store.media(&record.mxc).unwrap(), None);
         assert_eq!(entries(&directory, "corrupt"), 1);
         let again = put_from(&store, "elsewhere", &body(100_000), source).await;
         assert_eq!(read(&store, &again.blob).await.unwrap(), body(100_000));
         fs::remove_file(path_of(&directory, &again.blob)).unwrap();
-        assert!(store.set_aside(&again.blob.content_hash).await.unwrap(), "missing is as bad");
+        assert!(
+            store.set_aside(&again.blob.content_hash).await.unwrap().is_some(),
+            "missing is as bad"
+        );
         assert_eq!(store.usage().await.unwrap(), Usage::default());
     }
 }
@@ -388,7 +400,7 @@ async fn corrupt_media_owned_here_keeps_its_record_until_it_is_uploaded_again() 
     let hash = owned.blob.content_hash;
     store.record_original_as_thumbnail(hash, SPEC, owned.content_type.clone()).await.unwrap();
     flip_bit(&directory, &owned.blob, 0);
-    assert!(store.set_aside(&hash).await.unwrap());
+    assert!(store.set_aside(&hash).await.unwrap().is_some());
     assert_eq!(store.media(&copy.mxc).unwrap(), None);
     assert_eq!(store.thumbnail(&hash, &SPEC).unwrap(), None);
     let record = store.media(&owned.mxc).unwrap().unwrap();
@@ -430,10 +442,10 @@ async fn a_corrupt_thumbnail_is_forgotten_and_one_of_a_lost_original_is_kept() {
     let source = original.blob.content_hash;
     let thumbnail = put_thumbnail(&store, &original, b"small").await;
     flip_bit(&directory, &original.blob, 3);
-    assert!(store.set_aside(&source).await.unwrap());
+    assert!(store.set_aside(&source).await.unwrap().is_some());
     assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), Some(thumbnail.clone()));
     flip_bit(&directory, &thumbnail.blob, 3);
-    assert!(store.set_aside(&thumbnail.blob.content_hash).await.unwrap());
+    assert!(store.set_aside(&thumbnail.blob.content_hash).await.unwrap().is_some());
     assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), None);
     assert_eq!(store.usage().await.unwrap(), Usage::default());
 }
@@ -443,13 +455,13 @@ async fn a_blob_that_is_sound_or_being_replaced_is_not_set_aside() {
     let (directory, store) = open();
     let record = put_from(&store, "remote", b"body", MediaSource::Remote).await;
     let hash = record.blob.content_hash;
-    assert!(!store.set_aside(&hash).await.unwrap(), "it is sound");
-    assert!(!store.set_aside(&ContentHash([7; 32])).await.unwrap(), "it is unknown");
+    assert!(store.set_aside(&hash).await.unwrap().is_none(), "it is sound");
+    assert!(store.set_aside(&ContentHash([7; 32])).await.unwrap().is_none(), "it is unknown");
     flip_bit(&directory, &record.blob, 1);
     let published = store.inner.publishing.begin(hash);
-    assert!(!store.set_aside(&hash).await.unwrap(), "it is being replaced");
+    assert!(store.set_aside(&hash).await.unwrap().is_none(), "it is being replaced");
     drop(published);
-    assert!(store.set_aside(&hash).await.unwrap());
+    assert!(store.set_aside(&hash).await.unwrap().is_some());
 }
 
 #[test]

@@ -40,17 +40,3 @@ pub(super) fn keep(connection: &Connection, blob: &BlobRecord) -> rusqlite::Resu
         .execute((&blob.content_hash, Unsigned(blob.size), Checksums(blob.checksums.clone())))?;
     Ok(())
 }
-
-pub(super) fn remove_unless_used(
-    connection: &Connection,
-    content_hash: &ContentHash,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "DELETE FROM blob WHERE content_hash = ?1
-             AND NOT EXISTS (SELECT 1 FROM media WHERE content_hash = ?1)
-             AND NOT EXISTS (SELECT 1 FROM thumbnail WHERE content_hash = ?1)",
-        )?
-        .execute([content_hash])?;
-    Ok(())
-}

@@ -1,11 +1,13 @@
 //! Our words as columns, and columns as our words.
 
+use std::error::Error;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 
 use crate::store::MediaSource;
-use crate::types::{ContentHash, ContentType, FileName, UnixMillis, UserId};
+use crate::types::{ContentHash, ContentType, FileName, ThumbnailMethod, UnixMillis, UserId};
 
 impl ToSql for ContentHash {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -53,6 +55,16 @@ impl FromSql for MediaSource {
     }
 }
 
+impl FromSql for ThumbnailMethod {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let method = value.as_str()?;
+        [Self::Scale, Self::Crop]
+            .into_iter()
+            .find(|known| known.as_str() == method)
+            .ok_or(FromSqlError::InvalidType)
+    }
+}
+
 impl FromSql for ContentType {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         value.as_bytes().map(|bytes| Self::from_header(Some(bytes)))
@@ -62,6 +74,19 @@ impl FromSql for ContentType {
 impl FromSql for UserId {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         value.as_str()?.parse().map_err(FromSqlError::other)
+    }
+}
+
+/// A text with its own grammar.
+pub(super) struct Parsed<T>(pub(super) T);
+
+impl<T> FromSql for Parsed<T>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map(Self).map_err(FromSqlError::other)
     }
 }
 

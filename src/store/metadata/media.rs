@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::blob;
-use super::column::Cleaned;
+use super::column::{Cleaned, Parsed};
 use crate::store::MediaRecord;
 use crate::types::{ContentHash, FileName, Mxc, UserId};
 
@@ -36,8 +36,8 @@ pub(super) fn insert(connection: &Connection, media: &MediaRecord) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO media (server_name, media_id, content_hash, content_type, filename,
-                                uploader, source, created_at, accessed_at, legacy_readable)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9)",
+                                uploader, source, created_at, legacy_readable)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             media.mxc.server_name.as_str(),
@@ -62,12 +62,18 @@ pub(super) fn mark_legacy_readable(connection: &Connection, mxc: &Mxc) -> rusqli
     Ok(())
 }
 
+pub(super) const REMOVE_EVICTABLE: &str = "DELETE FROM media
+     WHERE content_hash = ?1 AND source <> 'owned' RETURNING server_name, media_id";
+
 /// Removes media with a content, unless this is the only server that has it.
 pub(super) fn remove_evictable(
     connection: &Connection,
     content_hash: &ContentHash,
-) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached("DELETE FROM media WHERE content_hash = ?1 AND source <> 'owned'")?
-        .execute([content_hash])
+) -> rusqlite::Result<Vec<Mxc>> {
+    let mut statement = connection.prepare_cached(REMOVE_EVICTABLE)?;
+    let removed = statement.query_map([content_hash], |row| {
+        let (Parsed(server_name), Parsed(media_id)) = (row.get(0)?, row.get(1)?);
+        Ok(Mxc { server_name, media_id })
+    })?;
+    removed.collect()
 }

@@ -5,7 +5,9 @@
 //! beside this one take a connection, so that reading and writing share them.
 
 mod blob;
+mod cached;
 mod column;
+mod evict;
 mod media;
 mod readers;
 mod reservation;
@@ -17,9 +19,12 @@ mod writer;
 
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 
-use super::{BlobRecord, MediaRecord, OpenError, Reservation, StoreError, ThumbnailRecord, Usage};
+use super::{
+    BlobRecord, MediaRecord, OpenError, Removed, Reservation, StoreError, Tally, ThumbnailRecord,
+    Usage,
+};
 use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
 use readers::Readers;
 use writer::Writer;
@@ -36,8 +41,10 @@ impl Metadata {
     /// Opens the database, or makes one if there are no blobs that a lost one would have named.
     pub(super) fn open(path: &Path, has_blobs: bool) -> Result<Self, OpenError> {
         let connection = schema::open(path, has_blobs)?;
-        let first_started_at = setting::first_started_at(&connection, UnixMillis::now())
-            .map_err(schema::open_error(path))?;
+        let now = UnixMillis::now();
+        let first_started_at =
+            setting::first_started_at(&connection, now).map_err(schema::open_error(path))?;
+        cached::trust_clock(&connection, now).map_err(schema::open_error(path))?;
         let writer = Writer::start(connection).map_err(OpenError::io(path))?;
         Ok(Self { first_started_at, readers: Readers::new(path), writer })
     }
@@ -69,13 +76,31 @@ impl Metadata {
 
     /// Removes what can be had again from the records of a blob, and the blob's own record unless
     /// media owned here needs it; waits for the disk.
-    pub(super) fn forget_corrupt(&self, hash: ContentHash) -> Result<usize, StoreError> {
+    pub(super) fn forget_corrupt(&self, hash: ContentHash) -> Result<Removed, StoreError> {
         self.writer.write(move |connection| {
-            let media = media::remove_evictable(connection, &hash)?;
-            let thumbnails = thumbnail::remove(connection, &hash)?;
-            blob::remove_unless_used(connection, &hash)?;
-            Ok(media + thumbnails)
+            let mut removed = Removed::default();
+            evict::remove_named(connection, &hash, UnixMillis::now(), &mut removed)?;
+            Ok(removed)
         })
+    }
+
+    /// Removes the records of what was not read for the longest time: of at least so many bytes if
+    /// there are as many, but of few more contents than `limit`. Waits for the disk.
+    pub(super) fn evict(&self, bytes: u64, limit: u64) -> Result<Removed, StoreError> {
+        self.writer
+            .write(move |connection| Ok(evict::evict(connection, bytes, limit, UnixMillis::now())?))
+    }
+
+    /// Keeps when contents were last read; waits for the disk.
+    pub(super) fn touch(&self, touches: Vec<(ContentHash, UnixMillis)>) -> Result<(), StoreError> {
+        self.writer.write(move |connection| {
+            touches.iter().try_for_each(|(hash, at)| Ok(cached::touch(connection, hash, *at)?))
+        })
+    }
+
+    /// Returns how much may be evicted, without adding it up.
+    pub(super) fn cached(&self) -> Result<Tally, StoreError> {
+        self.readers.read(cached::total)
     }
 
     /// Returns the record of a piece of media.
@@ -93,6 +118,7 @@ impl Metadata {
             blob::keep(connection, &media.blob)?;
             media::insert(connection, &media)?;
             reservation::remove(connection, &media.mxc)?;
+            named(connection, &media.blob.content_hash)?;
             Ok(media)
         })
     }
@@ -163,6 +189,7 @@ impl Metadata {
             let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
             blob::keep(connection, &record.blob)?;
             thumbnail::insert(connection, &source, &spec, &record)?;
+            named(connection, &record.blob.content_hash)?;
             Ok(record)
         })
     }
@@ -182,6 +209,7 @@ impl Metadata {
                 .ok_or(StoreError::Missing { content_hash: source })?;
             let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
             thumbnail::insert(connection, &source, &spec, &record)?;
+            named(connection, &source)?;
             Ok(record)
         })
     }
@@ -190,6 +218,13 @@ impl Metadata {
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         self.readers.read(usage::add_up)
     }
+}
+
+/// Settles a blob that a new record names, which is a use of it too.
+fn named(connection: &Connection, content_hash: &ContentHash) -> rusqlite::Result<()> {
+    let now = UnixMillis::now();
+    cached::settle(connection, content_hash, now)?;
+    cached::touch(connection, content_hash, now)
 }
 
 impl From<rusqlite::Error> for StoreError {

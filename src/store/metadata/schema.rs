@@ -11,10 +11,17 @@ use crate::store::root::create_private;
 
 /// The steps from an empty database to the present schema; the database's `user_version` says how
 /// many it has taken. A step that was released is never changed.
-const STEPS: &[&str] = &[include_str!("001_begin.sql"), include_str!("003_reservation.sql")];
+const STEPS: &[&str] = &[
+    include_str!("001_begin.sql"),
+    include_str!("002_cache.sql"),
+    include_str!("003_reservation.sql"),
+];
 
 /// How long a change waits for another process that has locked the database, such as a backup.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many prepared statements the writer keeps: more than there are, so that none is prepared twice.
+const MAX_STATEMENTS: usize = 64;
 
 /// Opens a database for writing, checks it and brings its schema up to date.
 pub(super) fn open(path: &Path, has_blobs: bool) -> Result<Connection, OpenError> {
@@ -49,7 +56,9 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     // A commit returns when it would survive a power cut.
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "foreign_keys", true)
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
+    Ok(())
 }
 
 /// Looks for damage, and returns the first fault.
@@ -134,6 +143,54 @@ mod tests {
         failed.unwrap_err();
         assert_eq!(version(&connection).unwrap(), 2);
         assert!(!connection.table_exists(None, "c").unwrap());
+    }
+
+    #[test]
+    fn what_was_stored_before_there_was_a_cache_is_counted_and_in_the_order_it_was_used() {
+        let (_directory, path) = empty();
+        create_private(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        prepare(&connection).unwrap();
+        take(&STEPS[..1], &mut connection).unwrap();
+        // A content is named by the one digit that its hash repeats.
+        let hash = |digit: u8| format!("x'{}'", digit.to_string().repeat(64));
+        let mut sql = String::new();
+        for (content, size) in [(1, 1), (2, 2), (3, 30), (4, 400), (5, 5000)] {
+            sql += &format!("INSERT INTO blob VALUES ({}, {size}, x'00000000');", hash(content));
+        }
+        for (content, source, accessed_at) in [
+            (1, "owned", 1),
+            (2, "owned", 2),
+            (2, "remote", 3),
+            (3, "remote", 10),
+            (3, "upstream", 40),
+            (4, "remote", 90),
+        ] {
+            sql += &format!(
+                "INSERT INTO media VALUES ('a', '{content}{source}', {}, 'a/b', NULL, NULL,
+                 '{source}', 0, {accessed_at}, 0);",
+                hash(content)
+            );
+        }
+        sql += &format!(
+            "INSERT INTO thumbnail VALUES ({}, 1, 1, 'crop', 0, {}, 'a/b', 60);",
+            hash(1),
+            hash(5)
+        );
+        connection.execute_batch(&sql).unwrap();
+        drop(connection);
+
+        let connection = open(&path, true).unwrap();
+        let mut rows = connection.prepare("SELECT size FROM cached ORDER BY accessed_at").unwrap();
+        let sizes: Vec<i64> =
+            rows.query_map([], |row| row.get(0)).and_then(|sizes| sizes.collect()).unwrap();
+        assert_eq!(sizes, [30, 5000, 400]);
+        let total = connection.query_row("SELECT count, bytes FROM cached_total", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        });
+        assert_eq!(total, Ok((3, 5430)));
+        let media = connection.query_row("SELECT count(*) FROM media", [], |row| row.get(0));
+        assert_eq!(media, Ok(6));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Rows of thumbnails.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::blob;
 use super::column::Unsigned;
 use crate::store::ThumbnailRecord;
-use crate::types::{ContentHash, ThumbnailSpec};
+use crate::types::{ContentHash, ThumbnailSize, ThumbnailSpec};
 
 pub(super) fn find(
     connection: &Connection,
@@ -64,12 +64,34 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Removes the thumbnails that are this content, whatever they were made of.
+pub(super) const REMOVE: &str = "DELETE FROM thumbnail WHERE content_hash = ?1
+     RETURNING width, height, method, animated, source_hash";
+pub(super) const REMOVE_MADE_OF: &str = "DELETE FROM thumbnail WHERE source_hash = ?1
+     RETURNING width, height, method, animated, content_hash";
+
+/// Removes the thumbnails that are this content, and returns what each was made of.
 pub(super) fn remove(
     connection: &Connection,
     content_hash: &ContentHash,
-) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached("DELETE FROM thumbnail WHERE content_hash = ?1")?
-        .execute([content_hash])
+) -> rusqlite::Result<Vec<(ContentHash, ThumbnailSpec)>> {
+    let mut statement = connection.prepare_cached(REMOVE)?;
+    statement.query_map([content_hash], |row| Ok((row.get(4)?, spec_from_row(row)?)))?.collect()
+}
+
+/// Removes the thumbnails made of a content, and returns the content of each.
+pub(super) fn remove_made_of(
+    connection: &Connection,
+    source: &ContentHash,
+) -> rusqlite::Result<Vec<(ThumbnailSpec, ContentHash)>> {
+    let mut statement = connection.prepare_cached(REMOVE_MADE_OF)?;
+    statement.query_map([source], |row| Ok((spec_from_row(row)?, row.get(4)?)))?.collect()
+}
+
+/// Reads a specification from a row that begins with its columns.
+fn spec_from_row(row: &Row<'_>) -> rusqlite::Result<ThumbnailSpec> {
+    Ok(ThumbnailSpec {
+        size: ThumbnailSize { width: row.get(0)?, height: row.get(1)? },
+        method: row.get(2)?,
+        animated: row.get(3)?,
+    })
 }
