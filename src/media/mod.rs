@@ -265,7 +265,14 @@ impl MediaService {
         search: Search,
     ) -> Result<Found, MediaError> {
         let asker = asker(reader).ok_or(MediaError::NotFound)?;
-        self.fetcher.find(&asker, mxc, search).await
+        match self.fetcher.find(&asker, mxc, search).await? {
+            // It was fetched meanwhile for somebody else, who may see more than this reader.
+            Found::Kept(_) => {
+                let record = self.readable_record(reader, mxc).await?;
+                record.map(Found::Kept).ok_or(MediaError::NotFound)
+            }
+            found => Ok(found),
+        }
     }
 
     /// Returns the record of media that is kept and that this reader may see.
