@@ -859,6 +859,99 @@ fn a_body_that_cannot_be_kept_in_the_end_looks_whole_to_nobody() {
     assert_whole(&client.download("other.example/m0"), &body, "again");
 }
 
+#[test]
+fn only_a_body_whose_end_can_be_told_is_kept() {
+    for (framing, sent, is_kept) in [
+        ("Transfer-Encoding: gzip, Chunked", "3\r\nabc\r\n0\r\n\r\n", true),
+        ("Transfer-Encoding: x\r\nTransfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n", true),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 99", "3\r\nabc\r\n0\r\n\r\n", true),
+        ("Content-Length: 3\r\nContent-Length: 3", "abc", true),
+        ("Transfer-Encoding: identity", "abc", false),
+        ("Transfer-Encoding: chunked, x", "abc", false),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: x", "abc", false),
+    ] {
+        let (source, mediary, _) = start("");
+        let follower = Follower::download(&mediary, TOKEN, REMOTE);
+        let mut asked = source.asked();
+        asked.begin(framing);
+        if !is_kept {
+            // That it cannot be kept is seen by its head, and from then on each reader asks alone.
+            drop(asked);
+            asked = source.asked();
+            asked.begin(framing);
+        }
+        asked.write(sent.as_bytes());
+        drop(asked);
+        assert_whole(&follower.finish(), b"abc", framing);
+        if is_kept {
+            assert_kept_once(&source, &mediary, REMOTE, b"abc");
+        } else {
+            assert_nothing_kept(&mediary);
+        }
+    }
+}
+
+#[test]
+fn bytes_past_the_announced_end_are_nobodys() {
+    let (source, mediary, client) = start("");
+    let more = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    for (number, (framing, sent)) in
+        [("Content-Length: 3", "abc"), (CHUNKED, "3\r\nabc\r\n0\r\n\r\n")].iter().enumerate()
+    {
+        let media = format!("other.example/m{number}");
+        let follower = Follower::download(&mediary, TOKEN, &media);
+        let mut asked = source.asked();
+        asked.begin(framing);
+        asked.write(format!("{sent}{more}").as_bytes());
+        asked.is_chunked = false;
+        asked.end();
+        assert_whole(&follower.finish(), b"abc", framing);
+        assert_kept_once(&source, &mediary, &media, b"abc");
+        let next = Follower::download(&mediary, TOKEN, &format!("{media}-next"));
+        source.asked().answer(200, &[], framing);
+        assert_eq!(next.finish().text(), *framing);
+        assert_eq!(client.download(&media).text(), "abc");
+    }
+}
+
+#[test]
+fn whoever_joins_while_it_ends_gets_all_of_it_or_sees_that_it_is_not_all() {
+    let (source, mediary, _) = start("");
+    for round in 0..24 {
+        let body = noise([2, 20_000, 200_000][round % 3], round as u64);
+        let (framing, is_good) = (&framings(body.len())[round % 2], round % 4 < 2);
+        let media = format!("other.example/m{round}");
+        let first = Follower::download(&mediary, TOKEN, &media);
+        let mut asked = source.asked();
+        asked.begin(framing);
+        asked.send(&body[..body.len() - 1]);
+        thread::scope(|scope| {
+            let readers = [TOKEN, OTHER_TOKEN].map(|token| {
+                let (mediary, media) = (&mediary, &media);
+                let read = move || Follower::download(mediary, token, media).finish();
+                scope.spawn(move || [0; 8].map(|_| read()))
+            });
+            if is_good {
+                asked.send(&body[body.len() - 1..]);
+                asked.end();
+            } else {
+                drop(asked);
+            }
+            let answers = readers.map(|reader| reader.join().expect("it reads"));
+            for answer in answers.into_iter().flatten().chain([first.finish()]) {
+                if is_good {
+                    assert_whole(&answer, &body, &media);
+                } else if answer.status == 200 {
+                    assert!(!answer.complete, "{media} looks whole");
+                } else {
+                    answer.assert_error(502, "M_UNKNOWN");
+                }
+            }
+        });
+        assert_eq!(source.times(&media), 1, "{media}");
+    }
+}
+
 // --- whose answer it is
 
 #[test]
