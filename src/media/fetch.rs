@@ -314,7 +314,10 @@ fn units(bytes: u64) -> u32 {
 
 fn arriving(arrival: Arc<Arrival>, leads: bool, metrics: &Metrics) -> Result<Found, MediaError> {
     if let Some(failure) = arrival.failure() {
-        return Err(in_its_own_words(&failure));
+        return match in_its_own_words(&failure) {
+            MediaError::NotKept => Ok(Found::Unkept),
+            failure => Err(failure),
+        };
     }
     if !leads {
         metrics.media_sources.arriving.inc();
