@@ -1381,61 +1381,82 @@ fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
     let (mediary, store) = on_small_disk(&source);
     let client = check_tokens(&mediary);
     let early = client.upload("text/plain", None, b"earlier media");
-    for (number, framing) in framings(body.len()).iter().enumerate() {
-        let media = format!("other.example/m{number}");
-        let mut followers = [
-            Follower::download(&mediary, TOKEN, &media),
-            Follower::download(&mediary, OTHER_TOKEN, &media),
-        ];
-        let mut asked = source.asked();
-        asked.begin(framing);
-        asked.send(&body[..100_000]);
-        for follower in &mut followers {
-            follower.read(100_000);
-        }
-        let thumbnail = Follower::thumbnail(&mediary, TOKEN, &media);
-        wait_in_flight(&mediary, 3);
-        // Mediary may hang up before it has read everything.
-        if !asked.is_chunked {
-            let _ = asked.stream.write_all(&body[100_000..]);
-        } else {
-            let rest = &body[100_000..];
-            let head = format!("{:x}\r\n", rest.len());
-            let _ = asked.stream.write_all(&[head.as_bytes(), rest].concat());
-        }
-        for follower in followers {
-            let answer = follower.finish();
-            assert_eq!((answer.status, answer.complete), (200, false), "{framing}");
-            assert!(body.starts_with(&answer.body), "{framing}");
-        }
-        drop(asked);
-        thumbnail.finish().assert_error(507, "M_UNKNOWN");
-        // For a while it is known that there is no room, and it passes through.
-        let again = Follower::download(&mediary, TOKEN, &media);
-        let mut asked = source.asked();
-        asked.begin(framing);
-        thread::scope(|scope| {
-            let again = scope.spawn(|| again.finish());
-            asked.send(&body);
-            asked.end();
-            assert_whole(&again.join().expect("it reads"), &body, framing);
-        });
-        wait_until("nothing is left", || files_below(&store.join("tmp")).is_empty());
-        assert_eq!(files_below(&store.join("blobs")).len(), 1 + number);
+    let mut followers =
+        [TOKEN, OTHER_TOKEN].map(|token| Follower::download(&mediary, token, REMOTE));
+    let mut asked = source.asked();
+    asked.begin(CHUNKED);
+    asked.send(&body[..100_000]);
+    for follower in &mut followers {
+        follower.read(100_000);
+    }
+    let thumbnail = Follower::thumbnail(&mediary, TOKEN, REMOTE);
+    wait_for_readers(&mediary, 3);
+    // Mediary may hang up before it has read everything.
+    let _ = asked.stream.write_all(&[b"700000\r\n", &noise(0x70_0000, 13)[..]].concat());
+    for follower in followers {
+        let answer = follower.finish();
+        assert_eq!((answer.status, answer.complete), (200, false));
+        assert!(answer.body.starts_with(&body[..100_000]));
+    }
+    drop(asked);
+    thumbnail.finish().assert_error(507, "M_UNKNOWN");
+    // For a while it is known that there is no room.
+    let again = Follower::download(&mediary, TOKEN, REMOTE);
+    assert_passes_through(source.asked(), CHUNKED, again, &body);
+    assert_room_for_little(&source, &mediary, &store, &early);
+}
 
-        let large = client.request("POST", "/_matrix/media/v3/upload", &[], &body);
-        large.assert_error(507, "M_UNKNOWN");
-        assert_eq!(client.download(&early).text(), "earlier media");
-        // What is small enough is kept again.
-        let small = format!("other.example/small{number}");
-        let follower = Follower::download(&mediary, TOKEN, &small);
-        let mut asked = source.asked();
-        asked.begin(CHUNKED);
-        asked.send(&body[number..100_000]);
+#[test]
+fn a_body_that_announces_more_than_the_disk_has_room_for_passes_through() {
+    let body = noise(6_000_000, 14);
+    let source = Source::start();
+    let (mediary, store) = on_small_disk(&source);
+    let client = check_tokens(&mediary);
+    let early = client.upload("text/plain", None, b"earlier media");
+    let thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, LOCAL);
+    let mut asked = source.asked();
+    let follower = Follower::download(&mediary, TOKEN, LOCAL);
+    wait_for_readers(&mediary, 2);
+    let framing = format!("Content-Length: {}", body.len());
+    asked.begin(&framing);
+    // It is known from the head, and from then on each reader asks alone.
+    assert_passes_through(source.asked(), &framing, follower, &body);
+    drop(asked);
+    thumbnail.finish().assert_error(507, "M_UNKNOWN");
+    assert_room_for_little(&source, &mediary, &store, &early);
+}
+
+/// Answers with a body and asserts that all of it reaches the reader.
+fn assert_passes_through(mut asked: Asked, framing: &str, reader: Follower, body: &[u8]) {
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| reader.finish());
+        asked.begin(framing);
+        asked.send(body);
         asked.end();
-        assert_whole(&follower.finish(), &body[number..100_000], "small");
-        assert_whole(&client.download(&small), &body[number..100_000], "small");
-        assert_eq!(source.times(&small), 1);
+        assert_whole(&reader.join().expect("it reads"), body, framing);
+    });
+}
+
+/// Asserts that nothing but one upload is on the small disk, and that what is small is taken in.
+fn assert_room_for_little(source: &Source, mediary: &Mediary, store: &Path, early: &str) {
+    wait_until("nothing is left", || files_below(&store.join("tmp")).is_empty());
+    assert_eq!(files_below(&store.join("blobs")).len(), 1);
+    let client = mediary.client().with_token(TOKEN);
+    let large = noise(6_000_000, 15);
+    let refused = client.request("POST", "/_matrix/media/v3/upload", &[], &large);
+    refused.assert_error(507, "M_UNKNOWN");
+    assert_eq!(client.download(early).text(), "earlier media");
+    let small = "other.example/small";
+    for framing in framings(100_000) {
+        let media = format!("{small}-{}", framing.len());
+        let follower = Follower::download(mediary, TOKEN, &media);
+        let mut asked = source.asked();
+        asked.begin(&framing);
+        asked.send(&large[..100_000]);
+        asked.end();
+        assert_whole(&follower.finish(), &large[..100_000], "small");
+        assert_whole(&client.download(&media), &large[..100_000], "small");
+        assert_eq!(source.times(&media), 1);
     }
     client.upload("text/plain", None, b"later media");
 }

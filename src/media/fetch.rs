@@ -254,7 +254,14 @@ impl Lead {
     }
 
     async fn begin(&self, media: NewMedia, size: Option<u64>) -> Result<Incoming, MediaError> {
-        match self.fetcher.store.stage().await {
+        let staged = async {
+            let staging = self.fetcher.store.stage().await?;
+            if let Some(size) = size {
+                staging.set_apart(size).await?;
+            }
+            Ok(staging)
+        };
+        match staged.await {
             Ok(staging) => Ok(Incoming::new(staging, media, size)),
             Err(error) => {
                 not_kept(&self.key.mxc, &error);
