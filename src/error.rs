@@ -238,7 +238,7 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
         MediaError::NotKept => own(
             StatusCode::INSUFFICIENT_STORAGE,
             "M_UNKNOWN",
-            "The server could not keep the media to make a thumbnail of it",
+            "The server has no room to keep the media, which this takes",
         ),
         MediaError::NoMediaId => {
             own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")

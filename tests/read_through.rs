@@ -334,6 +334,20 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
 }
 
 #[test]
+fn what_came_in_a_coding_of_its_own_is_not_kept_for_what_it_is_not() {
+    for (coding, status) in [("gzip", 502), ("br", 502), ("Identity", 200)] {
+        let homeserver = homeserver(move |_, stream| {
+            respond_with(stream, 200, &[("Content-Encoding", coding)], b"perhaps coded")
+        });
+        let (mediary, client) = start(&homeserver);
+        assert_eq!(client.download(REMOTE).status, status, "{coding}");
+        let asked = homeserver.received_for(REMOTE);
+        assert_eq!(asked[0].header("accept-encoding"), Some("identity"));
+        wait_until("it is kept or not", || mediary.blobs().len() == usize::from(status == 200));
+    }
+}
+
+#[test]
 fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
     const ELSEWHERE: &str = "https://cdn.example/signed?for=a%20while";
     for (status, location) in [

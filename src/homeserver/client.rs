@@ -53,9 +53,19 @@ impl Response {
     /// Whether the head says where the body ends. Otherwise the end of the connection is its end,
     /// and a body that broke off looks whole.
     pub fn is_delimited(&self) -> bool {
-        self.headers.contains_key(header::TRANSFER_ENCODING)
-            || self.headers.contains_key(header::CONTENT_LENGTH)
+        self.content_length().is_some() || is_chunked(&self.headers)
     }
+}
+
+/// Whether a body comes in chunks, which is so if that is its last coding; after any other the end
+/// of the connection is its end (RFC 9112, section 6.3).
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let codings = last.map(HeaderValue::as_bytes).unwrap_or_default();
+    codings
+        .rsplit(|&b| b == b',')
+        .next()
+        .is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 impl Client {
@@ -108,12 +118,14 @@ impl Client {
     ) -> Result<Box<RequestHeader>, HomeserverError> {
         let unusable = |error: Box<Error>| HomeserverError::Misbehaved(error.to_string());
         let mut request =
-            RequestHeader::build("GET", target, Some(headers.len() + 2)).map_err(unusable)?;
+            RequestHeader::build("GET", target, Some(headers.len() + 3)).map_err(unusable)?;
         request.insert_header(header::HOST, self.upstream.authority()).map_err(unusable)?;
         if !headers.iter().any(|(name, _)| *name == header::USER_AGENT) {
             let ours = concat!("mediary/", env!("CARGO_PKG_VERSION"));
             request.insert_header(header::USER_AGENT, ours).map_err(unusable)?;
         }
+        // Bodies are kept as they come, so a coded one would be kept coded.
+        request.insert_header(header::ACCEPT_ENCODING, "identity").map_err(unusable)?;
         for (name, value) in headers {
             request.append_header(name.clone(), value.clone()).map_err(unusable)?;
         }

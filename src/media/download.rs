@@ -75,7 +75,19 @@ impl MediaService {
         if let Some(found) = self.find_expected(reader, mxc, search).await? {
             return Ok(found);
         }
-        self.fetcher.find(&asker(reader)?, mxc, search).await
+        let asker = asker(reader)?;
+        for _ in 0..MAX_TRIES {
+            match self.fetcher.find(&asker, mxc, search).await? {
+                // It was fetched meanwhile for somebody else, who may see more than this reader.
+                Found::Kept(_) => {
+                    if let Some(record) = self.readable_record(reader, mxc).await? {
+                        return Ok(Found::Kept(record));
+                    }
+                }
+                found => return Ok(found),
+            }
+        }
+        Err(MediaError::NotKept)
     }
 
     async fn relay(

@@ -38,6 +38,9 @@ const UNFOLLOWED_TIME: Duration = Duration::from_secs(5 * 60);
 /// How long a fetch may take in all; one that takes longer drips on purpose.
 const LONGEST_FETCH: Duration = Duration::from_secs(60 * 60);
 
+/// How much space there must be for a body of unknown size: a disk with less is as good as full.
+const LEAST_SPACE: u64 = 1024 * 1024;
+
 /// The unit that unfinished bytes are counted in.
 const SPACE_UNIT: u64 = 64 * 1024;
 
@@ -155,7 +158,7 @@ impl Fetcher {
                 }
                 tokio::spawn(lead.fetch(asker.clone(), search));
             }
-            let patience = search.wait + PLACE_PATIENCE + self.source.patience();
+            let patience = search.wait + self.source.patience(leads);
             let answered = stage.wait_for(|stage| !matches!(stage, Stage::Asked));
             match timeout(patience, answered).await.map(|stage| stage.map(|s| s.clone())) {
                 Err(_) => return Err(HomeserverError::TooSlow.into()),
@@ -252,7 +255,13 @@ impl Lead {
     }
 
     async fn begin(&self, media: NewMedia, size: Option<u64>) -> Result<Incoming, MediaError> {
-        match self.fetcher.store.stage().await {
+        let staged = async {
+            let staging = self.fetcher.store.stage().await?;
+            // Of a body of unknown size only the beginning can be kept room for.
+            staging.set_apart(size.unwrap_or(LEAST_SPACE)).await?;
+            Ok(staging)
+        };
+        match staged.await {
             Ok(staging) => Ok(Incoming::new(staging, media, size)),
             Err(error) => {
                 not_kept(&self.key.mxc, &error);
@@ -312,7 +321,10 @@ fn units(bytes: u64) -> u32 {
 
 fn arriving(arrival: Arc<Arrival>, leads: bool, metrics: &Metrics) -> Result<Found, MediaError> {
     if let Some(failure) = arrival.failure() {
-        return Err(in_its_own_words(&failure));
+        return match in_its_own_words(&failure) {
+            MediaError::NotKept => Ok(Found::Unkept),
+            failure => Err(failure),
+        };
     }
     if !leads {
         metrics.media_sources.arriving.inc();

@@ -34,10 +34,12 @@ impl Source {
         Self { homeserver, freeze }
     }
 
-    /// Returns how long the head of an answer may take, beside the wait that was asked for. An old
-    /// homeserver is asked twice.
-    pub(super) fn patience(&self) -> Duration {
-        2 * self.homeserver.timeout()
+    /// Returns how long the head of an answer may take, beside the wait that was asked for. Whoever
+    /// leads is told by the request itself; an old homeserver is asked twice. Whoever joins may have
+    /// less time than the one who leads.
+    pub(super) fn patience(&self, leads: bool) -> Duration {
+        let timeout = self.homeserver.timeout();
+        if leads { 3 * timeout } else { timeout }
     }
 
     /// Whether media is the homeserver's own users'.
@@ -143,6 +145,11 @@ impl Source {
 
 /// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.
 async fn judge(response: Response, search: Search) -> Result<Response, MediaError> {
+    if response.status == StatusCode::OK && response.headers.contains_key(header::CONTENT_ENCODING)
+    {
+        let what = "media in a coding that was not asked for".to_owned();
+        return Err(HomeserverError::Misbehaved(what).into());
+    }
     let elsewhere = Refusal::elsewhere(&response).filter(|_| search.allow_redirect);
     match response.status {
         StatusCode::OK => Ok(response),

@@ -58,11 +58,12 @@ impl Conditions {
     }
 
     /// Returns the last position that the asked range names, which a body of unknown size has to
-    /// reach before the range can be answered.
+    /// reach before the range can be answered. Under `If-Range` there is nothing to wait for: a body
+    /// that is arriving has no tag, so the range does not count.
     pub fn last_position(&self) -> Option<u64> {
         match self.range? {
-            ByteRange::From { last, .. } => last,
-            ByteRange::Suffix { .. } => None,
+            ByteRange::From { last, .. } if self.if_range.is_none() => last,
+            ByteRange::From { .. } | ByteRange::Suffix { .. } => None,
         }
     }
 }

@@ -11,13 +11,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use ring::digest;
+use rustix::fs::{FallocateFlags, fallocate};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blob::TempFile;
 use super::checksum::BlockChecksums;
 use super::follow::{Growing, Growth};
-use super::{BlobRecord, StoreError, outcome};
+use super::{BlobRecord, StoreError, on_blocking_pool, outcome};
 use crate::types::ContentHash;
 
 /// How many bytes go to the blocking pool at once, at most. The hand-over costs some 50 µs, and
@@ -71,6 +72,25 @@ impl Staging {
     /// Returns what others need to follow the writing. It stays good after the commit.
     pub fn growing(&self) -> Growing {
         self.growing.clone()
+    }
+
+    /// Sets space on the disk apart for a body of `size` bytes, so that a disk without it is known to
+    /// be full before anybody has seen the body begin. Where the file system cannot do so, the disk
+    /// is found full when it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] if there is not so much space.
+    pub async fn set_apart(&self, size: u64) -> Result<(), StoreError> {
+        let file = Arc::clone(&self.growing.file);
+        on_blocking_pool(move || {
+            // The file itself grows only by what is written.
+            let set_apart = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, size);
+            let set_apart =
+                set_apart.map_err(|error| StoreError::io("set space apart")(error.into()));
+            if let Err(StoreError::Full) = set_apart { set_apart } else { Ok(()) }
+        })
+        .await
     }
 
     /// Takes the next bytes of the body, and waits while the disk is a whole batch behind.

@@ -13,6 +13,9 @@ pub const SERVER_NAME: &str = "fake.example";
 /// The token that it knows, of `@alice:fake.example`.
 pub const TOKEN: &str = "syt_alice";
 
+/// Another token that it knows, of `@bob:fake.example`.
+pub const OTHER_TOKEN: &str = "syt_bob";
+
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -155,16 +158,21 @@ fn serve(
 fn behave(request: &Received, stream: &mut TcpStream) -> bool {
     let path = request.target();
     let path = path.split('?').next().unwrap_or_default();
-    let is_known = request.header("authorization") == Some(&format!("Bearer {TOKEN}"));
+    let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     match path {
-        "/_matrix/client/v3/account/whoami" if is_known => {
-            respond(stream, 200, r#"{"user_id":"@alice:fake.example","device_id":"D"}"#)
-        }
-        "/_matrix/client/v3/account/whoami" => respond(
-            stream,
-            401,
-            r#"{"errcode":"M_UNKNOWN_TOKEN","error":"Unknown token","soft_logout":true}"#,
-        ),
+        "/_matrix/client/v3/account/whoami" => match token {
+            Some(TOKEN) => {
+                respond(stream, 200, r#"{"user_id":"@alice:fake.example","device_id":"D"}"#)
+            }
+            Some(OTHER_TOKEN) => {
+                respond(stream, 200, r#"{"user_id":"@bob:fake.example","device_id":"E"}"#)
+            }
+            _ => respond(
+                stream,
+                401,
+                r#"{"errcode":"M_UNKNOWN_TOKEN","error":"Unknown token","soft_logout":true}"#,
+            ),
+        },
         "/_matrix/key/v2/server" => respond(stream, 200, r#"{"server_name":"fake.example"}"#),
         "/_matrix/client/versions" => respond(stream, 200, r#"{"versions":["v1.11"]}"#),
         _ if path.starts_with("/_matrix/federation/")

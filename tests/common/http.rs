@@ -181,6 +181,13 @@ impl Connection {
 
     /// Reads the next answer, informational or not.
     pub fn read_any_answer(&mut self, method: &str) -> Answer {
+        let mut answer = self.read_head();
+        self.read_rest(method, &mut answer);
+        answer
+    }
+
+    /// Reads the head of the next answer. An end without any answer has status 0.
+    pub fn read_head(&mut self) -> Answer {
         let mut answer =
             Answer { status: 0, headers: Vec::new(), body: Vec::new(), complete: false };
         let status_line = self.read_line();
@@ -191,27 +198,50 @@ impl Connection {
             let Some((name, value)) = line.split_once(':') else { break };
             answer.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let is_bodiless = method == "HEAD"
-            || matches!(answer.status, 204 | 304)
-            || (100..200).contains(&answer.status);
+        answer
+    }
+
+    /// Reads on until so many bytes of the body are there, or as many as there are in the chunks
+    /// that hold them.
+    pub fn read_part(&mut self, answer: &mut Answer, length: usize) {
+        let is_chunked = answer.header("transfer-encoding") == Some("chunked");
+        while answer.body.len() < length {
+            let missing = (length - answer.body.len()) as u64;
+            let missing =
+                if is_chunked { self.read_chunk_size().unwrap_or_default() } else { missing };
+            let read = (&mut self.reader).take(missing).read_to_end(&mut answer.body);
+            let is_there = missing > 0 && read.is_ok_and(|read| read as u64 == missing);
+            assert!(is_there, "the body ended after {} bytes", answer.body.len());
+            if is_chunked {
+                self.read_line();
+            }
+        }
+    }
+
+    /// Reads the body of an answer from where it was read to, and notes whether it is whole.
+    pub fn read_rest(&mut self, method: &str, answer: &mut Answer) {
+        let is_bodiless = method == "HEAD" || matches!(answer.status, 0..200 | 204 | 304);
         if is_bodiless {
-            answer.complete = true;
+            answer.complete = answer.status != 0;
         } else if answer.header("transfer-encoding") == Some("chunked") {
             answer.complete = self.read_chunks(&mut answer.body);
         } else if let Some(length) = answer.header("content-length") {
             let length: u64 = length.parse().expect("a length");
-            let read = (&mut self.reader).take(length).read_to_end(&mut answer.body);
-            answer.complete = read.is_ok_and(|read| read as u64 == length);
+            let missing = length - answer.body.len() as u64;
+            let read = (&mut self.reader).take(missing).read_to_end(&mut answer.body);
+            answer.complete = read.is_ok_and(|read| read as u64 == missing);
         } else {
             answer.complete = self.reader.read_to_end(&mut answer.body).is_ok();
         }
-        answer
+    }
+
+    fn read_chunk_size(&mut self) -> Option<u64> {
+        u64::from_str_radix(self.read_line().trim(), 16).ok()
     }
 
     fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
-            let line = self.read_line();
-            let Ok(length) = u64::from_str_radix(line.trim(), 16) else { return false };
+            let Some(length) = self.read_chunk_size() else { return false };
             let read = (&mut self.reader).take(length).read_to_end(body);
             if read.is_err() || self.read_line() != "" {
                 return false;
