@@ -155,7 +155,14 @@ impl Drop for Claim {
         let mut state = self.board.state();
         let notice = state.notice(&self.media_id);
         notice.claimed = false;
-        notice.upload.send_replace(None);
+        // An upload that came to its end stays up for those who wait and have not looked yet.
+        notice.upload.send_if_modified(|upload| {
+            let is_over = upload.as_ref().is_some_and(|arrival| !arrival.is_kept());
+            if is_over {
+                *upload = None;
+            }
+            is_over
+        });
         state.tidy(&self.media_id);
     }
 }
@@ -203,3 +210,6 @@ impl Drop for Waiting {
 fn is_sound(arrival: &Arc<Arrival>) -> bool {
     arrival.failure().is_none()
 }
+
+#[cfg(test)]
+mod tests;
