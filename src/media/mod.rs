@@ -280,8 +280,15 @@ impl MediaService {
         if let Some(found) = self.find_expected(reader, mxc, search).await? {
             return Ok(found);
         }
-        let asker = asker(reader).ok_or(MediaError::NotFound)?;
-        self.fetcher.find(&asker, mxc, search).await
+        if let Some(asker) = asker(reader)
+            && let found @ (Found::Arriving(_) | Found::Unkept) =
+                self.fetcher.find(&asker, mxc, search).await?
+        {
+            return Ok(found);
+        }
+        // It may have been stored since the first look, and for somebody who may see more.
+        let record = self.readable_record(reader, mxc).await?;
+        record.map(Found::Kept).ok_or(MediaError::NotFound)
     }
 
     /// Returns the record of media that is kept and that this reader may see.
