@@ -181,6 +181,13 @@ impl Connection {
 
     /// Reads the next answer, informational or not.
     pub fn read_any_answer(&mut self, method: &str) -> Answer {
+        let mut answer = self.read_head();
+        self.read_rest(method, &mut answer);
+        answer
+    }
+
+    /// Reads the head of the next answer, informational or not; its body is still to come.
+    pub fn read_head(&mut self) -> Answer {
         let mut answer =
             Answer { status: 0, headers: Vec::new(), body: Vec::new(), complete: false };
         let status_line = self.read_line();
@@ -191,35 +198,52 @@ impl Connection {
             let Some((name, value)) = line.split_once(':') else { break };
             answer.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let is_bodiless = method == "HEAD"
-            || matches!(answer.status, 204 | 304)
-            || (100..200).contains(&answer.status);
-        if is_bodiless {
-            answer.complete = true;
-        } else if answer.header("transfer-encoding") == Some("chunked") {
-            answer.complete = self.read_chunks(&mut answer.body);
-        } else if let Some(length) = answer.header("content-length") {
-            let length: u64 = length.parse().expect("a length");
-            let read = (&mut self.reader).take(length).read_to_end(&mut answer.body);
-            answer.complete = read.is_ok_and(|read| read as u64 == length);
-        } else {
-            answer.complete = self.reader.read_to_end(&mut answer.body).is_ok();
-        }
         answer
     }
 
-    fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
-        loop {
-            let line = self.read_line();
-            let Ok(length) = u64::from_str_radix(line.trim(), 16) else { return false };
-            let read = (&mut self.reader).take(length).read_to_end(body);
-            if read.is_err() || self.read_line() != "" {
-                return false;
-            }
-            if length == 0 {
-                return true;
-            }
+    /// Reads on in the body of an answer, whole chunks at a time, until it has so many bytes or
+    /// breaks off.
+    pub fn read_up_to(&mut self, length: usize, answer: &mut Answer) {
+        if answer.header("transfer-encoding") == Some("chunked") {
+            while answer.body.len() < length && self.read_chunk(&mut answer.body) == Some(true) {}
+        } else {
+            let missing = length.saturating_sub(answer.body.len());
+            answer.body.extend(self.read_bytes(missing));
         }
+    }
+
+    /// Reads the rest of an answer's body.
+    pub fn read_rest(&mut self, method: &str, answer: &mut Answer) {
+        let is_bodiless = method == "HEAD"
+            || matches!(answer.status, 0 | 204 | 304)
+            || (100..200).contains(&answer.status);
+        if is_bodiless {
+            answer.complete = answer.status != 0;
+        } else if answer.header("transfer-encoding") == Some("chunked") {
+            answer.complete = loop {
+                match self.read_chunk(&mut answer.body) {
+                    Some(true) => {}
+                    Some(false) => break true,
+                    None => break false,
+                }
+            };
+        } else if let Some(length) = answer.header("content-length") {
+            let length: u64 = length.parse().expect("a length");
+            let missing = length - answer.body.len() as u64;
+            let read = (&mut self.reader).take(missing).read_to_end(&mut answer.body);
+            answer.complete = read.is_ok_and(|read| read as u64 == missing);
+        } else {
+            answer.complete = self.reader.read_to_end(&mut answer.body).is_ok();
+        }
+    }
+
+    /// Reads a chunk and returns whether more follow; `None` if the body breaks off.
+    fn read_chunk(&mut self, body: &mut Vec<u8>) -> Option<bool> {
+        let line = self.read_line();
+        let length = u64::from_str_radix(line.trim(), 16).ok()?;
+        (&mut self.reader).take(length).read_to_end(body).ok()?;
+        // Behind the chunk is the end of its line, or nothing if the connection has ended.
+        (self.read_line().is_empty()).then_some(length > 0)
     }
 
     /// Reads so many bytes, or fewer if the connection ends before.
