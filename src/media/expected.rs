@@ -75,3 +75,6 @@ fn waiter(reader: Reader<'_>) -> Waiter {
         Reader::Origin => Waiter::Origin,
     }
 }
+
+#[cfg(test)]
+mod tests;
