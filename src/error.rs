@@ -57,6 +57,9 @@ pub enum ApiError {
     /// The operation failed.
     #[error(transparent)]
     Media(#[from] MediaError),
+    /// The system gives no random numbers to part a body from its frame with.
+    #[error("no boundary could be made")]
+    NoBoundary,
     /// Nothing arrived from the client for too long.
     #[error("the client was silent for too long")]
     ClientTimedOut,
@@ -127,6 +130,9 @@ impl ApiError {
             Self::Unsigned => {
                 own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "Missing X-Matrix authorization")
             }
+            Self::NoBoundary => {
+                own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
+            }
             Self::Auth(error) => auth_answer(error),
             Self::RateLimited { retry_after } => limited("Too many requests", *retry_after),
             Self::Media(error) => media_answer(error),
@@ -136,7 +142,7 @@ impl ApiError {
     /// Whether an operator should look: the failure is ours, not the client's.
     pub fn is_ours(&self) -> bool {
         match self {
-            Self::Auth(AuthError::Homeserver(_)) => true,
+            Self::Auth(AuthError::Homeserver(_)) | Self::NoBoundary => true,
             Self::Media(error) => is_media_error_ours(error),
             Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_))
             | Self::Unrecognized
@@ -157,7 +163,6 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         MediaError::Homeserver(_)
         | MediaError::Store(_)
         | MediaError::NotKept
-        | MediaError::TooManyWaiting
         | MediaError::TooManyFetches
         | MediaError::NoMediaId => true,
         MediaError::Thumbnail(error) => match &**error {
@@ -171,6 +176,7 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         | MediaError::CannotOverwrite
         | MediaError::NotTheCreator
         | MediaError::NotYetUploaded
+        | MediaError::TooManyWaiting
         | MediaError::TooManyPending { .. }
         | MediaError::UploadTooLarge { .. }
         | MediaError::RemoteTooLarge { .. }

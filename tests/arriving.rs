@@ -192,7 +192,9 @@ impl Follower {
     /// Reads until so many bytes of the body have come.
     fn read(&mut self, length: usize) -> &[u8] {
         self.head();
-        self.connection.read_part(&mut self.answer, length);
+        self.connection.read_up_to(length, &mut self.answer);
+        let there = self.answer.body.len();
+        assert!(there >= length, "the body ended after {there} bytes");
         &self.answer.body
     }
 

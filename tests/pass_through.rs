@@ -359,7 +359,8 @@ fn the_beginning_of_a_body_arrives_before_its_end_was_sent() {
             tell.lock().expect("the signal").send(()).expect("the test waits");
         }
         assert_eq!(body, b"helloworld");
-        respond(reader.get_mut(), 200, "{}");
+        // Or the next request might go to a connection that is about to close.
+        respond_with(reader.get_mut(), 200, &[("Connection", "close")], b"{}");
         Some(false)
     });
     let mediary = Mediary::in_front_of(&fake.url);

@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use ring::rand::{self, Random, SystemRandom};
 
 use super::search;
 use crate::error::ApiError;
@@ -70,7 +71,7 @@ pub(super) async fn answer(
             media.thumbnail(Reader::Origin, &mxc, request?, search).await?
         }
     };
-    Ok(multipart(item))
+    multipart(item)
 }
 
 /// Returns the path up to the media id; the router has matched it against its table.
@@ -98,10 +99,8 @@ fn relay(response: Response) -> Result<Reply, ApiError> {
 
 /// Frames media as two parts (FM-S-03 to FM-S-05), in the form that every known server reads
 /// (FLD-01 to FLD-05).
-fn multipart(item: MediaItem) -> Reply {
-    // The hash is not known to whoever writes the body before it is written, so no body can hold
-    // its own boundary.
-    let boundary = boundary(&item);
+fn multipart(item: MediaItem) -> Result<Reply, ApiError> {
+    let boundary = boundary(&item)?;
     let disposition = item.content_type.disposition().header_value(item.filename.as_ref());
     let prefix = format!(
         "\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n\
@@ -117,12 +116,19 @@ fn multipart(item: MediaItem) -> Reply {
     };
     let content_type =
         HeaderValue::from_str(&format!("multipart/mixed; boundary={boundary}")).expect("ASCII");
-    Reply::multipart(content_type, size, MediaBody::Relayed { body: Box::new(framed), size })
+    Ok(Reply::multipart(content_type, size, MediaBody::Relayed { body: Box::new(framed), size }))
 }
 
-/// Letters and digits only, so that it needs no quotes (FLD-03).
-fn boundary(item: &MediaItem) -> String {
-    item.content_hash.map_or_else(|| "mediary".to_owned(), |hash| hash.to_string())
+/// Makes a boundary that the body cannot hold: its own hash, which nobody knows before the body is
+/// written, or as long as that is not known a number that nobody knows. Letters and digits only, so
+/// that it needs no quotes (FLD-03).
+fn boundary(item: &MediaItem) -> Result<String, ApiError> {
+    if let Some(hash) = item.content_hash {
+        return Ok(hash.to_string());
+    }
+    let random: Random<[u8; 16]> =
+        rand::generate(&SystemRandom::new()).map_err(|_| ApiError::NoBoundary)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(random.expose())))
 }
 
 /// A body between two others.

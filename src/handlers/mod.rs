@@ -161,3 +161,40 @@ fn search(access: Access, query: Query<'_>) -> Search {
         || query.get("allow_redirect").is_some_and(|value| value == "true");
     Search { wait, allow_remote, allow_redirect }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(query: &str) -> Duration {
+        search(Access::Authenticated, Query::new(query.as_bytes())).wait
+    }
+
+    #[test]
+    fn a_reader_waits_as_long_as_it_says_but_not_longer_than_allowed() {
+        for (query, millis) in [
+            ("timeout_ms=0", 0),
+            ("timeout_ms=1", 1),
+            ("timeout_ms=59999", 59_999),
+            ("timeout_ms=60000", 60_000),
+            ("timeout_ms=60001", 60_000),
+            ("timeout_ms=18446744073709551615", 60_000),
+            ("fi.mau.msc2246.timeout_ms=5", 5),
+            ("fi.mau.msc2246.timeout_ms=99999999", 60_000),
+            ("fi.mau.msc2246.timeout_ms=5&timeout_ms=7", 7),
+        ] {
+            assert_eq!(wait(query), Duration::from_millis(millis), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_wait_that_makes_no_sense_or_is_not_named_is_the_default() {
+        for text in ["", "x", "-1", "0.5", "1e3", "%20", "18446744073709551616"] {
+            assert_eq!(wait(&format!("timeout_ms={text}")), DEFAULT_WAIT, "{text}");
+            assert_eq!(wait(&format!("fi.mau.msc2246.timeout_ms={text}")), DEFAULT_WAIT, "{text}");
+        }
+        for query in ["", "timeout=0", "Timeout_ms=0", "timeout_ms"] {
+            assert_eq!(wait(query), DEFAULT_WAIT, "{query}");
+        }
+    }
+}

@@ -16,6 +16,10 @@ const MAX_WAITING_FOR_ONE: usize = 256;
 /// How many waiting requests one user may have: a page of a timeline.
 const MAX_WAITING_OF_USER: usize = 32;
 
+/// How many waiting requests strangers may have together, and other servers together: where many are
+/// behind one name, they must not take the places of users.
+const MAX_WAITING_OF_STRANGERS: usize = 512;
+
 /// How many readers may wait in all. Each of them holds a connection.
 const MAX_WAITING: usize = 2048;
 
@@ -31,12 +35,11 @@ pub(super) enum Waiter {
 }
 
 impl Waiter {
-    /// Returns how many requests this one may have waiting. Where many are behind one name, only the
-    /// bound of each id and of all together is left.
+    /// Returns how many requests this one may have waiting.
     fn limit(&self) -> usize {
         match self {
             Self::User(_) => MAX_WAITING_OF_USER,
-            Self::Anybody | Self::Origin => MAX_WAITING / 2,
+            Self::Anybody | Self::Origin => MAX_WAITING_OF_STRANGERS,
         }
     }
 }
@@ -155,7 +158,14 @@ impl Drop for Claim {
         let mut state = self.board.state();
         let notice = state.notice(&self.media_id);
         notice.claimed = false;
-        notice.upload.send_replace(None);
+        // An upload that came to its end stays up for those who wait and have not looked yet.
+        notice.upload.send_if_modified(|upload| {
+            let is_over = upload.as_ref().is_some_and(|arrival| !arrival.is_kept());
+            if is_over {
+                *upload = None;
+            }
+            is_over
+        });
         state.tidy(&self.media_id);
     }
 }
@@ -203,3 +213,6 @@ impl Drop for Waiting {
 fn is_sound(arrival: &Arc<Arrival>) -> bool {
     arrival.failure().is_none()
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,16 +75,19 @@ impl MediaService {
         if let Some(found) = self.find_expected(reader, mxc, search).await? {
             return Ok(found);
         }
-        let asker = asker(reader)?;
         for _ in 0..MAX_TRIES {
-            match self.fetcher.find(&asker, mxc, search).await? {
-                // It was fetched meanwhile for somebody else, who may see more than this reader.
-                Found::Kept(_) => {
-                    if let Some(record) = self.readable_record(reader, mxc).await? {
-                        return Ok(Found::Kept(record));
-                    }
-                }
-                found => return Ok(found),
+            if let Some(asker) = asker(reader)
+                && let found @ (Found::Arriving(_) | Found::Unkept) =
+                    self.fetcher.find(&asker, mxc, search).await?
+            {
+                return Ok(found);
+            }
+            // It may have been stored since the first look, and for somebody who may see more.
+            match self.readable_record(reader, mxc).await? {
+                Some(record) => return Ok(Found::Kept(record)),
+                None if matches!(reader, Reader::Origin) => return Err(MediaError::NotFound),
+                // It has been evicted already.
+                None => {}
             }
         }
         Err(MediaError::NotKept)
@@ -97,7 +100,8 @@ impl MediaService {
         search: Search,
     ) -> Result<MediaItem, MediaError> {
         let limit = self.limits.fetches.max_size;
-        self.fetcher.source().relay(&asker(reader)?, mxc, search, limit).await
+        let asker = asker(reader).ok_or(MediaError::NotFound)?;
+        self.fetcher.source().relay(&asker, mxc, search, limit).await
     }
 
     /// Returns the record of media that is kept and that this reader may see.
@@ -152,11 +156,11 @@ impl MediaService {
 }
 
 /// Returns in whose name the homeserver is asked; other servers get nothing that is not our own.
-fn asker(reader: Reader<'_>) -> Result<Asker, MediaError> {
+fn asker(reader: Reader<'_>) -> Option<Asker> {
     match reader {
-        Reader::Requester(requester) => Ok(Asker::Requester(requester.clone())),
-        Reader::Anybody => Ok(Asker::Anybody),
-        Reader::Origin => Err(MediaError::NotFound),
+        Reader::Requester(requester) => Some(Asker::Requester(requester.clone())),
+        Reader::Anybody => Some(Asker::Anybody),
+        Reader::Origin => None,
     }
 }
 

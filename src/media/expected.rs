@@ -52,6 +52,9 @@ impl MediaService {
         if left.is_zero() {
             return Err(MediaError::NotFound);
         }
+        if search.wait.is_zero() {
+            return Err(MediaError::NotYetUploaded);
+        }
         let mut waiting = self.board.wait(&mxc.media_id, waiter(reader))?;
         // The upload may have come to its end between the look at the record and now.
         if let Some(record) = self.record(mxc)? {
@@ -75,3 +78,6 @@ fn waiter(reader: Reader<'_>) -> Waiter {
         Reader::Origin => Waiter::Origin,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,11 @@ impl Arrival {
         self.end.borrow().as_ref()?.as_ref().err().cloned()
     }
 
+    /// Whether the whole body is kept.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(&*self.end.borrow(), Some(Ok(_)))
+    }
+
     /// Waits until the whole body is kept, which counts as following.
     pub(super) async fn kept(&self) -> Result<Arc<MediaRecord>, MediaError> {
         let mut end = self.end.subscribe();
@@ -226,8 +231,7 @@ impl ArrivingBody {
     /// Returns the size of the whole body in bytes: the announced one, or the real one once all of
     /// it is there.
     pub fn size(&self) -> Option<u64> {
-        let is_whole = matches!(&*self.end.borrow(), Some(Ok(_)));
-        if is_whole { Some(self.written()) } else { self.arrival.size }
+        if self.arrival.is_kept() { Some(self.written()) } else { self.arrival.size }
     }
 
     /// Returns how many bytes of the body are there.

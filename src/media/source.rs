@@ -145,8 +145,8 @@ impl Source {
 
 /// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.
 async fn judge(response: Response, search: Search) -> Result<Response, MediaError> {
-    if response.status == StatusCode::OK && response.headers.contains_key(header::CONTENT_ENCODING)
-    {
+    let coding = response.field(&header::CONTENT_ENCODING).unwrap_or(b"identity");
+    if response.status == StatusCode::OK && !coding.eq_ignore_ascii_case(b"identity") {
         let what = "media in a coding that was not asked for".to_owned();
         return Err(HomeserverError::Misbehaved(what).into());
     }

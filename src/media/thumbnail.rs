@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::Expiry;
 use moka::future::Cache;
+use tokio::time::timeout_at;
 
 use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
@@ -164,7 +165,8 @@ impl MediaService {
         Ok(Some(record))
     }
 
-    /// Waits until media that is arriving is kept, and returns its record.
+    /// Waits until media that is arriving is kept, and returns its record. No part of a thumbnail
+    /// comes before that, so an upload counts as begun only then (CS-DL-08).
     async fn fetch_whole(
         &self,
         reader: Reader<'_>,
@@ -173,8 +175,13 @@ impl MediaService {
     ) -> Result<Arc<MediaRecord>, MediaError> {
         // Elsewhere there is only the original.
         let search = Search { allow_redirect: false, ..search };
+        let deadline = tokio::time::Instant::now() + search.wait;
         match self.find(reader, mxc, search).await? {
             Found::Kept(record) => Ok(record),
+            Found::Arriving(arrival) if arrival.media.source == MediaSource::Owned => {
+                let kept = timeout_at(deadline, arrival.kept()).await;
+                kept.unwrap_or(Err(MediaError::NotYetUploaded))
+            }
             Found::Arriving(arrival) => arrival.kept().await,
             // The log says why.
             Found::Unkept => Err(MediaError::NotKept),

@@ -32,7 +32,14 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// An error means that the reply broke off and that the client can tell: the connection is cut
 /// without a proper end. It must be returned to Pingora as it is.
-pub async fn write(session: &mut Session, reply: Reply, is_head: bool) -> Result<(), Box<Error>> {
+pub async fn write(
+    session: &mut Session,
+    mut reply: Reply,
+    is_head: bool,
+) -> Result<(), Box<Error>> {
+    if session.req_header().version != Version::HTTP_11 && !is_head {
+        await_size(&mut reply).await?;
+    }
     let status = reply.status;
     let unread = Unread::of(session);
     let mut head: ResponseHeader = into_head(reply.status, reply.headers);
@@ -66,6 +73,22 @@ pub async fn write(session: &mut Session, reply: Reply, is_head: bool) -> Result
         }
     }
     unread.drain(session).await;
+    Ok(())
+}
+
+/// Waits until the size of a body is known. An old client knows no chunks: to it the connection's end
+/// is the body's, and one that broke off looks whole.
+async fn await_size(reply: &mut Reply) -> Result<(), Box<Error>> {
+    if let ReplyBody::Media { body: MediaBody::Arriving(body), .. } = &mut reply.body
+        && !reply.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        body.reach(u64::MAX)
+            .await
+            .map_err(|error| Error::explain(ErrorType::WriteError, error.to_string()))?;
+        if let Some(size) = body.size() {
+            reply.headers.insert(header::CONTENT_LENGTH, size.into());
+        }
+    }
     Ok(())
 }
 

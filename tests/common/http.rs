@@ -186,7 +186,7 @@ impl Connection {
         answer
     }
 
-    /// Reads the head of the next answer. An end without any answer has status 0.
+    /// Reads the head of the next answer, informational or not; its body is still to come.
     pub fn read_head(&mut self) -> Answer {
         let mut answer =
             Answer { status: 0, headers: Vec::new(), body: Vec::new(), complete: false };
@@ -201,30 +201,32 @@ impl Connection {
         answer
     }
 
-    /// Reads on until so many bytes of the body are there, or as many as there are in the chunks
-    /// that hold them.
-    pub fn read_part(&mut self, answer: &mut Answer, length: usize) {
-        let is_chunked = answer.header("transfer-encoding") == Some("chunked");
-        while answer.body.len() < length {
-            let missing = (length - answer.body.len()) as u64;
-            let missing =
-                if is_chunked { self.read_chunk_size().unwrap_or_default() } else { missing };
-            let read = (&mut self.reader).take(missing).read_to_end(&mut answer.body);
-            let is_there = missing > 0 && read.is_ok_and(|read| read as u64 == missing);
-            assert!(is_there, "the body ended after {} bytes", answer.body.len());
-            if is_chunked {
-                self.read_line();
-            }
+    /// Reads on in the body of an answer, whole chunks at a time, until it has so many bytes or
+    /// breaks off.
+    pub fn read_up_to(&mut self, length: usize, answer: &mut Answer) {
+        if answer.header("transfer-encoding") == Some("chunked") {
+            while answer.body.len() < length && self.read_chunk(&mut answer.body) == Some(true) {}
+        } else {
+            let missing = length.saturating_sub(answer.body.len());
+            answer.body.extend(self.read_bytes(missing));
         }
     }
 
-    /// Reads the body of an answer from where it was read to, and notes whether it is whole.
+    /// Reads the rest of an answer's body.
     pub fn read_rest(&mut self, method: &str, answer: &mut Answer) {
-        let is_bodiless = method == "HEAD" || matches!(answer.status, 0..200 | 204 | 304);
+        let is_bodiless = method == "HEAD"
+            || matches!(answer.status, 0 | 204 | 304)
+            || (100..200).contains(&answer.status);
         if is_bodiless {
             answer.complete = answer.status != 0;
         } else if answer.header("transfer-encoding") == Some("chunked") {
-            answer.complete = self.read_chunks(&mut answer.body);
+            answer.complete = loop {
+                match self.read_chunk(&mut answer.body) {
+                    Some(true) => {}
+                    Some(false) => break true,
+                    None => break false,
+                }
+            };
         } else if let Some(length) = answer.header("content-length") {
             let length: u64 = length.parse().expect("a length");
             let missing = length - answer.body.len() as u64;
@@ -235,21 +237,13 @@ impl Connection {
         }
     }
 
-    fn read_chunk_size(&mut self) -> Option<u64> {
-        u64::from_str_radix(self.read_line().trim(), 16).ok()
-    }
-
-    fn read_chunks(&mut self, body: &mut Vec<u8>) -> bool {
-        loop {
-            let Some(length) = self.read_chunk_size() else { return false };
-            let read = (&mut self.reader).take(length).read_to_end(body);
-            if read.is_err() || self.read_line() != "" {
-                return false;
-            }
-            if length == 0 {
-                return true;
-            }
-        }
+    /// Reads a chunk and returns whether more follow; `None` if the body breaks off.
+    fn read_chunk(&mut self, body: &mut Vec<u8>) -> Option<bool> {
+        let line = self.read_line();
+        let length = u64::from_str_radix(line.trim(), 16).ok()?;
+        (&mut self.reader).take(length).read_to_end(body).ok()?;
+        // Behind the chunk is the end of its line, or nothing if the connection has ended.
+        (self.read_line().is_empty()).then_some(length > 0)
     }
 
     /// Reads so many bytes, or fewer if the connection ends before.
