@@ -142,6 +142,72 @@ fn an_acknowledged_upload_survives_being_killed_at_any_moment() {
     });
 }
 
+/// Reads remote media to its end, whatever becomes of it; the server may go at any moment.
+fn try_read(mediary: &Mediary, name: &str) -> Option<()> {
+    let mut stream = std::net::TcpStream::connect(mediary.address).ok()?;
+    let request = format!(
+        "GET /_matrix/client/v1/media/download/other.example/{name} HTTP/1.1\r\nHost: a\r\n\
+         Authorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        TOKEN
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    std::io::Read::read_to_end(&mut stream, &mut Vec::new()).ok().map(drop)
+}
+
+/// Returns how many bodies have a record, and holds every record against the file it names.
+fn recorded_bodies(store: &Path) -> usize {
+    let database = database(store);
+    let mut rows = database.prepare("SELECT lower(hex(content_hash)), size FROM blob").unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows: Vec<(String, u64)> = rows.map(Result::unwrap).collect();
+    for (digits, size) in &rows {
+        let path = store.join("blobs").join(&digits[..2]).join(&digits[2..4]).join(digits);
+        assert_eq!(fs::metadata(&path).expect("a record has its body").len(), *size);
+    }
+    rows.len()
+}
+
+#[test]
+fn a_kill_while_media_is_evicted_leaves_every_record_its_body_and_no_body_without_a_record() {
+    const READERS: u64 = 3;
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let target = request.target();
+        let name = target.split_once("/other.example/")?.1.split('?').next()?.to_owned();
+        let body = noise(20_000, name.parse().ok()?);
+        Some(respond_with(stream, 200, &[("Content-Type", "image/png")], &body))
+    });
+    let settings = Settings::new(&homeserver.url).with("[storage]\ncache_size = '200 KB'");
+    let mut mediary = settings.start();
+    for round in 0..KILLS {
+        let killed = AtomicBool::new(false);
+        let enough = 1.0 + f64::from(noise(1, round)[0] % 60);
+        thread::scope(|scope| {
+            for reader in 0..READERS {
+                let (mediary, killed) = (&mediary, &killed);
+                scope.spawn(move || {
+                    for number in (0..).take_while(|_| !killed.load(Ordering::Relaxed)) {
+                        let name = (round * READERS + reader) * 100_000 + number;
+                        let _ = try_read(mediary, &name.to_string());
+                    }
+                });
+            }
+            wait_until("media is evicted", || {
+                mediary.metric("mediary_evictions_total") >= enough
+            });
+            let pid = mediary.pid().to_string();
+            assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+            killed.store(true, Ordering::Relaxed);
+        });
+        mediary = mediary.kill_and_restart();
+        let store = mediary.store();
+        wait_until("bodies without a record are swept", || {
+            mediary.blobs().len() == recorded_bodies(&store)
+        });
+        assert!(mediary.unfinished().is_empty(), "round {round}");
+        assert_eq!(mediary.metric("mediary_corrupt_blobs_total"), 0.0, "round {round}");
+    }
+}
+
 #[test]
 fn a_body_without_a_record_is_swept_and_strange_files_are_not() {
     let fake = FakeHomeserver::start();
