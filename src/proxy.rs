@@ -49,8 +49,6 @@ pub struct Proxy {
 /// One request's state between its phases.
 pub struct Context {
     record: Record,
-    /// In whose words an error is told.
-    dialect: Dialect,
     /// What to forget once the homeserver has answered.
     session_change: Option<(SessionChange, Option<Credentials>)>,
 }
@@ -86,7 +84,7 @@ impl Proxy {
         error: &ApiError,
     ) -> Result<(), Box<Error>> {
         context.record.failure(error);
-        self.send(session, context, Reply::error(error, context.dialect)).await
+        self.send(session, context, Reply::error(error, dialect(session.req_header()))).await
     }
 
     /// Answers a media request that has a body.
@@ -126,6 +124,14 @@ impl Proxy {
     }
 }
 
+/// Returns which names a request used.
+fn dialect(head: &RequestHeader) -> Dialect {
+    match classify(&head.method, head.raw_path()) {
+        Route::Media(route) => route.dialect(),
+        _ => Dialect::Stable,
+    }
+}
+
 fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>, sender: Sender) -> Request<'h> {
     Request {
         route,
@@ -160,11 +166,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            record: Record::begin(&self.metrics),
-            dialect: Dialect::Stable,
-            session_change: None,
-        }
+        Context { record: Record::begin(&self.metrics), session_change: None }
     }
 
     async fn early_request_filter(
@@ -203,7 +205,6 @@ impl ProxyHttp for Proxy {
             }
             Route::Media(route) => {
                 context.record.route = route.operation.name();
-                context.dialect = route.dialect();
                 let sender = forwarded::sender(session, &self.trusted_proxies);
                 if is_bodiless {
                     self.services.answer(request(head, route, sender), &mut NoBody).await

@@ -157,12 +157,15 @@ fn try_read(mediary: &Mediary, name: &str) -> Option<()> {
 /// Returns how many bodies have a record, and holds every record against the file it names.
 fn recorded_bodies(store: &Path) -> usize {
     let database = database(store);
-    let mut rows = database.prepare("SELECT lower(hex(content_hash)), size FROM blob").unwrap();
-    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let rows: Vec<(String, u64)> = rows.map(Result::unwrap).collect();
+    let mut rows = database
+        .prepare("SELECT lower(hex(content_hash)), size FROM blob")
+        .expect("the database can be read");
+    let rows =
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("the database can be read");
+    let rows: Vec<(String, i64)> = rows.map(|row| row.expect("the database can be read")).collect();
     for (digits, size) in &rows {
         let path = store.join("blobs").join(&digits[..2]).join(&digits[2..4]).join(digits);
-        assert_eq!(fs::metadata(&path).expect("a record has its body").len(), *size);
+        assert_eq!(fs::metadata(&path).expect("a record has its body").len() as i64, *size);
     }
     rows.len()
 }
@@ -191,9 +194,7 @@ fn a_kill_while_media_is_evicted_leaves_every_record_its_body_and_no_body_withou
                     }
                 });
             }
-            wait_until("media is evicted", || {
-                mediary.metric("mediary_evictions_total") >= enough
-            });
+            wait_until("media is evicted", || mediary.metric("mediary_evictions_total") >= enough);
             let pid = mediary.pid().to_string();
             assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
             killed.store(true, Ordering::Relaxed);

@@ -21,6 +21,9 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 /// More threads than any machine has cores; beyond is a slip of the keyboard.
 const MAX_THREADS: usize = 1024;
 
+/// More fetches at once than any machine has memory for.
+const MAX_FETCHES: usize = 10_000;
+
 impl Config {
     /// Holds the values against each other and against their bounds. Nothing outside the
     /// configuration is asked.
@@ -119,6 +122,9 @@ impl Config {
             if threads > MAX_THREADS {
                 return Err(broken(key, format!("must be at most {MAX_THREADS}")));
             }
+        }
+        if self.remote.max_fetches > MAX_FETCHES {
+            return Err(broken("remote.max_fetches", format!("must be at most {MAX_FETCHES}")));
         }
         for (key, count) in [
             ("remote.max_fetches", self.remote.max_fetches as u64),
@@ -233,6 +239,10 @@ mod tests {
     fn a_broken_rule_names_its_key() {
         for (text, key) in [
             ("server.listen = []", "server.listen"),
+            ("remote.max_fetches = 0", "remote.max_fetches"),
+            ("remote.max_fetches = 9000000000000000000", "remote.max_fetches"),
+            ("remote.max_unfinished = '0 B'", "remote.max_unfinished"),
+            ("remote.max_size = '15 EiB'", "remote.max_size"),
             ("server.listen = ['127.0.0.1:1', '0.0.0.0:1']", "server.listen"),
             ("server.admin_listen = '127.0.0.1:8090'", "server.admin_listen"),
             ("server.admin_listen = '0.0.0.0:8090'", "server.admin_listen"),

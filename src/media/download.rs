@@ -99,9 +99,8 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let limit = self.limits.fetches.max_size;
         let asker = asker(reader).ok_or(MediaError::NotFound)?;
-        self.fetcher.source().relay(&asker, mxc, search, limit).await
+        self.fetcher.relay(&asker, mxc, search).await
     }
 
     /// Returns the record of media that is kept and that this reader may see.
@@ -121,7 +120,10 @@ impl MediaService {
         if !is_open {
             return Err(MediaError::NotFound);
         }
-        self.store.mark_legacy_readable(mxc).await?;
+        // Whether that can be remembered does not matter to this reader.
+        if let Err(error) = self.store.mark_legacy_readable(mxc).await {
+            tracing::warn!(%mxc, %error, "it cannot be kept that media is open to anybody");
+        }
         self.memory.forget_record(mxc);
         Ok(Some(record))
     }

@@ -57,7 +57,7 @@ impl MediaService {
         }
         let mut waiting = self.board.wait(&mxc.media_id, waiter(reader))?;
         // The upload may have come to its end between the look at the record and now.
-        if let Some(record) = self.record(mxc)? {
+        if let Some(record) = self.readable_record(reader, mxc).await? {
             return Ok(Found::Kept(record));
         }
         match timeout(search.wait.min(left), waiting.begun()).await {

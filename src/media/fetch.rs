@@ -10,20 +10,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use moka::sync::Cache;
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::incoming::{Arrival, Incoming};
+use super::share::{Share, Shares};
 use super::source::{Asker, Source};
-use super::{MediaError, Search};
+use super::{MediaBody, MediaError, MediaItem, Search};
 use crate::homeserver::{HomeserverError, Response, ResponseBody};
 use crate::metrics::Metrics;
 use crate::store::{MediaRecord, MediaSource, NewMedia, Store, StoreError};
-use crate::types::{BodyError, ContentType, FileName, Mxc, UnixMillis};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, UnixMillis};
 
-/// How long it is remembered that the body of some media broke off, so that a crowd that waited for
-/// it does not ask again at once.
+/// How long it is remembered that the body of some media broke off, is too large or cannot be kept,
+/// so that a crowd that waited for it does not ask again at once.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// How many such failures are remembered at once, at most.
@@ -31,6 +35,10 @@ const REMEMBERED_FAILURES: u64 = 10_000;
 
 /// How long a fetch waits for others to end where there are too many.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Into how many shares the places are divided, so that no user can take all of them, nor all those
+/// without a token together.
+const SHARES: usize = 4;
 
 /// How long a fetch goes on although nobody follows it any more.
 const UNFOLLOWED_TIME: Duration = Duration::from_secs(5 * 60);
@@ -72,6 +80,7 @@ pub(super) struct Fetcher {
     limits: FetchLimits,
     flights: Mutex<HashMap<Key, watch::Receiver<Stage>>>,
     failures: Cache<Key, Arc<MediaError>>,
+    shares: Arc<Shares>,
     places: Arc<Semaphore>,
     space: Arc<Semaphore>,
     metrics: Arc<Metrics>,
@@ -115,6 +124,7 @@ impl Fetcher {
             limits,
             flights: Mutex::default(),
             failures: failures.time_to_live(FAILURE_LIFETIME).build(),
+            shares: Shares::new(limits.max_fetches.div_ceil(SHARES)),
             places: Arc::new(Semaphore::new(limits.max_fetches)),
             space: Arc::new(Semaphore::new(units(limits.max_unfinished) as usize)),
             metrics,
@@ -137,15 +147,20 @@ impl Fetcher {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Found, MediaError> {
+        if !self.source.answers(asker) {
+            return Err(MediaError::NotFound);
+        }
+        let search = self.source.asked_for(asker, search);
+        let Search { allow_remote, allow_redirect, .. } = search;
         let role = match asker {
             Asker::Requester(_) => Role::Requester,
-            Asker::Anybody => Role::Anybody {
-                allow_remote: search.allow_remote,
-                allow_redirect: search.allow_redirect,
-            },
+            Asker::Anybody => Role::Anybody { allow_remote, allow_redirect },
         };
         let key = Key { mxc: mxc.clone(), role };
+        let deadline = Instant::now() + search.wait;
         loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let search = Search { wait, ..search };
             if let Some(failure) = self.failures.get(&key) {
                 return refused(failure);
             }
@@ -158,7 +173,7 @@ impl Fetcher {
                 }
                 tokio::spawn(lead.fetch(asker.clone(), search));
             }
-            let patience = search.wait + self.source.patience(leads);
+            let patience = wait + self.source.patience(leads);
             let answered = stage.wait_for(|stage| !matches!(stage, Stage::Asked));
             match timeout(patience, answered).await.map(|stage| stage.map(|s| s.clone())) {
                 Err(_) => return Err(HomeserverError::TooSlow.into()),
@@ -166,10 +181,41 @@ impl Fetcher {
                 Ok(Ok(Stage::Failed(error))) if leads || concerns_all(&error) => {
                     return refused(error);
                 }
+                Ok(Ok(Stage::Failed(error)))
+                    if is_not_yet_uploaded(&error) && Instant::now() >= deadline =>
+                {
+                    return refused(error);
+                }
                 // That was about somebody else's token, or was found to be kept: look again.
                 Ok(Ok(Stage::Asked | Stage::Failed(_)) | Err(_)) => {}
             }
         }
+    }
+
+    /// Reads media that cannot be kept through for one reader alone, under the same limit on how many
+    /// there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub(super) async fn relay(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<MediaItem, MediaError> {
+        let places = self.enter(asker).await?;
+        let item = self.source.relay(asker, mxc, search, self.limits.max_size).await?;
+        let size = item.body.size();
+        let body = Box::new(Placed { body: item.body.into_reader(), _places: places });
+        Ok(MediaItem { body: MediaBody::Relayed { body, size }, ..item })
+    }
+
+    /// Takes one of the asker's own places and one of all.
+    async fn enter(&self, asker: &Asker) -> Result<Places, MediaError> {
+        let own = timeout(PLACE_PATIENCE, self.shares.take(asker.sharer())).await;
+        let own = own.map_err(|_| MediaError::TooManyFetches)?;
+        Ok(Places { _own: own, _of_all: place(&self.places, 1).await? })
     }
 
     /// Joins a fetch under way, or becomes the one who makes it.
@@ -190,7 +236,9 @@ impl Fetcher {
 
     /// Takes room for a body that is to be unfinished for a while.
     async fn room(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, MediaError> {
-        let size = size.unwrap_or(self.limits.max_size).min(self.limits.max_unfinished);
+        // One that is larger than a share takes no more, or the small ones would wait behind it.
+        let share = self.limits.max_unfinished.div_ceil(SHARES as u64);
+        let size = size.unwrap_or(self.limits.max_size).min(share);
         place(&self.space, units(size)).await
     }
 }
@@ -216,7 +264,7 @@ impl Lead {
 
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
-        let _place = place(&fetcher.places, 1).await?;
+        let _places = fetcher.enter(&asker).await?;
         let answer = fetcher.source.ask(&asker, &self.key.mxc, search).await?;
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
         let size = answer.content_length();
@@ -225,16 +273,17 @@ impl Lead {
         }
         if !answer.is_delimited() {
             // Nobody could tell a body that broke off from a whole one.
+            let mxc = &self.key.mxc;
+            tracing::warn!(%mxc, "the homeserver does not say where media ends; it is not kept");
             return Err(MediaError::NotKept);
         }
         let _room = fetcher.room(size).await?;
         let media = self.describe(&answer, &asker)?;
         let incoming = self.begin(media, size).await?;
         fetcher.metrics.media_sources.homeserver.inc();
-        fetcher.metrics.fetches.inc();
+        let _counted = InFlight::begin(&fetcher.metrics.fetches);
         self.stage.send_replace(Stage::Arriving(Arc::clone(incoming.arrival())));
         self.take(incoming, answer.body, limit).await;
-        fetcher.metrics.fetches.dec();
         Ok(())
     }
 
@@ -257,8 +306,13 @@ impl Lead {
     async fn begin(&self, media: NewMedia, size: Option<u64>) -> Result<Incoming, MediaError> {
         let staged = async {
             let staging = self.fetcher.store.stage().await?;
-            // Of a body of unknown size only the beginning can be kept room for.
-            staging.set_apart(size.unwrap_or(LEAST_SPACE)).await?;
+            match size {
+                Some(size) => staging.set_apart(size).await?,
+                None if self.fetcher.store.free_bytes().await? < LEAST_SPACE => {
+                    return Err(StoreError::Full);
+                }
+                None => {}
+            }
             Ok(staging)
         };
         match staged.await {
@@ -277,11 +331,14 @@ impl Lead {
         let store = &self.fetcher.store;
         let end = tokio::select! {
             end = incoming.take(&mut body, limit, store, || {}) => end.err(),
-            () = arrival.abandoned(UNFOLLOWED_TIME) => None,
+            () = arrival.abandoned(UNFOLLOWED_TIME) => {
+                tracing::debug!(mxc = %self.key.mxc, "gave up a fetch that nobody follows");
+                None
+            }
             () = tokio::time::sleep(LONGEST_FETCH) => Some(Arc::new(BodyError::TimedOut.into())),
         };
         if let Some(error) = end {
-            tracing::warn!(mxc = %self.key.mxc, %error, "a body from the homeserver broke off");
+            tracing::warn!(mxc = %self.key.mxc, %error, "a body that was being fetched is not kept");
             self.remember(Arc::new(in_its_own_words(&error)));
         }
     }
@@ -302,6 +359,41 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         self.fetcher.flights().remove(&self.key);
+    }
+}
+
+/// What a fetch takes of what there is for all.
+struct Places {
+    _own: Share,
+    _of_all: OwnedSemaphorePermit,
+}
+
+/// A body that holds its places until it is dropped.
+struct Placed {
+    body: Box<dyn BodyReader>,
+    _places: Places,
+}
+
+#[async_trait]
+impl BodyReader for Placed {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.body.next().await
+    }
+}
+
+/// Counts a fetch as long as it lasts.
+struct InFlight<'m>(&'m IntGauge);
+
+impl<'m> InFlight<'m> {
+    fn begin(gauge: &'m IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -346,6 +438,12 @@ fn concerns_all(error: &MediaError) -> bool {
         MediaError::Refused(refusal) => refusal.status == http::StatusCode::BAD_GATEWAY,
         _ => true,
     }
+}
+
+/// Whether the homeserver has waited for an upload in vain; whoever has more time may ask again.
+fn is_not_yet_uploaded(error: &MediaError) -> bool {
+    matches!(error, MediaError::Refused(refusal)
+        if refusal.status == http::StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// Says of a body from the homeserver why it did not come.

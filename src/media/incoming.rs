@@ -118,7 +118,11 @@ impl Incoming {
         store: &Store,
         begun: impl FnOnce() + Send,
     ) -> End {
-        let received = receive(&mut self.staging, body, limit, Haste::AtOnce, begun).await;
+        let received = match receive(&mut self.staging, body, limit, Haste::AtOnce, begun).await {
+            // Followers read to the end even if somebody else has stored the media for us.
+            Ok(()) => self.staging.push().await.map_err(MediaError::from),
+            Err(error) => Err(error),
+        };
         let committed = match received {
             Ok(()) => commit(store, self.staging, self.arrival.media.clone()).await,
             Err(error) => {

@@ -14,6 +14,7 @@ mod incoming;
 mod memory;
 mod reserve;
 mod retention;
+mod share;
 mod source;
 mod stored;
 mod thumbnail;

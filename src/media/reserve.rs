@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::incoming::Incoming;
-use super::upload::random_media_id;
+use super::upload::{LONGEST_UPLOAD, random_media_id};
 use super::{MediaError, MediaService, NewUpload};
 use crate::auth::Requester;
 use crate::store::{MediaRecord, Reservation, StoreError};
@@ -76,7 +78,8 @@ impl MediaService {
         let media = self.owned_media(mxc.clone(), requester, upload);
         let incoming = Incoming::new(self.store.stage().await?, media, size);
         let arrival = Arc::clone(incoming.arrival());
-        let end = incoming.take(body, limit, &self.store, || claim.announce(&arrival)).await;
+        let taken = incoming.take(body, limit, &self.store, || claim.announce(&arrival));
+        let end = timeout(LONGEST_UPLOAD, taken).await.map_err(|_| BodyError::TimedOut)?;
         end.map(drop).map_err(in_the_uploaders_words)
     }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{StatusCode, header};
 
+use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Search};
 use crate::auth::Requester;
 use crate::homeserver::{
@@ -22,6 +23,16 @@ pub(super) enum Asker {
     Anybody,
 }
 
+impl Asker {
+    /// Returns whose share of the places is taken.
+    pub(super) fn sharer(&self) -> Sharer {
+        match self {
+            Self::Requester(requester) => Some(requester.user_id().clone()),
+            Self::Anybody => None,
+        }
+    }
+}
+
 /// The homeserver as a source of media.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -32,6 +43,18 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(homeserver: Homeserver, freeze: Freeze) -> Self {
         Self { homeserver, freeze }
+    }
+
+    /// Whether the homeserver is asked on behalf of this asker at all.
+    pub(super) fn answers(&self, asker: &Asker) -> bool {
+        matches!(asker, Asker::Requester(_)) || self.freeze.asks_for_anybody()
+    }
+
+    /// Returns what of a search the homeserver is told: other servers are never asked for a caller
+    /// without a token (CS-FRZ-06), unless the operator has opened the legacy routes.
+    pub(super) fn asked_for(&self, asker: &Asker, search: Search) -> Search {
+        let may_ask_others = matches!(asker, Asker::Requester(_)) || self.freeze == Freeze::Open;
+        Search { allow_remote: search.allow_remote && may_ask_others, ..search }
     }
 
     /// Returns how long the head of an answer may take, beside the wait that was asked for. Whoever
@@ -64,6 +87,11 @@ impl Source {
         let search = Search { wait: Duration::ZERO, allow_remote: false, allow_redirect: false };
         match self.ask(&Asker::Anybody, mxc, search).await {
             Ok(_) => Ok(true),
+            Err(MediaError::Refused(refusal))
+                if refusal.status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                Err(MediaError::Refused(refusal))
+            }
             Err(MediaError::NotFound | MediaError::Refused(_)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -98,10 +126,8 @@ impl Source {
                 }
                 .map_err(not_found_in_other_words)
             }
-            Asker::Anybody if self.freeze.asks_for_anybody() => {
-                // Never a fetch from another server for a caller without a token (CS-FRZ-06),
-                // unless the operator has opened the legacy routes.
-                let allow_remote = search.allow_remote && self.freeze == Freeze::Open;
+            Asker::Anybody if self.answers(asker) => {
+                let Search { allow_remote, .. } = self.asked_for(asker, search);
                 let redirect = if search.allow_redirect { "&allow_redirect=true" } else { "" };
                 let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}{redirect}");
                 let answer = self.homeserver.media(&target, None, search.wait).await?;

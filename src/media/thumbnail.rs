@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 
 use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
+use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
 use crate::thumbnail::{Rendered, ThumbnailError, is_picture};
 use crate::types::{
@@ -173,10 +174,8 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Arc<MediaRecord>, MediaError> {
-        // Elsewhere there is only the original.
-        let search = Search { allow_redirect: false, ..search };
         let deadline = tokio::time::Instant::now() + search.wait;
-        match self.find(reader, mxc, search).await? {
+        match self.find(reader, mxc, search).await.map_err(only_the_original_is_elsewhere)? {
             Found::Kept(record) => Ok(record),
             Found::Arriving(arrival) if arrival.media.source == MediaSource::Owned => {
                 let kept = timeout_at(deadline, arrival.kept()).await;
@@ -264,6 +263,23 @@ impl MediaService {
                 Ok(Arc::new(kept.await?))
             }
         }
+    }
+}
+
+/// Whoever is sent elsewhere finds the original there, which is no thumbnail.
+fn only_the_original_is_elsewhere(error: MediaError) -> MediaError {
+    match error {
+        MediaError::Refused(refusal) if refusal.location.is_some() => {
+            HomeserverError::Misbehaved("media that is elsewhere has no thumbnail".to_owned())
+                .into()
+        }
+        MediaError::Shared(shared) => match &*shared {
+            MediaError::Refused(refusal) => {
+                only_the_original_is_elsewhere(MediaError::Refused(refusal.clone()))
+            }
+            _ => MediaError::Shared(shared),
+        },
+        error => error,
     }
 }
 

@@ -1,12 +1,19 @@
 //! Uploads: bytes in, an `mxc://` URI out, and nothing acknowledged before it is durable.
 
+use std::time::Duration;
+
 use ring::rand::{SecureRandom, SystemRandom};
+
+use tokio::time::timeout;
 
 use super::incoming::{Haste, receive};
 use super::{MediaError, MediaService};
 use crate::auth::Requester;
 use crate::store::{MediaSource, NewMedia};
 use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc};
+
+/// How long the body of an upload may take in all; one that takes longer drips on purpose.
+pub(super) const LONGEST_UPLOAD: Duration = Duration::from_secs(60 * 60);
 
 /// How many characters a new media id has: 24 of 62 are 142 bits, beyond guessing.
 const MEDIA_ID_LENGTH: usize = 24;
@@ -38,7 +45,9 @@ impl MediaService {
         let limit = self.check_size(&upload)?;
         let server_name = self.homeserver.name()?.clone();
         let mut staging = self.store.stage().await?;
-        receive(&mut staging, body, limit, Haste::InBatches, || {}).await.map_err(too_large)?;
+        let received = receive(&mut staging, body, limit, Haste::InBatches, || {});
+        let received = timeout(LONGEST_UPLOAD, received).await.map_err(|_| BodyError::TimedOut)?;
+        received.map_err(too_large)?;
         let mxc = Mxc { server_name, media_id: random_media_id()? };
         let media = self.owned_media(mxc.clone(), requester, upload);
         self.store.commit_media(staging, media).await?;

@@ -32,9 +32,12 @@ impl Inner {
         let kept = self.keep_touches();
         let removed = match kept.and_then(|()| self.metadata.evict(bytes, BATCH)) {
             // The access times may need more room than is held back; making room matters more.
-            Err(StoreError::Full) if self.reserve.release() => {
-                tracing::info!("the disk is full; evicting with the space held back for it");
-                self.metadata.evict(bytes, BATCH_ON_A_FULL_DISK)
+            Err(StoreError::Full) => {
+                if self.reserve.release() {
+                    tracing::info!("the disk is full; evicting with the space held back for it");
+                }
+                let removed = self.metadata.evict(bytes, BATCH_ON_A_FULL_DISK);
+                removed.inspect_err(|_| self.reserve.hold())
             }
             outcome => outcome,
         }?;
@@ -87,8 +90,8 @@ mod tests {
     }
 
     /// A time after everything that is stored.
-    fn later(millis: i64) -> UnixMillis {
-        UnixMillis(4_000_000_000_000 + millis)
+    fn later(seconds: u64) -> UnixMillis {
+        UnixMillis::now().plus(Duration::from_secs(10)).plus(Duration::from_secs(seconds))
     }
 
     fn is_held(directory: &TempDir, store: &Store, record: &MediaRecord) -> bool {

@@ -139,6 +139,23 @@ async fn the_last_byte_of_a_known_size_is_held_back_until_the_body_is_kept() {
 }
 
 #[tokio::test]
+async fn who_follows_a_body_that_another_has_stored_meanwhile_reads_it_whole() {
+    for size in [None, Some(5)] {
+        let mut stage = Stage::set(size, 10).await;
+        let mut follower = stage.arrival.follow();
+        let mut other = stage.store.stage().await.unwrap();
+        other.write(b"whole").await.unwrap();
+        stage.store.commit_media(other, media(MediaSource::Remote)).await.unwrap();
+        // All at once, so that nothing is pushed while the writer waits for more.
+        stage.send(Bytes::from_static(b"whole"));
+        stage.end();
+        let (seen, end) = read(&mut follower).await;
+        assert_eq!(seen, b"whole", "announced: {size:?}");
+        assert!(end.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_to_its_end_breaks_off_and_leaves_nothing() {
     let failures: [fn() -> BodyError; 3] =
         [|| BodyError::Gone, || BodyError::TimedOut, || BodyError::Malformed("chunk".to_owned())];

@@ -1,5 +1,7 @@
 //! Rows of what may be evicted: one for each blob that a record names, but none of media owned here.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::column::Unsigned;
@@ -21,8 +23,11 @@ pub(super) const OLDEST: &str =
 pub(super) const TOUCH: &str =
     "UPDATE cached SET accessed_at = ?2 WHERE content_hash = ?1 AND accessed_at < ?2";
 pub(super) const BACK_FROM_THE_FUTURE: &str =
-    "UPDATE cached SET accessed_at = ?1 WHERE accessed_at > ?1";
+    "UPDATE cached SET accessed_at = ?1 WHERE accessed_at > ?2";
 pub(super) const TOTAL: &str = "SELECT count, bytes FROM cached_total WHERE id = 1";
+
+/// How far a clock may step without anybody having to care.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Makes a blob's rows agree with the records that name it. To be called after every change of these.
 ///
@@ -55,8 +60,9 @@ pub(super) fn touch(
 }
 
 /// Makes what was read under a clock that was ahead as new as can be, and not newer than all to come.
-pub(super) fn trust_clock(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    connection.execute(BACK_FROM_THE_FUTURE, [now])?;
+pub(super) fn pull_back_to(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
+    let unlikely = now.plus(CLOCK_TOLERANCE);
+    connection.prepare_cached(BACK_FROM_THE_FUTURE)?.execute([now, unlikely])?;
     Ok(())
 }
 

@@ -44,7 +44,7 @@ impl Metadata {
         let now = UnixMillis::now();
         let first_started_at =
             setting::first_started_at(&connection, now).map_err(schema::open_error(path))?;
-        cached::trust_clock(&connection, now).map_err(schema::open_error(path))?;
+        cached::pull_back_to(&connection, now).map_err(schema::open_error(path))?;
         let writer = Writer::start(connection).map_err(OpenError::io(path))?;
         Ok(Self { first_started_at, readers: Readers::new(path), writer })
     }
@@ -85,10 +85,14 @@ impl Metadata {
     }
 
     /// Removes the records of what was not read for the longest time: of at least so many bytes if
-    /// there are as many, but of few more contents than `limit`. Waits for the disk.
+    /// there are as many, but of no more than `limit` contents and the thumbnails made of them. Waits
+    /// for the disk.
     pub(super) fn evict(&self, bytes: u64, limit: u64) -> Result<Removed, StoreError> {
-        self.writer
-            .write(move |connection| Ok(evict::evict(connection, bytes, limit, UnixMillis::now())?))
+        self.writer.write(move |connection| {
+            let now = UnixMillis::now();
+            cached::pull_back_to(connection, now)?;
+            Ok(evict::evict(connection, bytes, limit, now)?)
+        })
     }
 
     /// Keeps when contents were last read; waits for the disk.
