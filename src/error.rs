@@ -219,7 +219,7 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
             limited("Too many readers wait for media that is not uploaded yet", SOON)
         }
         MediaError::TooManyFetches => {
-            limited("Too much media of other servers is being fetched", SOON)
+            limited("Too many files are being fetched, try again later", SOON)
         }
         MediaError::UploadTooLarge { limit } => own(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -244,7 +244,7 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
         MediaError::NotKept => own(
             StatusCode::INSUFFICIENT_STORAGE,
             "M_UNKNOWN",
-            "The server has no room to keep the media, which this takes",
+            "The server could not keep the media, which this takes",
         ),
         MediaError::NoMediaId => {
             own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")

@@ -26,7 +26,7 @@
 //!
 //! | layer | rooms | may use |
 //! |---|---|---|
-//! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns |
+//! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
 //! | edge | [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |

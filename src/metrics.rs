@@ -235,7 +235,7 @@ impl Metrics {
             },
             uploads_pending: declare.int_gauge(
                 "mediary_uploads_pending",
-                "Media ids that were created and not uploaded yet, counted twice a minute.",
+                "Media ids that were created and not uploaded yet.",
             )?,
             cache: CacheMetrics {
                 bytes: declare.int_gauge(
@@ -266,7 +266,7 @@ impl Metrics {
             )?,
             corrupt_blobs: declare.counter(
                 "mediary_corrupt_blobs_total",
-                "Stored bodies that did not match their checksum when they were read.",
+                "Stored bodies that were damaged or gone when they were read.",
             )?,
             registry: declare.0,
         })

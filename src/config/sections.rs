@@ -169,7 +169,7 @@ impl Default for UploadsConfig {
     }
 }
 
-/// `[remote]`: media that is not our users'.
+/// `[remote]`: what is fetched from the homeserver.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RemoteConfig {

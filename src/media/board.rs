@@ -10,7 +10,8 @@ use super::MediaError;
 use super::incoming::Arrival;
 use crate::types::{MediaId, UserId};
 
-/// How many readers may wait for one id; a large room opens a picture all at once.
+/// How many readers of each kind may wait for one id; a large room opens a picture all at once, and
+/// other servers must not keep our own users out.
 const MAX_WAITING_FOR_ONE: usize = 256;
 
 /// How many waiting requests one user may have: a page of a timeline.
@@ -34,7 +35,18 @@ pub(super) enum Waiter {
     Origin,
 }
 
+/// How many kinds of waiters there are.
+const KINDS: usize = 3;
+
 impl Waiter {
+    fn kind(&self) -> usize {
+        match self {
+            Self::User(_) => 0,
+            Self::Anybody => 1,
+            Self::Origin => 2,
+        }
+    }
+
     /// Returns how many requests this one may have waiting.
     fn limit(&self) -> usize {
         match self {
@@ -61,8 +73,8 @@ struct State {
 struct Notice {
     /// Whether somebody is uploading to it.
     claimed: bool,
-    /// How many readers wait for it.
-    waiting: usize,
+    /// How many readers of each kind wait for it.
+    waiting: [usize; KINDS],
     /// The upload, once its first bytes are there.
     upload: watch::Sender<Option<Arc<Arrival>>>,
 }
@@ -101,7 +113,7 @@ impl Board {
     ) -> Result<Waiting, MediaError> {
         let mut state = self.state();
         let of_waiter = state.waiters.get(&waiter).copied().unwrap_or_default();
-        let for_one = state.notices.get(media_id).map_or(0, |notice| notice.waiting);
+        let for_one = state.notices.get(media_id).map_or(0, |n| n.waiting[waiter.kind()]);
         let is_full = state.waiting >= MAX_WAITING
             || of_waiter >= waiter.limit()
             || for_one >= MAX_WAITING_FOR_ONE;
@@ -111,7 +123,7 @@ impl Board {
         state.waiting += 1;
         *state.waiters.entry(waiter.clone()).or_default() += 1;
         let notice = state.notice(media_id);
-        notice.waiting += 1;
+        notice.waiting[waiter.kind()] += 1;
         let upload = notice.upload.subscribe();
         self.waiting.inc();
         Ok(Waiting { board: Arc::clone(self), media_id: media_id.clone(), waiter, upload })
@@ -126,14 +138,14 @@ impl State {
     fn notice(&mut self, media_id: &MediaId) -> &mut Notice {
         self.notices.entry(media_id.clone()).or_insert_with(|| Notice {
             claimed: false,
-            waiting: 0,
+            waiting: [0; KINDS],
             upload: watch::Sender::new(None),
         })
     }
 
     /// Takes a notice down if it says nothing any more.
     fn tidy(&mut self, media_id: &MediaId) {
-        if self.notices.get(media_id).is_some_and(|n| !n.claimed && n.waiting == 0) {
+        if self.notices.get(media_id).is_some_and(|n| !n.claimed && n.waiting == [0; KINDS]) {
             self.notices.remove(media_id);
         }
     }
@@ -203,7 +215,7 @@ impl Drop for Waiting {
                 state.waiters.remove(&self.waiter);
             }
         }
-        state.notice(&self.media_id).waiting -= 1;
+        state.notice(&self.media_id).waiting[self.waiter.kind()] -= 1;
         state.tidy(&self.media_id);
         self.board.waiting.dec();
     }

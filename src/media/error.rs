@@ -33,8 +33,8 @@ pub enum MediaError {
     /// As many readers as allowed wait for media that is not uploaded yet.
     #[error("too many readers wait for media that is not uploaded yet")]
     TooManyWaiting,
-    /// As much media of other servers as allowed is being fetched at this moment.
-    #[error("too much media of other servers is being fetched")]
+    /// As many files as allowed are being fetched at this moment.
+    #[error("too many files are being fetched")]
     TooManyFetches,
     /// An upload is larger than allowed (CS-UP-06).
     #[error("the upload is larger than {limit} bytes")]
@@ -66,13 +66,14 @@ pub enum MediaError {
     /// An image of another server has more pixels than are decoded (CS-TH-13).
     #[error("the remote image has too many pixels")]
     RemoteImageTooLarge,
-    /// The body passed through but could not be kept, and there is no thumbnail without that.
+    /// The media could not be kept, and what was asked for cannot be had without that: a thumbnail,
+    /// or media that is evicted as soon as it is there.
     #[error("the media could not be kept")]
     NotKept,
     /// A failure that several callers waited for.
     #[error(transparent)]
     Shared(Arc<MediaError>),
-    /// The media id that was drawn at random is taken, or the system gives no random numbers.
+    /// The system gives no random numbers to draw a media id from.
     #[error("no media id could be made")]
     NoMediaId,
 }

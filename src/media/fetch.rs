@@ -158,8 +158,8 @@ impl Fetcher {
         };
         let key = Key { mxc: mxc.clone(), role };
         let deadline = Instant::now() + search.wait;
+        let mut wait = search.wait;
         loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
             let search = Search { wait, ..search };
             if let Some(failure) = self.failures.get(&key) {
                 return refused(failure);
@@ -189,6 +189,7 @@ impl Fetcher {
                 // That was about somebody else's token, or was found to be kept: look again.
                 Ok(Ok(Stage::Asked | Stage::Failed(_)) | Err(_)) => {}
             }
+            wait = deadline.saturating_duration_since(Instant::now());
         }
     }
 
@@ -236,9 +237,7 @@ impl Fetcher {
 
     /// Takes room for a body that is to be unfinished for a while.
     async fn room(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, MediaError> {
-        // One that is larger than a share takes no more, or the small ones would wait behind it.
-        let share = self.limits.max_unfinished.div_ceil(SHARES as u64);
-        let size = size.unwrap_or(self.limits.max_size).min(share);
+        let size = size.unwrap_or(self.limits.max_size).min(self.limits.max_unfinished);
         place(&self.space, units(size)).await
     }
 }

@@ -195,7 +195,10 @@ impl Scarcity {
     fn lacking(&mut self, free: u64, min_free: u64) -> u64 {
         if free >= min_free {
             if self.told.is_some() {
-                tracing::info!(free, "there is as much free space as storage.min_free again");
+                tracing::info!(
+                    free_bytes = free,
+                    "there is as much free space as storage.min_free again"
+                );
             }
             *self = Self::default();
             return 0;
@@ -228,12 +231,12 @@ impl Scarcity {
         }
         match trouble {
             Trouble::NothingLeft => tracing::warn!(
-                free,
+                free_bytes = free,
                 "there is less free space than storage.min_free, and nothing is left to evict; make \
                  room, or lower storage.min_free"
             ),
             Trouble::NotFreed => tracing::warn!(
-                free,
+                free_bytes = free,
                 "there is less free space than storage.min_free, and what was evicted has not become \
                  free; it may be still in use"
             ),

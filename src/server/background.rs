@@ -144,10 +144,10 @@ impl Housekeeping {
             match outcome {
                 Ok(_) => is_failing = false,
                 Err(error) if is_failing => {
-                    tracing::debug!(%error, "the cache is still not tended")
+                    tracing::debug!(%error, "the cache is still not within storage.cache_size")
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the cache cannot be tended");
+                    tracing::warn!(%error, "the cache cannot be kept within storage.cache_size");
                     is_failing = true;
                 }
             }

@@ -70,12 +70,12 @@ impl Board {
     /// Holds every count against the others and returns how many wait.
     fn count(&self) -> usize {
         let state = self.state();
-        let by_id: usize = state.notices.values().map(|notice| notice.waiting).sum();
+        let by_id: usize = state.notices.values().flat_map(|notice| notice.waiting).sum();
         let by_waiter: usize = state.waiters.values().sum();
         assert_eq!((by_id, by_waiter), (state.waiting, state.waiting));
         assert_eq!(self.waiting.get(), state.waiting as i64);
         assert!(state.waiters.values().all(|count| *count > 0), "a waiter without a request");
-        let is_idle = |notice: &Notice| !notice.claimed && notice.waiting == 0;
+        let is_idle = |notice: &Notice| !notice.claimed && notice.waiting == [0; KINDS];
         assert!(!state.notices.values().any(is_idle), "a notice that says nothing");
         state.waiting
     }
@@ -151,7 +151,9 @@ fn every_bound_is_met_exactly_and_a_place_that_was_left_is_free() {
         .map(|number| board.wait(&id("a"), user(number)).unwrap())
         .collect();
     assert_full(board.wait(&id("a"), user("alice")));
-    assert_full(board.wait(&id("a"), Waiter::Anybody));
+    for stranger in [Waiter::Anybody, Waiter::Origin] {
+        drop(board.wait(&id("a"), stranger).expect("users take no stranger's place"));
+    }
     board.wait(&id("b"), user("alice")).unwrap();
     for_one.pop();
     for_one.push(board.wait(&id("a"), user("alice")).unwrap());
