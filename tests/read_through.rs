@@ -4,8 +4,10 @@
 mod common;
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -336,14 +338,25 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
 #[test]
 fn what_came_in_a_coding_of_its_own_is_not_kept_for_what_it_is_not() {
     for (coding, status) in [("gzip", 502), ("br", 502), ("Identity", 200)] {
-        let homeserver = homeserver(move |_, stream| {
+        let homeserver = homeserver(move |request, stream| {
+            if request.target().contains(LOCAL) {
+                return respond_with(stream, 200, &[], b"not coded");
+            }
             respond_with(stream, 200, &[("Content-Encoding", coding)], b"perhaps coded")
         });
         let (mediary, client) = start(&homeserver);
         assert_eq!(client.download(REMOTE).status, status, "{coding}");
         let asked = homeserver.received_for(REMOTE);
         assert_eq!(asked[0].header("accept-encoding"), Some("identity"));
-        wait_until("it is kept or not", || mediary.blobs().len() == usize::from(status == 200));
+        // What was asked for first is settled when what came after it is kept.
+        assert_eq!(client.download(LOCAL).text(), "not coded");
+        let is_kept = |body: &[u8]| {
+            let is_body = |path: &PathBuf| fs::read(path).is_ok_and(|kept| kept == body);
+            mediary.blobs().iter().any(is_body)
+        };
+        wait_until("the other is kept", || is_kept(b"not coded"));
+        wait_until("no temporary file is left", || mediary.unfinished().is_empty());
+        assert_eq!(is_kept(b"perhaps coded"), status == 200, "{coding}");
     }
 }
 
