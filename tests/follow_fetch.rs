@@ -232,7 +232,7 @@ fn check_tokens(mediary: &Mediary) -> Client {
 
 /// Waits until so many requests have come as far as to have had their token checked, since the
 /// tokens were first seen. What is not held, they then ask for at once.
-fn wait_for_readers(mediary: &Mediary, count: usize) {
+fn wait_for_token_checks(mediary: &Mediary, count: usize) {
     wait_until("the readers are there", || token_checks(mediary) >= count);
 }
 
@@ -426,7 +426,7 @@ fn a_hundred_readers_who_join_at_any_moment_share_one_request() {
         };
         // Before the homeserver has answered.
         crowd.grow(REMOTE);
-        wait_for_readers(&mediary, crowd.len());
+        wait_for_token_checks(&mediary, crowd.len());
         let mut asked = source.asked();
         asked.begin(&framing);
         asked.send(&body[..1]);
@@ -610,7 +610,7 @@ fn a_range_of_an_unknown_size_is_sent_as_soon_as_it_is_there() {
     let too_long = Follower::range(&mediary, REMOTE, "bytes=12-20");
     let at_end = Follower::range(&mediary, REMOTE, "bytes=20-21");
     let beyond = Follower::range(&mediary, REMOTE, "bytes=30-18446744073709551615");
-    wait_for_readers(&mediary, 12);
+    wait_for_token_checks(&mediary, 12);
     asked.send(&body[10..15]);
     assert_part(&later.finish(), "bytes 8-14/*", &body[8..15]);
     asked.send(&body[15..]);
@@ -633,7 +633,7 @@ fn an_empty_body_of_unknown_size_has_no_ranges() {
     let range = Follower::range(&mediary, REMOTE, "bytes=0-9");
     let whole = Follower::download(&mediary, TOKEN, REMOTE);
     let mut asked = source.asked();
-    wait_for_readers(&mediary, 2);
+    wait_for_token_checks(&mediary, 2);
     asked.begin(CHUNKED);
     asked.end();
     let answer = range.finish();
@@ -738,7 +738,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
         let before = token_checks(&mediary);
         let early = begin(TOKEN, &[]);
         let early_thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, &media);
-        wait_for_readers(&mediary, before + 2);
+        wait_for_token_checks(&mediary, before + 2);
         let mut asked = source.asked();
         let framing = &framings(body.len())[usize::from(!is_sized)];
         asked.begin(framing);
@@ -758,7 +758,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
             last.read(half - 9);
         }
         let late_thumbnail = Follower::thumbnail(&mediary, TOKEN, &media);
-        wait_for_readers(&mediary, before + 8);
+        wait_for_token_checks(&mediary, before + 8);
         assert_eq!(there.finish().body, body[5..10], "{case}");
 
         failure.strike(asked, &body[half..]);
@@ -807,7 +807,7 @@ fn a_size_over_the_limit_is_refused_to_all_before_a_byte_is_sent() {
         Follower::range(&mediary, REMOTE, "bytes=0-9"),
         Follower::thumbnail(&mediary, OTHER_TOKEN, REMOTE),
     ];
-    wait_for_readers(&mediary, readers.len());
+    wait_for_token_checks(&mediary, readers.len());
     let mut asked = source.asked();
     asked.begin("Content-Length: 200001");
     for reader in readers {
@@ -843,7 +843,7 @@ fn a_body_that_cannot_be_kept_in_the_end_looks_whole_to_nobody() {
         for follower in &mut followers {
             follower.head();
         }
-        wait_for_readers(&mediary, followers.len() + refused.len());
+        wait_for_token_checks(&mediary, followers.len() + refused.len());
         asked.send(&body[50_000..]);
         asked.end();
     }
@@ -973,7 +973,7 @@ fn what_is_said_to_one_token_counts_for_that_one_only() {
         let first = source.asked();
         assert_eq!(first.bearer(), Some(TOKEN));
         let others = [0; 3].map(|_| Follower::download(&mediary, OTHER_TOKEN, media));
-        wait_for_readers(&mediary, 4);
+        wait_for_token_checks(&mediary, 4);
         // If they asked for themselves, that would come before what is asked for after them.
         let between = Follower::download(&mediary, OTHER_TOKEN, "other.example/between");
         let mut question = source.asked();
@@ -1015,7 +1015,7 @@ fn what_is_said_of_the_media_counts_for_all() {
             Follower::range(&mediary, REMOTE, "bytes=0-9"),
             Follower::thumbnail(&mediary, OTHER_TOKEN, REMOTE),
         ];
-        wait_for_readers(&mediary, readers.len());
+        wait_for_token_checks(&mediary, readers.len());
         source.asked().answer(status, &[], body);
         for reader in readers {
             reader.finish().assert_error(told.0, told.1);
@@ -1136,7 +1136,7 @@ fn a_fetch_that_is_one_too_many_waits_for_its_turn() {
     asked.send(b"1");
     first.read(1);
     let second = Follower::download(&mediary, TOKEN, "other.example/second");
-    wait_for_readers(&mediary, 2);
+    wait_for_token_checks(&mediary, 2);
     // By the time that this one reads what is there, the one before it would have asked.
     let mut joined = Follower::download(&mediary, OTHER_TOKEN, "other.example/first");
     joined.read(1);
@@ -1176,7 +1176,7 @@ fn unfinished_bodies_wait_for_room() {
     let second = Follower::download(&mediary, TOKEN, "other.example/second");
     let mut question = source.asked();
     question.begin("Content-Length: 700000");
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     assert_eq!(fetches(&mediary), 1.0);
     asked.send(&body[10..]);
     asked.end();
@@ -1264,7 +1264,7 @@ fn followers_get_the_rest_when_the_process_is_told_to_stop() {
     for follower in &mut followers[..2] {
         follower.read(100_000);
     }
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     mediary.terminate();
     mediary.wait_for_log("stopping; no new connections are taken");
     asked.send(&body[100_000..]);
@@ -1356,7 +1356,7 @@ fn what_conduit_and_its_kin_answer_is_understood() {
             Follower::download(&mediary, TOKEN, &media),
             Follower::thumbnail(&mediary, OTHER_TOKEN, &media),
         ];
-        wait_for_readers(&mediary, before + 2 * (number + 1));
+        wait_for_token_checks(&mediary, before + 2 * (number + 1));
         let mut asked = source.asked();
         asked.is_chunked = true;
         asked.write(format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
@@ -1405,7 +1405,7 @@ fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
         follower.read(100_000);
     }
     let thumbnail = Follower::thumbnail(&mediary, TOKEN, REMOTE);
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     // Mediary may hang up before it has read everything.
     let _ = asked.stream.write_all(&[b"700000\r\n", &noise(0x70_0000, 13)[..]].concat());
     for follower in followers {
@@ -1431,7 +1431,7 @@ fn a_body_that_announces_more_than_the_disk_has_room_for_passes_through() {
     let thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, LOCAL);
     let mut asked = source.asked();
     let follower = Follower::download(&mediary, TOKEN, LOCAL);
-    wait_for_readers(&mediary, 2);
+    wait_for_token_checks(&mediary, 2);
     let framing = format!("Content-Length: {}", body.len());
     asked.begin(&framing);
     // It is known from the head, and from then on each reader asks alone.
