@@ -676,34 +676,3 @@ fn a_body_that_only_the_end_of_the_connection_ends_is_not_kept() {
     }
     assert_nothing_kept(&mediary);
 }
-
-#[test]
-fn what_was_fetched_for_a_user_meanwhile_is_not_shown_to_anybody() {
-    let (refuse, refusal) = channel::<()>();
-    let refusal = Mutex::new(refusal);
-    let homeserver = homeserver(move |request, stream| {
-        if request.target().starts_with("/_matrix/client/v1/") {
-            return respond_with(stream, 200, &[("Content-Type", "image/png")], b"secret");
-        }
-        let turn = refusal.lock().expect("the test goes on");
-        let _ = turn.recv();
-        drop(turn);
-        respond(stream, 429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Too many"}"#)
-    });
-    let (mediary, client) = start(&homeserver);
-    let legacy = format!("/_matrix/media/v3/download/{LOCAL}");
-    let [first, second] = [(); 2].map(|()| {
-        let mut connection = mediary.client().connect();
-        connection.send(format!("GET {legacy} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        connection
-    });
-    let in_flight = || mediary.metric("mediary_requests_in_flight");
-    wait_until("both ask", || in_flight() == 2.0 && !homeserver.received_for(&legacy).is_empty());
-    assert_eq!(client.download(LOCAL).text(), "secret");
-    // Whoever asked after the first had to wait for its answer, and now looks again.
-    drop(refuse);
-    for mut reader in [first, second] {
-        let answer = reader.read_answer("GET");
-        assert!(matches!(answer.status, 404 | 429), "{answer:?}");
-    }
-}
