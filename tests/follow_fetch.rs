@@ -245,12 +245,6 @@ fn wait_in_flight(mediary: &Mediary, count: usize) {
     wait_until("the requests are there", || mediary.metric(series) >= count as f64);
 }
 
-/// Asserts that an answer is good and holds this body.
-fn assert_whole(answer: &Answer, body: &[u8], case: &str) {
-    assert_eq!((answer.status, answer.complete), (200, true), "{case}");
-    assert!(answer.body == body, "{case}: {} bytes of {}", answer.body.len(), body.len());
-}
-
 fn assert_part(answer: &Answer, content_range: &str, part: &[u8]) {
     assert_eq!((answer.status, answer.complete), (206, true), "{content_range}");
     assert_eq!(answer.header("content-range"), Some(content_range));
@@ -259,6 +253,7 @@ fn assert_part(answer: &Answer, content_range: &str, part: &[u8]) {
 }
 
 /// Asserts that a body is kept once and that it is served without the homeserver.
+#[track_caller]
 fn assert_kept_once(source: &Source, mediary: &Mediary, media: &str, body: &[u8]) {
     let is_body = |path: &PathBuf| fs::read(path).is_ok_and(|kept| kept == body);
     let copies = || mediary.blobs().iter().filter(|path| is_body(path)).count();
@@ -266,18 +261,13 @@ fn assert_kept_once(source: &Source, mediary: &Mediary, media: &str, body: &[u8]
     assert_eq!((copies(), mediary.unfinished().len()), (1, 0));
     let times = source.times(media);
     let answer = mediary.client().with_token(OTHER_TOKEN).download(media);
-    assert_whole(&answer, body, "kept");
+    answer.assert_whole(body);
     assert_eq!(answer.header("etag"), Some(etag(body).as_str()));
     assert_eq!(source.times(media), times);
 }
 
 fn fetches(mediary: &Mediary) -> f64 {
     mediary.metric("mediary_fetches_in_flight")
-}
-
-fn assert_nothing_kept(mediary: &Mediary) {
-    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-    assert_eq!(mediary.blobs().len(), 0);
 }
 
 /// Makes a PNG that is about as large as its pixels.
@@ -316,7 +306,7 @@ fn the_head_and_a_single_byte_come_through_while_the_homeserver_is_silent() {
         asked.send(b"c");
         asked.end();
         for follower in [follower, late] {
-            assert_whole(&follower.finish(), b"abc", framing);
+            follower.finish().assert_whole(b"abc");
         }
         assert_eq!(source.times(&media), 1);
     }
@@ -395,15 +385,15 @@ impl Crowd<'_> {
     }
 
     fn finish(self) {
-        for (number, download) in self.downloads.into_iter().enumerate() {
-            assert_whole(&download.finish(), self.body, &format!("download {number}"));
+        for download in self.downloads {
+            download.finish().assert_whole(self.body);
         }
         for head in self.heads {
             assert_eq!(head.finish().status, 200);
         }
         let pictures: Vec<_> = self.thumbnails.into_iter().map(Follower::finish).collect();
         for picture in &pictures {
-            assert_whole(picture, &pictures[0].body, "thumbnail");
+            picture.assert_whole(&pictures[0].body);
         }
         let picture = image::load_from_memory(&pictures[0].body).expect("it can be decoded");
         assert_eq!(picture.dimensions(), (32, 32));
@@ -470,10 +460,10 @@ fn a_reader_who_reads_nothing_holds_up_nobody() {
         // This ends only if Mediary takes everything.
         asked.send(&body);
         asked.end();
-        assert_whole(&quick.join().expect("it reads"), &body, "quick");
+        quick.join().expect("it reads").assert_whole(&body);
     });
     assert_eq!(mediary.blobs().len(), 1);
-    assert_whole(&slow.finish(), &body, "slow");
+    slow.finish().assert_whole(&body);
     assert_eq!(source.times(REMOTE), 1);
 }
 
@@ -504,7 +494,7 @@ fn whoever_leaves_costs_the_others_nothing() {
         asked.send(&body[100_000..]);
         asked.end();
         for other in others {
-            assert_whole(&other.finish(), &body, &framing);
+            other.finish().assert_whole(&body);
         }
         assert_kept_once(&source, &mediary, REMOTE, &body);
         assert_eq!(source.times(REMOTE), 1);
@@ -622,7 +612,7 @@ fn a_range_of_an_unknown_size_is_sent_as_soon_as_it_is_there() {
         assert_eq!(answer.header("content-range"), Some("bytes */20"));
     }
     for follower in open_ends {
-        assert_whole(&follower.finish(), &body, "an open end");
+        follower.finish().assert_whole(&body);
     }
     assert_eq!(source.times(REMOTE), 1);
 }
@@ -638,7 +628,7 @@ fn an_empty_body_of_unknown_size_has_no_ranges() {
     asked.end();
     let answer = range.finish();
     assert_eq!((answer.status, answer.header("content-range")), (416, Some("bytes */0")));
-    assert_whole(&whole.finish(), b"", "empty");
+    whole.finish().assert_whole(b"");
 }
 
 #[test]
@@ -666,7 +656,7 @@ fn a_range_under_a_condition_gets_the_whole_body_while_it_has_no_tag() {
         asked.send(&body[10..]);
         asked.end();
         for follower in followers.into_iter().chain([first]) {
-            assert_whole(&follower.finish(), &body, framing);
+            follower.finish().assert_whole(&body);
         }
         let fields = [("Range", "bytes=0-4"), ("If-Range", tag.as_str())];
         let answer = client.get_with(&path(&media), &fields);
@@ -785,7 +775,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
             thumbnail.finish().assert_error(502, failure.errcode());
         }
         source.assert_not_asked();
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
         assert_eq!(source.times(&media), 1, "{case}");
         all_media.push(media);
     }
@@ -793,7 +783,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
     source.answer_by_itself(&body);
     for media in &all_media {
         wait_until("it is fetched again", || client.download(media).status == 200);
-        assert_whole(&client.download(media), &body, media);
+        client.download(media).assert_whole(&body);
         assert_eq!(source.times(media), 2);
     }
 }
@@ -817,7 +807,7 @@ fn a_size_over_the_limit_is_refused_to_all_before_a_byte_is_sent() {
         client.download(REMOTE).assert_error(502, "M_TOO_LARGE");
     }
     source.assert_not_asked();
-    assert_nothing_kept(&mediary);
+    mediary.assert_nothing_kept();
     source.answer_by_itself(b"smaller");
     wait_until("it is fetched again", || client.download(REMOTE).status == 200);
     assert_eq!(client.download(REMOTE).text(), "smaller");
@@ -858,7 +848,7 @@ fn a_body_that_cannot_be_kept_in_the_end_looks_whole_to_nobody() {
     database.execute_batch("ROLLBACK").unwrap();
     source.answer_by_itself(&body);
     wait_until("it is fetched again", || client.download("other.example/m0").status == 200);
-    assert_whole(&client.download("other.example/m0"), &body, "again");
+    client.download("other.example/m0").assert_whole(&body);
 }
 
 #[test]
@@ -884,11 +874,11 @@ fn only_a_body_whose_end_can_be_told_is_kept() {
         }
         asked.write(sent.as_bytes());
         drop(asked);
-        assert_whole(&follower.finish(), b"abc", framing);
+        follower.finish().assert_whole(b"abc");
         if is_kept {
             assert_kept_once(&source, &mediary, REMOTE, b"abc");
         } else {
-            assert_nothing_kept(&mediary);
+            mediary.assert_nothing_kept();
         }
     }
 }
@@ -907,7 +897,7 @@ fn bytes_past_the_announced_end_are_nobodys() {
         asked.write(format!("{sent}{more}").as_bytes());
         asked.is_chunked = false;
         asked.end();
-        assert_whole(&follower.finish(), b"abc", framing);
+        follower.finish().assert_whole(b"abc");
         assert_kept_once(&source, &mediary, &media, b"abc");
         let next = Follower::download(&mediary, TOKEN, &format!("{media}-next"));
         source.asked().answer(200, &[], framing);
@@ -942,7 +932,7 @@ fn whoever_joins_while_it_ends_gets_all_of_it_or_sees_that_it_is_not_all() {
             let answers = readers.map(|reader| reader.join().expect("it reads"));
             for answer in answers.into_iter().flatten().chain([first.finish()]) {
                 if is_good {
-                    assert_whole(&answer, &body, &media);
+                    answer.assert_whole(&body);
                 } else if answer.status == 200 {
                     assert!(!answer.complete, "{media} looks whole");
                 } else {
@@ -981,7 +971,7 @@ fn what_is_said_to_one_token_counts_for_that_one_only() {
         question.begin("Content-Length: 5");
         question.send(b"other");
         question.end();
-        assert_whole(&between.finish(), b"other", body);
+        between.finish().assert_whole(b"other");
         source.assert_not_asked();
         first.answer(status, &[("Retry-After", "7")], body);
         let refused = leader.finish();
@@ -993,7 +983,7 @@ fn what_is_said_to_one_token_counts_for_that_one_only() {
         second.send(b"good");
         second.end();
         for other in others {
-            assert_whole(&other.finish(), b"good", body);
+            other.finish().assert_whole(b"good");
         }
         assert_eq!(source.times(media), 2, "{status}");
         assert_kept_once(&source, &mediary, media, b"good");
@@ -1021,7 +1011,7 @@ fn what_is_said_of_the_media_counts_for_all() {
             reader.finish().assert_error(told.0, told.1);
         }
         assert_eq!(source.times(REMOTE), 1, "{status}");
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -1049,7 +1039,7 @@ fn readers_without_a_token_see_nothing_of_what_a_token_fetches() {
     }
     asked.send(&body[50_000..]);
     asked.end();
-    assert_whole(&follower.finish(), &body, "the user");
+    follower.finish().assert_whole(&body);
     let anybody = Follower::legacy(&mediary, LOCAL, "");
     source.asked().answer(404, &[], NOT_FOUND);
     anybody.finish().assert_error(404, "M_NOT_FOUND");
@@ -1075,7 +1065,7 @@ fn readers_without_a_token_share_what_the_homeserver_shows_them() {
     asked.send(b" media");
     asked.end();
     for reader in readers.into_iter().chain([late]) {
-        assert_whole(&reader.finish(), b"old media", "anybody");
+        reader.finish().assert_whole(b"old media");
     }
     assert_eq!(source.times(LOCAL), 2);
 }
@@ -1120,9 +1110,9 @@ fn whether_other_servers_may_be_asked_is_passed_on_where_the_freeze_is_lifted() 
     yes.begin(CHUNKED);
     yes.send(b"theirs");
     yes.end();
-    assert_whole(&open.finish(), b"theirs", "open");
+    open.finish().assert_whole(b"theirs");
     let kept = Follower::legacy(&mediary, REMOTE, "?allow_remote=false").finish();
-    assert_whole(&kept, b"theirs", "kept");
+    kept.assert_whole(b"theirs");
 }
 
 // --- limits
@@ -1144,14 +1134,14 @@ fn a_fetch_that_is_one_too_many_waits_for_its_turn() {
     asked.send(b"1");
     asked.end();
     for follower in [first, joined] {
-        assert_whole(&follower.finish(), b"11", "first");
+        follower.finish().assert_whole(b"11");
     }
     let mut asked = source.asked();
     assert!(asked.request.target().contains("/second?"), "{:?}", asked.request);
     asked.begin(CHUNKED);
     asked.send(b"2");
     asked.end();
-    assert_whole(&second.finish(), b"2", "second");
+    second.finish().assert_whole(b"2");
     for media in ["other.example/first", "other.example/second"] {
         assert_eq!(source.times(media), 1, "{media}");
     }
@@ -1172,7 +1162,7 @@ fn unfinished_bodies_wait_for_room() {
     question.begin("Content-Length: 4");
     question.send(b"tiny");
     question.end();
-    assert_whole(&small.finish(), b"tiny", "small");
+    small.finish().assert_whole(b"tiny");
     let second = Follower::download(&mediary, TOKEN, "other.example/second");
     let mut question = source.asked();
     question.begin("Content-Length: 700000");
@@ -1180,10 +1170,10 @@ fn unfinished_bodies_wait_for_room() {
     assert_eq!(fetches(&mediary), 1.0);
     asked.send(&body[10..]);
     asked.end();
-    assert_whole(&first.finish(), &body, "first");
+    first.finish().assert_whole(&body);
     question.send(&body);
     question.end();
-    assert_whole(&second.finish(), &body, "second");
+    second.finish().assert_whole(&body);
     assert_eq!(mediary.blobs().len(), 2);
 }
 
@@ -1218,7 +1208,7 @@ fn a_fetch_that_waits_for_too_long_is_told_to_come_later() {
                 drop(question);
                 source.assert_not_asked();
                 asked.end();
-                assert_whole(&first.finish(), b"1", limit);
+                first.finish().assert_whole(b"1");
                 source.answer_by_itself(b"2");
                 assert_eq!(client.download(second).text(), "2");
             });
@@ -1242,10 +1232,10 @@ fn nothing_of_a_body_stays_when_the_process_is_killed_while_it_arrives() {
         let mediary = mediary.kill_and_restart();
         assert!(!follower.finish().complete, "{framing}");
         drop(asked);
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
         let client = mediary.client().with_token(TOKEN);
         source.answer_by_itself(&body);
-        assert_whole(&client.download(REMOTE), &body, &framing);
+        client.download(REMOTE).assert_whole(&body);
         assert_kept_once(&source, &mediary, REMOTE, &body);
         assert_eq!(source.times(REMOTE), 2, "{framing}");
     }
@@ -1271,7 +1261,7 @@ fn followers_get_the_rest_when_the_process_is_told_to_stop() {
     asked.end();
     let thumbnail = followers.pop().expect("three");
     for follower in followers {
-        assert_whole(&follower.finish(), &body, "told to stop");
+        follower.finish().assert_whole(&body);
     }
     // It is no picture, which can only be said of the whole.
     thumbnail.finish().assert_error(400, "M_UNKNOWN");
@@ -1290,7 +1280,7 @@ fn a_fetch_that_nobody_follows_does_not_keep_the_process() {
     assert_eq!(head.finish().status, 200);
     mediary.terminate();
     assert_eq!(mediary.wait().code(), Some(0));
-    assert_nothing_kept(&mediary.kill_and_restart());
+    mediary.kill_and_restart().assert_nothing_kept();
 }
 
 // --- a homeserver of the Conduit family
@@ -1317,7 +1307,7 @@ fn what_conduit_and_its_kin_answer_is_understood() {
         asked.end();
         assert_eq!(thumbnail.head().status, 200);
         let answer = follower.finish();
-        assert_whole(&answer, &body, server_name);
+        answer.assert_whole(&body);
         assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
         assert_eq!(answer.header("content-disposition"), Some("attachment"));
         let again = client.download(&media);
@@ -1448,7 +1438,7 @@ fn assert_passes_through(mut asked: Asked, framing: &str, reader: Follower, body
         asked.begin(framing);
         asked.send(body);
         asked.end();
-        assert_whole(&reader.join().expect("it reads"), body, framing);
+        reader.join().expect("it reads").assert_whole(body);
     });
 }
 
@@ -1469,8 +1459,8 @@ fn assert_room_for_little(source: &Source, mediary: &Mediary, store: &Path, earl
         asked.begin(&framing);
         asked.send(&large[..100_000]);
         asked.end();
-        assert_whole(&follower.finish(), &large[..100_000], "small");
-        assert_whole(&client.download(&media), &large[..100_000], "small");
+        follower.finish().assert_whole(&large[..100_000]);
+        client.download(&media).assert_whole(&large[..100_000]);
         assert_eq!(source.times(&media), 1);
     }
     client.upload("text/plain", None, b"later media");

@@ -69,12 +69,6 @@ fn start_with(homeserver: &FakeHomeserver, settings: &str) -> (Mediary, Client) 
     (mediary, client)
 }
 
-/// Asserts that nothing is kept; what is unfinished is removed by a thread of its own.
-fn assert_nothing_kept(mediary: &Mediary) {
-    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-    assert_eq!(mediary.blobs().len(), 0);
-}
-
 #[test]
 fn media_of_synapse_is_served_byte_for_byte_with_its_type_and_name() {
     let synapse = Synapse::get();
@@ -302,7 +296,7 @@ fn what_the_homeserver_does_not_have_is_not_found() {
             client.download(media).assert_error(404, "M_NOT_FOUND");
             thumbnail(&client, media).assert_error(404, "M_NOT_FOUND");
         }
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -419,7 +413,7 @@ fn a_homeserver_that_fails_is_502_or_504_and_its_words_stay_here() {
             failed.assert_error(answer, "M_UNKNOWN");
             assert!(!failed.text().contains("secret"), "{status} {body}");
         }
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -492,7 +486,7 @@ fn a_body_that_breaks_off_looks_incomplete_and_is_fetched_again() {
                 assert_eq!((answer.status, answer.complete), (200, false), "{how} of {size}");
                 assert!(bytes(size).starts_with(&answer.body), "{how} of {size}");
             }
-            assert_nothing_kept(&mediary);
+            mediary.assert_nothing_kept();
             // For a moment nobody may send for it again.
             client.download(REMOTE).assert_error(502, "M_UNKNOWN");
             assert_eq!(homeserver.received_for(REMOTE).len(), 1, "{how} of {size}");
@@ -517,7 +511,7 @@ fn there_is_no_thumbnail_of_a_body_that_breaks_off() {
     let homeserver = breaking_off(broken, whole);
     let (mediary, client) = start(&homeserver);
     thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
-    assert_nothing_kept(&mediary);
+    mediary.assert_nothing_kept();
     wait_until("it may be fetched again", || thumbnail(&client, REMOTE).status == 200);
 }
 
@@ -588,7 +582,7 @@ fn a_remote_file_that_turns_out_too_large_breaks_off() {
         assert!(answer.body.len() <= 1_024);
     }
     thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
-    assert_nothing_kept(&mediary);
+    mediary.assert_nothing_kept();
 }
 
 /// Sends a request for media and returns the connection when this has arrived on it.
@@ -674,5 +668,5 @@ fn a_body_that_only_the_end_of_the_connection_ends_is_not_kept() {
         let received = homeserver.received_for("/download/fake.example/endless");
         assert_eq!(received.len(), requests);
     }
-    assert_nothing_kept(&mediary);
+    mediary.assert_nothing_kept();
 }

@@ -195,6 +195,13 @@ impl Mediary {
         files_below(&self.store().join("tmp"))
     }
 
+    /// Asserts that nothing is kept; what is unfinished is removed by a thread of its own.
+    #[track_caller]
+    pub fn assert_nothing_kept(&self) {
+        wait_until("no temporary file is left", || self.unfinished().is_empty());
+        assert_eq!(self.blobs().len(), 0);
+    }
+
     /// Kills the process without warning; what is returned starts it again on the same store.
     pub fn kill(mut self) -> Settings {
         self.child.kill().expect("the process can be killed");
