@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -1362,28 +1362,16 @@ fn what_conduit_and_its_kin_answer_is_understood() {
 
 // --- a full disk
 
-/// Starts Mediary with a store on a small disk of its own, and returns where that is seen from
-/// outside of its namespace.
-fn on_small_disk(source: &Source) -> (Mediary, PathBuf) {
-    let settings = Settings::new(&source.fake.url).with("[storage]\nmemory = \"1 B\"");
-    let store = settings.store();
-    fs::create_dir(&store).expect("a directory");
-    let store = store.to_str().expect("a path in UTF-8");
-    let script = "set -e; mount -t tmpfs -o size=4m,mode=700 mediary \"$0\"; exec \"$@\"";
-    let mediary = settings
-        .environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .through(&["/usr/bin/unshare", "--map-root-user", "--mount", "sh", "-c", script, store])
-        .start();
-    let root = Path::new("/proc").join(mediary.pid().to_string()).join("root");
-    let store = root.join(mediary.store().strip_prefix("/").expect("an absolute path"));
-    (mediary, store)
+/// Starts Mediary with a store on a small disk of its own.
+fn on_small_disk(source: &Source) -> Mediary {
+    Settings::new(&source.fake.url).with("[storage]\nmemory = \"1 B\"").on_disk(4).start()
 }
 
 #[test]
 fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
     let body = noise(6_000_000, 12);
     let source = Source::start();
-    let (mediary, store) = on_small_disk(&source);
+    let mediary = on_small_disk(&source);
     let client = check_tokens(&mediary);
     let early = client.upload("text/plain", None, b"earlier media");
     let mut followers =
@@ -1408,14 +1396,14 @@ fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
     // For a while it is known that there is no room.
     let again = Follower::download(&mediary, TOKEN, REMOTE);
     assert_passes_through(source.asked(), CHUNKED, again, &body);
-    assert_room_for_little(&source, &mediary, &store, &early);
+    assert_room_for_little(&source, &mediary, &early);
 }
 
 #[test]
 fn a_body_that_announces_more_than_the_disk_has_room_for_passes_through() {
     let body = noise(6_000_000, 14);
     let source = Source::start();
-    let (mediary, store) = on_small_disk(&source);
+    let mediary = on_small_disk(&source);
     let client = check_tokens(&mediary);
     let early = client.upload("text/plain", None, b"earlier media");
     let thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, LOCAL);
@@ -1428,7 +1416,7 @@ fn a_body_that_announces_more_than_the_disk_has_room_for_passes_through() {
     assert_passes_through(source.asked(), &framing, follower, &body);
     drop(asked);
     thumbnail.finish().assert_error(507, "M_UNKNOWN");
-    assert_room_for_little(&source, &mediary, &store, &early);
+    assert_room_for_little(&source, &mediary, &early);
 }
 
 /// Answers with a body and asserts that all of it reaches the reader.
@@ -1443,7 +1431,8 @@ fn assert_passes_through(mut asked: Asked, framing: &str, reader: Follower, body
 }
 
 /// Asserts that nothing but one upload is on the small disk, and that what is small is taken in.
-fn assert_room_for_little(source: &Source, mediary: &Mediary, store: &Path, early: &str) {
+fn assert_room_for_little(source: &Source, mediary: &Mediary, early: &str) {
+    let store = mediary.mounted_store();
     wait_until("nothing is left", || files_below(&store.join("tmp")).is_empty());
     assert_eq!(files_below(&store.join("blobs")).len(), 1);
     let client = mediary.client().with_token(TOKEN);

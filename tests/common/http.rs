@@ -85,8 +85,8 @@ impl Answer {
         assert_eq!(self.header("access-control-allow-origin"), Some("*"));
     }
 
-    /// Asserts that a limit was met, and that it says in both ways alike when to try again (CS-RL-01
-    /// to CS-RL-03). Returns that in seconds.
+    /// Asserts that a limit was met, and that it says in both ways alike when to try again
+    /// (CS-RL-01 to CS-RL-03). Returns that in seconds.
     #[track_caller]
     pub fn assert_limited(&self) -> u64 {
         self.assert_error(429, "M_LIMIT_EXCEEDED");

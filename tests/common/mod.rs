@@ -77,6 +77,24 @@ impl Settings {
         self
     }
 
+    /// Starts the binary in a mount namespace of its own, in which a script has prepared the store
+    /// (`$0`). It needs no rights where the system lets users make namespaces.
+    pub fn in_namespace(self, script: &str) -> Self {
+        let store = self.store();
+        // It may be there already.
+        let _ = std::fs::create_dir(&store);
+        let script = format!("set -e; {script}; exec \"$@\"");
+        let store = store.to_str().expect("a path in UTF-8");
+        let unshare = ["/usr/bin/unshare", "--map-root-user", "--mount", "sh", "-c"];
+        self.environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .through(&[&unshare[..], &[&script, store]].concat())
+    }
+
+    /// Puts the store on a file system of its own, of so many MiB, which is empty at every start.
+    pub fn on_disk(self, mib: usize) -> Self {
+        self.in_namespace(&format!("mount -t tmpfs -o size={mib}m,mode=700 mediary \"$0\""))
+    }
+
     /// Returns from [`start`](Self::start) as soon as the sockets listen, even if the homeserver
     /// does not answer.
     pub fn without_waiting(mut self) -> Self {
@@ -163,6 +181,13 @@ impl Mediary {
     /// Returns the directory of the store.
     pub fn store(&self) -> PathBuf {
         self.settings.store()
+    }
+
+    /// Returns the directory of the store as the process sees it, whose namespace may have another
+    /// file system there.
+    pub fn mounted_store(&self) -> PathBuf {
+        let root = Path::new("/proc").join(self.pid().to_string()).join("root");
+        root.join(self.store().strip_prefix("/").expect("an absolute path"))
     }
 
     /// Returns the process id.
