@@ -1349,7 +1349,11 @@ fn what_conduit_and_its_kin_answer_is_understood() {
         wait_for_token_checks(&mediary, before + 2 * (number + 1));
         let mut asked = source.asked();
         asked.is_chunked = true;
-        asked.write(format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n"
+        );
+        asked.write(head.as_bytes());
         if !body.is_empty() {
             asked.send(body.as_bytes());
         }
