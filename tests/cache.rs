@@ -8,7 +8,6 @@ use std::io::ErrorKind;
 use std::thread;
 
 use common::fake::{TOKEN, respond_with};
-use common::http::Answer;
 use common::samples::png;
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 use image::GenericImageView;
@@ -38,12 +37,6 @@ fn read(client: &Client, name: &str) {
     let answer = client.download(&format!("other.example/{name}"));
     assert_eq!((answer.status, answer.complete), (200, true), "{name}: {}", answer.text());
     assert!(answer.body == file(name), "{name}");
-}
-
-fn thumbnail(client: &Client, name: &str) -> Answer {
-    let media = format!("other.example/{name}");
-    let query = "width=32&height=32&method=crop";
-    client.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
 }
 
 fn start(homeserver: &FakeHomeserver, storage: &str) -> (Mediary, Client) {
@@ -193,13 +186,13 @@ fn wait_until_within_besides(mediary: &Mediary, limit: usize, owned: usize) {
 fn thumbnails_go_with_their_media_and_are_made_again() {
     let homeserver = homeserver();
     let (mediary, client) = start(&homeserver, "cache_size = '1 MiB'");
-    let first = thumbnail(&client, "png300");
+    let first = client.thumbnail("other.example/png300");
     assert_eq!(first.status, 200, "{}", first.text());
     for seed in 0..20 {
         read(&client, &format!("100000-{seed}"));
     }
     wait_until_within(&mediary, MIB);
-    let again = thumbnail(&client, "png300");
+    let again = client.thumbnail("other.example/png300");
     assert!(again.body == first.body);
     assert_eq!(image::load_from_memory(&again.body).unwrap().dimensions(), (32, 32));
     assert_eq!(asked(&homeserver, "png300"), 2, "its source went, and it went too");
@@ -211,7 +204,7 @@ fn who_reads_while_others_evict_gets_every_byte() {
     let homeserver = homeserver();
     // Memory holds all of it, the cache a few of them.
     let (mediary, client) = start(&homeserver, "cache_size = '300 KiB'");
-    let pictures: Vec<_> = (0..4).map(|n| format!("png{}", 200 + n)).collect();
+    let pictures: Vec<_> = (0..4).map(|n| format!("other.example/png{}", 200 + n)).collect();
     thread::scope(|scope| {
         for reader in 0..6_u64 {
             let (client, pictures) = (&client, &pictures);
@@ -219,7 +212,7 @@ fn who_reads_while_others_evict_gets_every_byte() {
                 for number in noise(60, reader + 1) {
                     if number % 4 == 0 {
                         let picture = &pictures[usize::from(number / 4 % 4)];
-                        let answer = thumbnail(client, picture);
+                        let answer = client.thumbnail(picture);
                         assert_eq!(answer.status, 200, "{picture}: {}", answer.text());
                         let image = image::load_from_memory(&answer.body).expect("a picture");
                         assert_eq!(image.dimensions(), (32, 32));

@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::fs;
 use std::io::{Cursor, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::fake::{OTHER_TOKEN, Received, SERVER_NAME, TOKEN, respond_with};
-use common::http::{Answer, Connection};
+use common::http::{Answer, Connection, chunk};
 use common::samples::{bytes, etag};
 use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, files_below, noise, wait_until};
 use image::{GenericImageView, ImageFormat, RgbImage};
@@ -95,9 +93,7 @@ impl Asked {
     /// Sends some bytes of the body.
     fn send(&mut self, bytes: &[u8]) {
         if self.is_chunked {
-            self.write(format!("{:x}\r\n", bytes.len()).as_bytes());
-            self.write(bytes);
-            self.write(b"\r\n");
+            self.write(&chunk(bytes));
         } else {
             self.write(bytes);
         }
@@ -255,8 +251,7 @@ fn assert_part(answer: &Answer, content_range: &str, part: &[u8]) {
 /// Asserts that a body is kept once and that it is served without the homeserver.
 #[track_caller]
 fn assert_kept_once(source: &Source, mediary: &Mediary, media: &str, body: &[u8]) {
-    let is_body = |path: &PathBuf| fs::read(path).is_ok_and(|kept| kept == body);
-    let copies = || mediary.blobs().iter().filter(|path| is_body(path)).count();
+    let copies = || mediary.copies_of(body);
     wait_until("it is kept", || copies() > 0 && fetches(mediary) == 0.0);
     assert_eq!((copies(), mediary.unfinished().len()), (1, 0));
     let times = source.times(media);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::fake::{FakeHomeserver, Received, respond};
-use common::http::{Answer, Client, Connection};
+use common::http::{Answer, Client, Connection, chunk};
 use common::samples::png;
 use common::{Mediary, PATIENCE, Settings, Synapse, noise, wait_until};
 
@@ -195,10 +195,7 @@ impl Upload {
     fn send(&mut self, piece: &[u8]) {
         match self.framing {
             Framing::Sized => self.connection.send(piece),
-            Framing::Chunked => {
-                let head = format!("{:x}\r\n", piece.len());
-                self.connection.send(&[head.as_bytes(), piece, b"\r\n"].concat());
-            }
+            Framing::Chunked => self.connection.send(&chunk(piece)),
         }
     }
 

@@ -4,16 +4,14 @@
 mod common;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use common::fake::{Received, TOKEN, respond, respond_with};
-use common::http::Answer;
+use common::http::chunk;
 use common::samples::{bytes, etag, png};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, wait_until};
 use image::GenericImageView;
@@ -25,11 +23,6 @@ const BOTH: [&str; 2] = [LOCAL, REMOTE];
 
 /// A size that is kept in memory later on, and one that is read from disk.
 const SIZES: [usize; 2] = [10_000, 700_001];
-
-fn thumbnail(client: &Client, media: &str) -> Answer {
-    let query = "width=32&height=32&method=crop";
-    client.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
-}
 
 /// A homeserver that answers requests for media as the script says, and all others as ever.
 fn homeserver(
@@ -52,10 +45,6 @@ fn answering(status: u16, headers: &'static [(&str, &str)], body: &'static str) 
 fn begin(stream: &mut TcpStream, framing: &str) {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("Mediary reads the head");
-}
-
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 /// Mediary in front of a fake homeserver, and a client with the token that it knows.
@@ -102,7 +91,7 @@ fn media_of_synapse_has_thumbnails() {
     let user = synapse.user();
     let source = png(400, 300);
     let media = synapse.client_of(&user).upload("image/png", None, &source);
-    let answer = thumbnail(&mediary.client_of(&user), &media);
+    let answer = mediary.client_of(&user).thumbnail(&media);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let image = image::load_from_memory(&answer.body).expect("thumbnails can be decoded");
     assert_eq!(image.dimensions(), (32, 32));
@@ -253,7 +242,7 @@ fn nobody_without_a_good_token_makes_the_homeserver_fetch() {
         mediary.client().download(media).assert_error(401, "M_MISSING_TOKEN");
         let stranger = mediary.client().with_token("another");
         stranger.download(media).assert_error(401, "M_UNKNOWN_TOKEN");
-        assert_eq!(thumbnail(&stranger, media).status, 401);
+        assert_eq!(stranger.thumbnail(media).status, 401);
     }
     assert!(homeserver.received_for("/media/").is_empty());
 }
@@ -294,7 +283,7 @@ fn what_the_homeserver_does_not_have_is_not_found() {
         let (mediary, client) = start(&homeserver);
         for media in BOTH {
             client.download(media).assert_error(404, "M_NOT_FOUND");
-            thumbnail(&client, media).assert_error(404, "M_NOT_FOUND");
+            client.thumbnail(media).assert_error(404, "M_NOT_FOUND");
         }
         mediary.assert_nothing_kept();
     }
@@ -317,7 +306,7 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
         let homeserver = answering(status, &[("Retry-After", "7")], body);
         let (_mediary, client) = start(&homeserver);
         for media in BOTH {
-            for answer in [client.download(media), thumbnail(&client, media)] {
+            for answer in [client.download(media), client.thumbnail(media)] {
                 answer.assert_error(status, errcode);
                 assert_eq!(answer.text(), body);
                 assert_eq!(answer.header("retry-after"), Some("7"));
@@ -344,13 +333,10 @@ fn what_came_in_a_coding_of_its_own_is_not_kept_for_what_it_is_not() {
         assert_eq!(asked[0].header("accept-encoding"), Some("identity"));
         // What was asked for first is settled when what came after it is kept.
         assert_eq!(client.download(LOCAL).text(), "not coded");
-        let is_kept = |body: &[u8]| {
-            let is_body = |path: &PathBuf| fs::read(path).is_ok_and(|kept| kept == body);
-            mediary.blobs().iter().any(is_body)
-        };
-        wait_until("the other is kept", || is_kept(b"not coded"));
+        wait_until("the other is kept", || mediary.copies_of(b"not coded") == 1);
         wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-        assert_eq!(is_kept(b"perhaps coded"), status == 200, "{coding}");
+        let copies = mediary.copies_of(b"perhaps coded");
+        assert_eq!(copies, usize::from(status == 200), "{coding}");
     }
 }
 
@@ -387,7 +373,7 @@ fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
         }
         assert_eq!(homeserver.received_for("allow_redirect").len(), 1);
         // Elsewhere there is no thumbnail.
-        thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
+        client.thumbnail(REMOTE).assert_error(502, "M_UNKNOWN");
     }
 }
 
@@ -409,7 +395,7 @@ fn a_homeserver_that_fails_is_502_or_504_and_its_words_stay_here() {
     ] {
         let homeserver = answering(status, &[], body);
         let (mediary, client) = start(&homeserver);
-        for failed in [client.download(LOCAL), thumbnail(&client, REMOTE)] {
+        for failed in [client.download(LOCAL), client.thumbnail(REMOTE)] {
             failed.assert_error(answer, "M_UNKNOWN");
             assert!(!failed.text().contains("secret"), "{status} {body}");
         }
@@ -510,9 +496,9 @@ fn there_is_no_thumbnail_of_a_body_that_breaks_off() {
     };
     let homeserver = breaking_off(broken, whole);
     let (mediary, client) = start(&homeserver);
-    thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
+    client.thumbnail(REMOTE).assert_error(502, "M_UNKNOWN");
     mediary.assert_nothing_kept();
-    wait_until("it may be fetched again", || thumbnail(&client, REMOTE).status == 200);
+    wait_until("it may be fetched again", || client.thumbnail(REMOTE).status == 200);
 }
 
 #[test]
@@ -520,7 +506,7 @@ fn thumbnails_of_what_is_not_held_fetch_it_once() {
     let homeserver = serving(png(400, 300));
     let (_mediary, client) = start(&homeserver);
     for media in BOTH {
-        let answer = thumbnail(&client, media);
+        let answer = client.thumbnail(media);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let image = image::load_from_memory(&answer.body).expect("thumbnails can be decoded");
         assert_eq!(image.dimensions(), (32, 32));
@@ -538,8 +524,8 @@ fn a_picture_with_too_many_pixels_is_413_of_ours_and_502_of_another_server() {
     let homeserver = serving(png(200, 200));
     let (_mediary, client) = start_with(&homeserver, "[thumbnails]\nmax_pixels = 10_000");
     for _ in 0..2 {
-        thumbnail(&client, LOCAL).assert_error(413, "M_TOO_LARGE");
-        thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
+        client.thumbnail(LOCAL).assert_error(413, "M_TOO_LARGE");
+        client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
     }
     assert!(client.download(REMOTE).body == png(200, 200));
 }
@@ -557,7 +543,7 @@ fn a_remote_file_that_says_it_is_too_large_is_502() {
         assert_eq!(answer.status, status, "{size}");
         if status == 502 {
             answer.assert_error(502, "M_TOO_LARGE");
-            thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
+            client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
             wait_until("no temporary file is left", || mediary.unfinished().is_empty());
             assert_eq!(mediary.blobs().len(), 1);
         }
@@ -581,7 +567,7 @@ fn a_remote_file_that_turns_out_too_large_breaks_off() {
         assert_eq!((answer.status, answer.complete), (200, false));
         assert!(answer.body.len() <= 1_024);
     }
-    thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
+    client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
     mediary.assert_nothing_kept();
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::http::{Answer, Connection};
+use common::http::{Answer, Connection, chunk};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, User, noise, wait_until};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
@@ -30,13 +30,6 @@ fn begin(mediary: &Mediary, user: &User, fields: &str) -> Connection {
     );
     connection.send(head.as_bytes());
     connection
-}
-
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(bytes);
-    chunk.extend_from_slice(b"\r\n");
-    chunk
 }
 
 /// Uploads without a length, in pieces of some size.

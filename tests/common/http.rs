@@ -97,6 +97,11 @@ impl Answer {
     }
 }
 
+/// Frames bytes as one chunk of a body (RFC 9112, section 7.1).
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
 /// Sends requests to one address.
 #[derive(Clone)]
 pub struct Client {
@@ -136,6 +141,12 @@ impl Client {
     /// Downloads media by the authenticated route.
     pub fn download(&self, media: &str) -> Answer {
         self.get(&format!("/_matrix/client/v1/media/download/{media}"))
+    }
+
+    /// Asks for a small thumbnail by the authenticated route.
+    pub fn thumbnail(&self, media: &str) -> Answer {
+        let query = "width=32&height=32&method=crop";
+        self.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
     }
 
     /// Sends a request on a connection of its own and reads the final answer.

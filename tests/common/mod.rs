@@ -220,6 +220,13 @@ impl Mediary {
         files_below(&self.store().join("tmp"))
     }
 
+    /// Returns in how many files this body is kept.
+    pub fn copies_of(&self, body: &[u8]) -> usize {
+        // A file may go between being listed and being read.
+        let is_body = |path: &PathBuf| std::fs::read(path).is_ok_and(|kept| kept == body);
+        self.blobs().iter().filter(|path| is_body(path)).count()
+    }
+
     /// Asserts that nothing is kept; what is unfinished is removed by a thread of its own.
     #[track_caller]
     pub fn assert_nothing_kept(&self) {
