@@ -5,7 +5,7 @@ mod common;
 
 use std::net::TcpStream;
 
-use common::fake::{Received, SERVER_NAME, TOKEN, respond};
+use common::fake::{OTHER_TOKEN, Received, SERVER_NAME, TOKEN, respond};
 use common::http::{Answer, Connection};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 
@@ -15,20 +15,11 @@ const UPLOAD: &str = "/_matrix/media/v3/upload";
 const UNSTABLE_CREATE: &str = "/_matrix/media/unstable/fi.mau.msc2246/create";
 const UNSTABLE_UPLOAD: &str = "/_matrix/media/unstable/fi.mau.msc2246/upload";
 
-/// The token of a second user.
-const BOBS_TOKEN: &str = "syt_bob";
-
-/// A homeserver that knows two users and, like Conduit, no asynchronous uploads (FLD-19).
+/// A homeserver that, like Conduit, knows no asynchronous uploads (FLD-19).
 fn homeserver() -> FakeHomeserver {
     fn script(request: &Received, stream: &mut TcpStream) -> Option<bool> {
-        let target = request.target();
-        let is_bob = request.header("authorization") == Some(&format!("Bearer {BOBS_TOKEN}"));
-        if is_bob && target.contains("/whoami") {
-            let bob = r#"{"user_id":"@bob:fake.example","device_id":"E"}"#;
-            return Some(respond(stream, 200, bob));
-        }
         let is_upload = ["POST", "PUT"].contains(&request.method.as_str());
-        (is_upload && target.contains("/media/")).then(|| {
+        (is_upload && request.target().contains("/media/")).then(|| {
             let unknown = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized"}"#;
             respond(stream, 404, unknown)
         })
@@ -46,21 +37,8 @@ fn create(client: &Client) -> Answer {
     client.request("POST", CREATE, &[], b"{}")
 }
 
-/// Returns what is behind `mxc://` in the answer to a successful `create`.
-fn media_of(created: &Answer) -> String {
-    assert_eq!(created.status, 200, "{created:?}");
-    let uri = created.json()["content_uri"].as_str().expect("a content_uri").to_owned();
-    uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
-}
-
 fn put(client: &Client, media: &str, body: &[u8]) -> Answer {
     client.request("PUT", &format!("{UPLOAD}/{media}"), &[("Content-Type", "text/plain")], body)
-}
-
-fn assert_stored(answer: &Answer) {
-    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
 }
 
 /// Begins to upload to a media id and sends so much of the announced length.
@@ -73,16 +51,6 @@ fn begin_put(mediary: &Mediary, media: &str, length: usize, sent: &[u8]) -> Conn
     connection.send(head.as_bytes());
     connection.send(sent);
     connection
-}
-
-/// Returns what a limit says of the next try, in seconds, after holding its two ways of saying it
-/// against each other (CS-RL-01 to CS-RL-03).
-fn retry_after(refused: &Answer) -> u64 {
-    refused.assert_error(429, "M_LIMIT_EXCEEDED");
-    let seconds: u64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
-    let millis = refused.json()["retry_after_ms"].as_u64().expect("milliseconds");
-    assert!(seconds >= 1 && seconds == millis.div_ceil(1000), "{seconds} s and {millis} ms");
-    seconds
 }
 
 fn unix_millis() -> i64 {
@@ -100,7 +68,7 @@ fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
     let before = unix_millis();
     let created = create(&client);
     let after = unix_millis();
-    let media = media_of(&created);
+    let media = created.media();
     assert!(media.starts_with(&format!("{}/", synapse.server_name)), "{media}");
     assert_eq!(created.header("content-type"), Some("application/json"));
     assert_eq!(created.header("access-control-allow-origin"), Some("*"));
@@ -109,7 +77,7 @@ fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
     assert!((before + day..=after + day).contains(&expires), "{expires}");
 
     let target = format!("{UPLOAD}/{media}?filename=my%20cat.png");
-    assert_stored(&client.request("PUT", &target, &[("Content-Type", "image/png")], &body));
+    client.request("PUT", &target, &[("Content-Type", "image/png")], &body).assert_stored();
     let other = mediary.client_of(&synapse.user()).download(&media);
     assert_eq!(other.status, 200);
     assert!(other.complete && other.body == body);
@@ -122,9 +90,9 @@ fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
     let synapse = Synapse::get();
     let mediary = Mediary::in_front_of(&synapse.url);
     let [alice, bob] = [(); 2].map(|()| mediary.client_of(&synapse.user()));
-    let media = media_of(&create(&alice));
+    let media = create(&alice).media();
     put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
-    assert_stored(&put(&alice, &media, b"hers"));
+    put(&alice, &media, b"hers").assert_stored();
     put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
     put(&alice, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
     assert_eq!(bob.download(&media).text(), "hers");
@@ -135,9 +103,9 @@ fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&create(&client));
+    let media = create(&client).media();
     assert!(media.starts_with(&format!("{SERVER_NAME}/")), "{media}");
-    assert_stored(&put(&client, &media, b"body"));
+    put(&client, &media, b"body").assert_stored();
     assert_eq!(client.download(&media).text(), "body");
     put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
     put(&client, "fake.example/unknown", b"x").assert_error(404, "M_NOT_FOUND");
@@ -172,13 +140,13 @@ fn ids_that_are_unknown_or_of_another_server_are_not_found() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&create(&client));
+    let media = create(&client).media();
     let id = media.split('/').nth(1).expect("a media id");
     for other in ["fake.example/unknown", &format!("other.example/{id}")] {
         put(&client, other, b"body").assert_error(404, "M_NOT_FOUND");
     }
     put(&client, "fake.example/not%20valid", b"body").assert_error(400, "M_INVALID_PARAM");
-    assert_stored(&put(&client, &media, b"body"));
+    put(&client, &media, b"body").assert_stored();
     assert_nothing_reached(&homeserver);
 }
 
@@ -188,7 +156,7 @@ fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
     let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"1s\"\nmax_size = \"10 B\"";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&create(&client));
+    let media = create(&client).media();
     // Too large to be taken, so that asking does not use the id up.
     let ask = || put(&client, &media, &[0; 11]).status;
     wait_until("the id has expired", || match ask() {
@@ -205,8 +173,8 @@ fn of_two_uploads_to_one_id_at_once_the_first_wins() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let bob = mediary.client().with_token(BOBS_TOKEN);
-    let media = media_of(&create(&client));
+    let bob = mediary.client().with_token(OTHER_TOKEN);
+    let media = create(&client).media();
     let body = noise(300_000, 1);
     let (half, rest) = body.split_at(150_000);
     let mut first = begin_put(&mediary, &media, body.len(), half);
@@ -214,7 +182,7 @@ fn of_two_uploads_to_one_id_at_once_the_first_wins() {
     put(&client, &media, b"second").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
     put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
     first.send(rest);
-    assert_stored(&first.read_answer("PUT"));
+    first.read_answer("PUT").assert_stored();
     assert!(client.download(&media).body == body);
 }
 
@@ -223,7 +191,7 @@ fn an_upload_that_broke_off_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&create(&client));
+    let media = create(&client).media();
     let broken = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
     wait_until("the upload is under way", || !mediary.unfinished().is_empty());
     drop(broken);
@@ -242,7 +210,7 @@ fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Settings::new(&homeserver.url).with("[uploads]\nmax_size = \"1000 B\"").start();
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&create(&client));
+    let media = create(&client).media();
     put(&client, &media, &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
     let mut chunked = mediary.client().connect();
     let head = format!(
@@ -254,7 +222,7 @@ fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     chunked.send(b"\r\n0\r\n\r\n");
     chunked.read_answer("PUT").assert_error(413, "M_TOO_LARGE");
     let body = noise(1000, 1);
-    assert_stored(&put(&client, &media, &body));
+    put(&client, &media, &body).assert_stored();
     assert!(client.download(&media).body == body);
 }
 
@@ -263,15 +231,15 @@ fn too_many_pending_uploads_are_refused_until_one_is_finished() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let created: Vec<String> = (0..5).map(|_| media_of(&create(&client))).collect();
+    let created: Vec<String> = (0..5).map(|_| create(&client).media()).collect();
     let refused = create(&client);
     assert!(refused.text().contains("pending"), "{}", refused.text());
-    assert_eq!(retry_after(&refused), 60, "a day is longer than anybody would wait");
-    let bob = mediary.client().with_token(BOBS_TOKEN);
+    assert_eq!(refused.assert_limited(), 60, "a day is longer than anybody would wait");
+    let bob = mediary.client().with_token(OTHER_TOKEN);
     assert_eq!(create(&bob).status, 200, "the limit is each user's own");
-    assert_stored(&put(&client, &created[2], b"body"));
+    put(&client, &created[2], b"body").assert_stored();
     assert_eq!(create(&client).status, 200);
-    retry_after(&create(&client));
+    create(&client).assert_limited();
 }
 
 #[test]
@@ -280,8 +248,8 @@ fn a_pending_upload_that_expires_soon_is_told_as_the_time_to_wait() {
     let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"20s\"";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
     let client = mediary.client().with_token(TOKEN);
-    media_of(&create(&client));
-    assert!(retry_after(&create(&client)) <= 20);
+    create(&client).media();
+    assert!(create(&client).assert_limited() <= 20);
 }
 
 #[test]
@@ -293,8 +261,8 @@ fn a_user_that_creates_too_often_is_refused_for_a_while() {
     let answers: Vec<Answer> = (0..100).map(|_| create(&client)).collect();
     let taken = answers.iter().take_while(|answer| answer.status == 200).count();
     assert!((3..100).contains(&taken), "{taken} were let in");
-    assert_eq!(retry_after(&answers[taken]), 1);
-    let bob = mediary.client().with_token(BOBS_TOKEN);
+    assert_eq!(answers[taken].assert_limited(), 1);
+    let bob = mediary.client().with_token(OTHER_TOKEN);
     assert_eq!(create(&bob).status, 200, "the limit is each user's own");
     wait_until("there is a place again", || create(&client).status == 200);
 }
@@ -303,13 +271,13 @@ fn a_user_that_creates_too_often_is_refused_for_a_while() {
 fn an_id_survives_a_kill() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let media = create(&mediary.client().with_token(TOKEN)).media();
     let mediary = mediary.kill_and_restart();
     wait_until("it is counted", || mediary.metric("mediary_uploads_pending") == 1.0);
-    let bob = mediary.client().with_token(BOBS_TOKEN);
+    let bob = mediary.client().with_token(OTHER_TOKEN);
     put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
     let client = mediary.client().with_token(TOKEN);
-    assert_stored(&put(&client, &media, b"after the kill"));
+    put(&client, &media, b"after the kill").assert_stored();
     let mediary = mediary.kill_and_restart();
     let client = mediary.client().with_token(TOKEN);
     assert_eq!(client.download(&media).text(), "after the kill");
@@ -320,12 +288,12 @@ fn an_id_survives_a_kill() {
 fn an_upload_cut_off_by_a_kill_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let media = create(&mediary.client().with_token(TOKEN)).media();
     let _cut_off = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
     wait_until("the upload is under way", || !mediary.unfinished().is_empty());
     let mediary = mediary.kill_and_restart();
     let client = mediary.client().with_token(TOKEN);
-    assert_stored(&put(&client, &media, b"whole"));
+    put(&client, &media, b"whole").assert_stored();
     assert_eq!(client.download(&media).text(), "whole");
 }
 
@@ -334,9 +302,9 @@ fn the_unstable_names_work_and_have_their_own_error_codes() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
     let client = mediary.client().with_token(TOKEN);
-    let media = media_of(&client.request("POST", UNSTABLE_CREATE, &[], b""));
+    let media = client.request("POST", UNSTABLE_CREATE, &[], b"").media();
     let unstable = format!("{UNSTABLE_UPLOAD}/{media}");
-    assert_stored(&client.request("PUT", &unstable, &[], b"body"));
+    client.request("PUT", &unstable, &[], b"body").assert_stored();
     client
         .request("PUT", &unstable, &[], b"again")
         .assert_error(409, "FI.MAU.MSC2246_CANNOT_OVERWRITE_MEDIA");
@@ -351,7 +319,7 @@ fn the_unstable_names_work_and_have_their_own_error_codes() {
 fn without_a_token_nothing_is_created_or_stored() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = media_of(&create(&mediary.client().with_token(TOKEN)));
+    let media = create(&mediary.client().with_token(TOKEN)).media();
     let (stranger, liar) = (mediary.client(), mediary.client().with_token("unheard-of"));
     for path in [CREATE, UNSTABLE_CREATE] {
         stranger.request("POST", path, &[], b"{}").assert_error(401, "M_MISSING_TOKEN");

@@ -514,9 +514,7 @@ fn an_application_service_acts_for_its_users_and_nobody_else() {
 
     let target = format!("/_matrix/media/v3/upload?user_id={}", users[0]);
     let uploaded = bridge.request("POST", &target, &[("Content-Type", "text/plain")], b"hello");
-    assert_eq!(uploaded.status, 200, "{uploaded:?}");
-    let uri = uploaded.json()["content_uri"].as_str().expect("a URI").to_owned();
-    let media = uri.trim_start_matches("mxc://");
+    let media = uploaded.media();
     for query in ["".to_owned(), format!("?user_id={}", users[0]), format!("?user_id={}", users[1])]
     {
         let answer = bridge.download(&format!("{media}{query}"));

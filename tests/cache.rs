@@ -5,11 +5,9 @@ mod common;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::thread;
 
 use common::fake::{TOKEN, respond_with};
-use common::http::Answer;
 use common::samples::png;
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 use image::GenericImageView;
@@ -39,12 +37,6 @@ fn read(client: &Client, name: &str) {
     let answer = client.download(&format!("other.example/{name}"));
     assert_eq!((answer.status, answer.complete), (200, true), "{name}: {}", answer.text());
     assert!(answer.body == file(name), "{name}");
-}
-
-fn thumbnail(client: &Client, name: &str) -> Answer {
-    let media = format!("other.example/{name}");
-    let query = "width=32&height=32&method=crop";
-    client.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
 }
 
 fn start(homeserver: &FakeHomeserver, storage: &str) -> (Mediary, Client) {
@@ -173,10 +165,10 @@ fn owned_media_is_not_counted_and_survives_any_flood() {
         read(&client, &format!("100000-{seed}"));
     }
     wait_until_within_besides(&mediary, MIB, large.len() + 100_000);
-    for media in [&owned, &shared] {
+    for (media, body) in [(&owned, large), (&shared, file("100000-7"))] {
         let answer = client.download(media);
         assert_eq!(answer.status, 200);
-        assert!(answer.body == large || answer.body == file("100000-7"), "{media}");
+        assert!(answer.body == body, "{media}");
     }
     read(&client, "100000-7");
     assert_eq!(asked(&homeserver, "100000-7"), 1, "its content is owned now");
@@ -194,13 +186,13 @@ fn wait_until_within_besides(mediary: &Mediary, limit: usize, owned: usize) {
 fn thumbnails_go_with_their_media_and_are_made_again() {
     let homeserver = homeserver();
     let (mediary, client) = start(&homeserver, "cache_size = '1 MiB'");
-    let first = thumbnail(&client, "png300");
+    let first = client.thumbnail("other.example/png300");
     assert_eq!(first.status, 200, "{}", first.text());
     for seed in 0..20 {
         read(&client, &format!("100000-{seed}"));
     }
     wait_until_within(&mediary, MIB);
-    let again = thumbnail(&client, "png300");
+    let again = client.thumbnail("other.example/png300");
     assert!(again.body == first.body);
     assert_eq!(image::load_from_memory(&again.body).unwrap().dimensions(), (32, 32));
     assert_eq!(asked(&homeserver, "png300"), 2, "its source went, and it went too");
@@ -212,7 +204,7 @@ fn who_reads_while_others_evict_gets_every_byte() {
     let homeserver = homeserver();
     // Memory holds all of it, the cache a few of them.
     let (mediary, client) = start(&homeserver, "cache_size = '300 KiB'");
-    let pictures: Vec<_> = (0..4).map(|n| format!("png{}", 200 + n)).collect();
+    let pictures: Vec<_> = (0..4).map(|n| format!("other.example/png{}", 200 + n)).collect();
     thread::scope(|scope| {
         for reader in 0..6_u64 {
             let (client, pictures) = (&client, &pictures);
@@ -220,7 +212,7 @@ fn who_reads_while_others_evict_gets_every_byte() {
                 for number in noise(60, reader + 1) {
                     if number % 4 == 0 {
                         let picture = &pictures[usize::from(number / 4 % 4)];
-                        let answer = thumbnail(client, picture);
+                        let answer = client.thumbnail(picture);
                         assert_eq!(answer.status, 200, "{picture}: {}", answer.text());
                         let image = image::load_from_memory(&answer.body).expect("a picture");
                         assert_eq!(image.dimensions(), (32, 32));
@@ -260,26 +252,12 @@ fn media_of_synapse_that_was_evicted_is_fetched_again_and_uploads_stay() {
 
 // --- a small disk
 
-/// Starts with the store on a file system of its own, of so many MiB. Returns where the store is seen
-/// from outside, too.
-fn start_on_disk(
-    homeserver: &FakeHomeserver,
-    size: usize,
-    storage: &str,
-) -> (Mediary, Client, PathBuf) {
+/// Starts with the store on a disk of its own, of so many MiB.
+fn start_on_disk(homeserver: &FakeHomeserver, mib: usize, storage: &str) -> (Mediary, Client) {
     let settings = Settings::new(&homeserver.url).with(&format!("[storage]\n{storage}"));
-    let store = settings.store();
-    fs::create_dir(&store).expect("a directory");
-    let mount = format!("mount -t tmpfs -o size={size}m,mode=700 mediary \"$0\"");
-    let script = format!("set -e; {mount}; exec \"$@\"");
-    let name = store.to_str().expect("a path in UTF-8").to_owned();
-    let settings = settings.environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let unshare = ["/usr/bin/unshare", "--map-root-user", "--mount", "sh", "-c", &script, &name];
-    let mediary = settings.through(&unshare).start();
-    let inside = Path::new("/proc").join(mediary.pid().to_string()).join("root");
-    let inside = inside.join(store.strip_prefix("/").expect("an absolute path"));
+    let mediary = settings.on_disk(mib).start();
     let client = mediary.client().with_token(TOKEN);
-    (mediary, client, inside)
+    (mediary, client)
 }
 
 fn free(mediary: &Mediary) -> f64 {
@@ -289,7 +267,7 @@ fn free(mediary: &Mediary) -> f64 {
 #[test]
 fn the_disk_keeps_the_free_space_that_was_asked_for() {
     let homeserver = homeserver();
-    let (mediary, client, _) = start_on_disk(&homeserver, 64, "min_free = '40 MiB'");
+    let (mediary, client) = start_on_disk(&homeserver, 64, "min_free = '40 MiB'");
     let owned = client.upload("video/mp4", None, &noise(5 * MIB, 1));
     for seed in 0..25 {
         read(&client, &format!("{MIB}-{seed}"));
@@ -310,7 +288,7 @@ fn the_disk_keeps_the_free_space_that_was_asked_for() {
 #[test]
 fn that_nothing_is_left_to_evict_is_said_once() {
     let homeserver = homeserver();
-    let (mediary, client, _) = start_on_disk(&homeserver, 64, "min_free = '60 MiB'");
+    let (mediary, client) = start_on_disk(&homeserver, 64, "min_free = '60 MiB'");
     // Each round shows the free space; so it is known when one has passed.
     for seed in 1..=3 {
         let before = free(&mediary);
@@ -326,13 +304,13 @@ fn that_nothing_is_left_to_evict_is_said_once() {
 #[test]
 fn a_full_disk_refuses_uploads_until_eviction_makes_room() {
     let homeserver = homeserver();
-    let (mediary, client, inside) = start_on_disk(&homeserver, 32, "min_free = '8 MiB'");
+    let (mediary, client) = start_on_disk(&homeserver, 32, "min_free = '8 MiB'");
     let early = client.upload("text/plain", None, b"earlier media");
     for seed in 0..20 {
         read(&client, &format!("{MIB}-{seed}"));
     }
     // Somebody else takes all that is left, so that not even an eviction finds room to be recorded.
-    let full = fs::write(inside.join("filler"), noise(32 * MIB, 2)).unwrap_err();
+    let full = fs::write(mediary.mounted_store().join("filler"), noise(32 * MIB, 2)).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     let upload = |size| {
         let target = "/_matrix/media/v3/upload";
@@ -358,9 +336,9 @@ fn a_full_disk_refuses_uploads_until_eviction_makes_room() {
 #[test]
 fn a_full_disk_without_a_cache_refuses_uploads_until_files_are_deleted() {
     let homeserver = homeserver();
-    let (mediary, client, inside) = start_on_disk(&homeserver, 8, "min_free = '0 B'");
+    let (mediary, client) = start_on_disk(&homeserver, 8, "min_free = '0 B'");
     let early = client.upload("text/plain", None, b"earlier media");
-    let filler = inside.join("filler");
+    let filler = mediary.mounted_store().join("filler");
     fs::write(&filler, noise(16 * MIB, 2)).unwrap_err();
     let upload = || client.request("POST", "/_matrix/media/v3/upload", &[], &noise(MIB, 3));
     upload().assert_error(507, "M_UNKNOWN");

@@ -568,31 +568,12 @@ fn a_store_that_everybody_can_write_is_refused() {
     assert_refused(settings, &["can be written by everybody", "chmod o-w"]);
 }
 
-/// Starts Mediary in a mount namespace of its own, in which a script has prepared the store (`$0`).
-/// It needs no rights where the system lets users make namespaces.
-fn in_namespace(settings: Settings, script: &str) -> Settings {
-    let store = settings.store();
-    let _ = fs::create_dir(&store);
-    let script = format!("set -e; {script}; exec \"$@\"");
-    let store = store.to_str().expect("a path in UTF-8").to_owned();
-    settings.environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").through(&[
-        "/usr/bin/unshare",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        &script,
-        &store,
-    ])
-}
-
 #[test]
 fn a_store_on_a_read_only_file_system_is_refused() {
     let fake = FakeHomeserver::start();
     let settings = settings_with_media(&fake);
-    let settings =
-        in_namespace(settings, "mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"");
-    assert_refused(settings, &["cannot be written", "read-only"]);
+    let script = "mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"";
+    assert_refused(settings.in_namespace(script), &["cannot be written", "read-only"]);
 }
 
 // --- a store that stops working
@@ -600,12 +581,8 @@ fn a_store_on_a_read_only_file_system_is_refused() {
 #[test]
 fn a_full_disk_refuses_uploads_and_serves_what_is_there_until_there_is_room() {
     let homeserver = holding_media();
-    let settings = without_memory(&homeserver.url);
-    let settings = in_namespace(settings, "mount -t tmpfs -o size=4m,mode=700 mediary \"$0\"");
-    let mediary = settings.start();
-    // The namespace's view of the store, from outside.
-    let store = Path::new("/proc").join(mediary.pid().to_string()).join("root");
-    let store = store.join(mediary.store().strip_prefix("/").unwrap());
+    let mediary = without_memory(&homeserver.url).on_disk(4).start();
+    let store = mediary.mounted_store();
     let client = mediary.client().with_token(TOKEN);
     let upload = |length, seed| {
         client.request("POST", "/_matrix/media/v3/upload", &[], &noise(length, seed))

@@ -209,9 +209,7 @@ fn an_upload_without_a_usable_type_is_an_octet_stream() {
     let mediary = Mediary::in_front_of(&synapse.url);
     let client = mediary.client_of(&synapse.user());
     let upload = |headers: &[(&str, &str)]| {
-        let answer = client.request("POST", "/_matrix/media/v3/upload", headers, b"<p>");
-        let uri = answer.json()["content_uri"].as_str().expect("a content_uri").to_owned();
-        uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+        client.request("POST", "/_matrix/media/v3/upload", headers, b"<p>").media()
     };
     let two_types = [("Content-Type", "image/png"), ("Content-Type", "text/html")];
     for headers in [&[][..], &[("Content-Type", "png")], &two_types] {

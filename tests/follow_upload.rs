@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::fake::{FakeHomeserver, Received, respond};
-use common::http::{Answer, Client, Connection};
+use common::http::{Answer, Client, Connection, chunk};
 use common::samples::png;
 use common::{Mediary, PATIENCE, Settings, Synapse, noise, wait_until};
 
@@ -104,10 +104,7 @@ impl Site {
 
     /// Gives Alice a new id; returns what is behind `mxc://`.
     fn create(&self) -> String {
-        let created = self.alice().request("POST", "/_matrix/media/v1/create", &[], b"{}");
-        assert_eq!(created.status, 200, "{created:?}");
-        let uri = created.json()["content_uri"].as_str().expect("a content_uri").to_owned();
-        uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+        self.alice().request("POST", "/_matrix/media/v1/create", &[], b"{}").media()
     }
 
     /// Uploads in one go.
@@ -198,10 +195,7 @@ impl Upload {
     fn send(&mut self, piece: &[u8]) {
         match self.framing {
             Framing::Sized => self.connection.send(piece),
-            Framing::Chunked => {
-                let head = format!("{:x}\r\n", piece.len());
-                self.connection.send(&[head.as_bytes(), piece, b"\r\n"].concat());
-            }
+            Framing::Chunked => self.connection.send(&chunk(piece)),
         }
     }
 
@@ -214,17 +208,8 @@ impl Upload {
     }
 
     fn finish(self) {
-        assert_stored(&self.end());
+        self.end().assert_stored();
     }
-}
-
-fn assert_stored(answer: &Answer) {
-    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"), "{answer:?}");
-}
-
-fn assert_whole(answer: &Answer, body: &[u8]) {
-    assert_eq!((answer.status, answer.complete), (200, true), "{:?}", answer.headers);
-    assert!(answer.body == body, "{} bytes instead of {}", answer.body.len(), body.len());
 }
 
 fn assert_broken_off(mut reader: Connection, mut answer: Answer, body: &[u8]) {
@@ -240,14 +225,6 @@ fn read_start(reader: &mut Connection, start: &[u8]) -> Answer {
     reader.read_up_to(start.len(), &mut answer);
     assert!(answer.body == start, "{} bytes instead of {}", answer.body.len(), start.len());
     answer
-}
-
-/// Asserts that a limit was met and says when to try again (CS-RL-01 to CS-RL-03).
-fn assert_limited(answer: &Answer) {
-    answer.assert_error(429, "M_LIMIT_EXCEEDED");
-    let seconds: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
-    let millis = answer.json()["retry_after_ms"].as_u64().expect("milliseconds");
-    assert!(seconds >= 1 && seconds == millis.div_ceil(1000), "{seconds} s and {millis} ms");
 }
 
 // --- following
@@ -285,9 +262,9 @@ fn a_reader_waits_for_the_first_bytes_and_gets_the_rest_as_it_comes() {
             upload.finish();
             for (reader, answer) in [(&mut early, &mut answer), (&mut late, &mut second)] {
                 reader.read_rest("GET", answer);
-                assert_whole(answer, &body);
+                answer.assert_whole(&body);
             }
-            assert_whole(&site.bob().download(&media), &body);
+            site.bob().download(&media).assert_whole(&body);
         }
     }
 }
@@ -305,7 +282,7 @@ fn a_hundred_readers_follow_one_upload() {
         thread::scope(|scope| {
             for mut reader in readers {
                 let body = &body;
-                scope.spawn(move || assert_whole(&reader.read_answer("GET"), body));
+                scope.spawn(move || reader.read_answer("GET").assert_whole(body));
             }
             let mut upload = Upload::begin(&site, &media, framing, body.len());
             for piece in body.chunks(70_000) {
@@ -334,9 +311,9 @@ fn a_reader_that_takes_nothing_holds_neither_the_uploader_nor_others_up() {
         drop(leaving);
         upload.send(&body[1000..]);
         upload.finish();
-        assert_whole(&site.bob().download(&media), &body);
+        site.bob().download(&media).assert_whole(&body);
         slow.read_rest("GET", &mut answer);
-        assert_whole(&answer, &body);
+        answer.assert_whole(&body);
     }
 }
 
@@ -356,8 +333,8 @@ fn what_a_follower_saw_the_end_of_survives_a_kill() {
             }
             let answer = reader.read_answer("GET");
             site.mediary = site.mediary.kill_and_restart();
-            assert_whole(&answer, &body);
-            assert_whole(&site.bob().download(&media), &body);
+            answer.assert_whole(&body);
+            site.bob().download(&media).assert_whole(&body);
         }
     }
 }
@@ -384,7 +361,7 @@ fn two_uploads_of_one_content_are_followed_alike() {
     }
     for (answer, reader) in &mut readers {
         reader.read_rest("GET", answer);
-        assert_whole(answer, &body);
+        answer.assert_whole(&body);
     }
     assert_eq!(site.mediary.blobs().len(), 1);
 }
@@ -406,7 +383,7 @@ fn of_two_racing_uploads_readers_see_one_whole() {
         let winner = answers.iter().position(|answer| answer.status == 200).expect("a winner");
         answers[1 - winner].assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
         for mut reader in readers {
-            assert_whole(&reader.read_answer("GET"), &bodies[winner]);
+            reader.read_answer("GET").assert_whole(&bodies[winner]);
         }
     }
 }
@@ -422,10 +399,10 @@ fn an_upload_of_no_bytes_ends_every_wait() {
         let mut thumbnail = site.ask(&format!("{THUMBNAIL}/{media}?{SMALL}"));
         site.wait_for_readers(3);
         Upload::begin(&site, &media, framing, 0).finish();
-        assert_whole(&reader.read_answer("GET"), b"");
+        reader.read_answer("GET").assert_whole(b"");
         assert_eq!(head.read_answer("HEAD").status, 200);
         thumbnail.read_answer("GET").assert_error(400, "M_UNKNOWN");
-        assert_whole(&site.bob().download(&media), b"");
+        site.bob().download(&media).assert_whole(b"");
     }
 }
 
@@ -439,7 +416,7 @@ fn an_uploader_that_waits_to_be_told_is_told_although_readers_wait() {
     assert_eq!(site.waiting(), 1.0);
     upload.send(b"body");
     upload.finish();
-    assert_whole(&reader.read_answer("GET"), b"body");
+    reader.read_answer("GET").assert_whole(b"body");
 }
 
 #[test]
@@ -449,8 +426,8 @@ fn an_id_waits_for_its_content_across_a_restart() {
         site.mediary = site.mediary.kill_and_restart();
         let mut reader = site.ask(&format!("{DOWNLOAD}/{media}"));
         site.wait_for_readers(1);
-        assert_stored(&site.put(&media, "text/plain", b"after the restart"));
-        assert_whole(&reader.read_answer("GET"), b"after the restart");
+        site.put(&media, "text/plain", b"after the restart").assert_stored();
+        reader.read_answer("GET").assert_whole(b"after the restart");
     }
 }
 
@@ -476,9 +453,9 @@ fn without_patience_the_answer_is_at_once_that_nothing_is_uploaded_yet() {
             answer.assert_error(504, "FI.MAU.MSC2246_NOT_YET_UPLOADED");
         }
         assert!(begun.elapsed() < Duration::from_secs(15), "somebody has waited");
-        assert_stored(&site.put(&media, "text/plain", b"body"));
+        site.put(&media, "text/plain", b"body").assert_stored();
         let target = format!("{DOWNLOAD}/{media}?timeout_ms=0");
-        assert_whole(&site.bob().get(&target), b"body");
+        site.bob().get(&target).assert_whole(b"body");
     }
 }
 
@@ -495,7 +472,7 @@ fn without_patience_an_upload_under_way_is_followed_all_the_same() {
     upload.send(b"later");
     upload.finish();
     reader.read_rest("GET", &mut answer);
-    assert_whole(&answer, b"firstlater");
+    answer.assert_whole(b"firstlater");
 }
 
 #[test]
@@ -521,8 +498,8 @@ fn a_reader_waits_as_long_as_it_says() {
         let head = format!("Host: a\r\nAuthorization: Bearer {}\r\n\r\n", site.bobs_token);
         connection.send(format!("GET {DOWNLOAD}/{media} HTTP/1.1\r\n{head}").as_bytes());
         site.wait_for_readers(1);
-        assert_stored(&site.put(&media, "text/plain", b"body"));
-        assert_whole(&connection.read_answer("GET"), b"body");
+        site.put(&media, "text/plain", b"body").assert_stored();
+        connection.read_answer("GET").assert_whole(b"body");
     }
 }
 
@@ -534,9 +511,9 @@ fn a_time_that_makes_no_sense_is_the_default() {
     let mut readers: Vec<Connection> =
         values.iter().map(|it| site.ask(&format!("{DOWNLOAD}/{media}?timeout_ms={it}"))).collect();
     site.wait_for_readers(values.len());
-    assert_stored(&site.put(&media, "text/plain", b"body"));
+    site.put(&media, "text/plain", b"body").assert_stored();
     for reader in &mut readers {
-        assert_whole(&reader.read_answer("GET"), b"body");
+        reader.read_answer("GET").assert_whole(b"body");
     }
 }
 
@@ -554,7 +531,7 @@ fn an_uploader_that_sends_nothing_is_waited_for_like_one_that_has_not_come() {
     assert_eq!(site.waiting(), 1.0);
     upload.send(b"body");
     upload.finish();
-    assert_whole(&reader.read_answer("GET"), b"body");
+    reader.read_answer("GET").assert_whole(b"body");
 }
 
 #[test]
@@ -591,7 +568,7 @@ fn an_upload_that_began_in_time_is_followed_past_the_expiry() {
     upload.finish();
     for (reader, answer) in [(&mut reader, &mut answer), (&mut late, &mut second)] {
         reader.read_rest("GET", answer);
-        assert_whole(answer, b"begun and ended");
+        answer.assert_whole(b"begun and ended");
     }
 }
 
@@ -615,8 +592,8 @@ fn ids_that_were_never_given_out_are_the_homeservers_to_answer_for() {
         // What was given out is none of its business.
         let media = site.create();
         site.bob().get(&format!("{DOWNLOAD}/{media}?timeout_ms=0"));
-        assert_stored(&site.put(&media, "text/plain", b"body"));
-        assert_whole(&site.bob().download(&media), b"body");
+        site.put(&media, "text/plain", b"body").assert_stored();
+        site.bob().download(&media).assert_whole(b"body");
         assert_eq!(homeserver.received_for("/media/").len(), 2);
     }
     let synapse = Synapse::get();
@@ -649,8 +626,8 @@ fn an_upload_that_breaks_off_breaks_what_follows_it_and_may_be_repeated() {
             let mut upload = Upload::begin_again(&site, &media, framing, again.len());
             upload.send(&again);
             upload.finish();
-            assert_whole(&patient.read_answer("GET"), &again);
-            assert_whole(&site.bob().download(&media), &again);
+            patient.read_answer("GET").assert_whole(&again);
+            site.bob().download(&media).assert_whole(&again);
         }
         assert!(site.mediary.unfinished().is_empty());
     }
@@ -673,7 +650,7 @@ fn who_has_seen_nothing_of_a_broken_upload_waits_for_the_next() {
             assert_eq!(site.waiting(), 2.0);
             upload.send(&body);
             upload.finish();
-            assert_whole(&reader.read_answer("GET"), &body);
+            reader.read_answer("GET").assert_whole(&body);
             assert_eq!(thumbnail.read_answer("GET").status, 200);
         }
     }
@@ -701,8 +678,8 @@ fn an_upload_that_grows_too_large_breaks_what_follows_it_and_may_be_repeated() {
 
     let mut patient = site.ask(&target);
     site.wait_for_readers(1);
-    assert_stored(&site.put(&media, "text/plain", &body[..100_000]));
-    assert_whole(&patient.read_answer("GET"), &body[..100_000]);
+    site.put(&media, "text/plain", &body[..100_000]).assert_stored();
+    patient.read_answer("GET").assert_whole(&body[..100_000]);
 }
 
 #[test]
@@ -715,8 +692,8 @@ fn an_upload_by_somebody_else_ends_no_wait() {
         site.bob().request("PUT", &target, &[], b"his").assert_error(403, "M_FORBIDDEN");
         assert_eq!(site.mediary.client().request("PUT", &target, &[], b"anybody's").status, 401);
         assert_eq!(site.waiting(), 1.0);
-        assert_stored(&site.put(&media, "text/plain", b"hers"));
-        assert_whole(&reader.read_answer("GET"), b"hers");
+        site.put(&media, "text/plain", b"hers").assert_stored();
+        reader.read_answer("GET").assert_whole(b"hers");
     }
 }
 
@@ -741,7 +718,7 @@ fn a_thumbnail_waits_for_the_whole_picture() {
             let kept = site.bob().get(&target);
             assert!(kept.header("etag").is_some());
             for answer in [early.read_answer("GET"), late.read_answer("GET")] {
-                assert_whole(&answer, &kept.body);
+                answer.assert_whole(&kept.body);
                 assert_eq!(answer.header("etag"), kept.header("etag"));
             }
             let picture = image::load_from_memory(&kept.body).expect("a picture");
@@ -800,7 +777,7 @@ fn a_thumbnail_of_what_is_no_picture_is_refused_when_that_is_known() {
         site.wait_for_readers(1);
         // A mistake in the question needs no waiting.
         site.bob().get(&format!("{THUMBNAIL}/{media}")).assert_error(400, "M_MISSING_PARAM");
-        assert_stored(&site.put(&media, "image/png", b"no picture at all"));
+        site.put(&media, "image/png", b"no picture at all").assert_stored();
         thumbnail.read_answer("GET").assert_error(400, "M_UNKNOWN");
     }
 }
@@ -829,7 +806,7 @@ fn head_is_answered_as_soon_as_the_first_bytes_are_there() {
         upload.send(&[2; 500]);
         upload.finish();
         head.read_rest("GET", &mut answer);
-        assert_whole(&answer, &[[1; 500], [2; 500]].concat());
+        answer.assert_whole(&[[1; 500], [2; 500]].concat());
     }
 }
 
@@ -865,13 +842,13 @@ fn a_part_that_is_there_is_served_while_the_rest_is_missing() {
             assert_eq!(refused.header("content-range"), Some("bytes */10000"));
         }
         // What has no end while nobody knows the size is all of it.
-        let mut open = ask("9000-");
-        let mut suffix = ask("-100");
+        let mut tails = ["9000-", "-100"].map(ask);
+        let mut begun = Vec::new();
         if framing == Framing::Chunked {
-            for reader in [&mut open, &mut suffix] {
-                let mut answer = read_start(reader, &body[..5000]);
+            for reader in &mut tails {
+                let answer = read_start(reader, &body[..5000]);
                 assert_eq!(answer.header("content-range"), None);
-                answer.complete = false;
+                begun.push(answer);
             }
         }
         upload.send(&body[5000..7000]);
@@ -879,9 +856,14 @@ fn a_part_that_is_there_is_served_while_the_rest_is_missing() {
         upload.send(&body[7000..]);
         upload.finish();
         if framing == Framing::Sized {
-            assert_part(open.read_answer("GET"), 9000, 9999, "10000");
-            assert_part(suffix.read_answer("GET"), 9900, 9999, "10000");
+            for (reader, first) in tails.iter_mut().zip([9000, 9900]) {
+                assert_part(reader.read_answer("GET"), first, 9999, "10000");
+            }
         } else {
+            for (reader, answer) in tails.iter_mut().zip(&mut begun) {
+                reader.read_rest("GET", answer);
+                answer.assert_whole(&body);
+            }
             let refused = beyond.read_answer("GET");
             assert_eq!(refused.status, 416, "{refused:?}");
         }
@@ -931,7 +913,7 @@ fn a_part_of_a_slow_upload_is_not_waited_for_without_end() {
     upload.send(b"later");
     upload.finish();
     part.read_rest("GET", &mut answer);
-    assert_whole(&answer, b"firstlater");
+    answer.assert_whole(b"firstlater");
 }
 
 #[test]
@@ -958,7 +940,7 @@ fn a_client_of_http_1_0_can_tell_a_broken_upload_from_a_whole_one() {
                 upload.send(&body[200_000..]);
                 upload.finish();
                 let answer = old.read_answer("GET");
-                assert_whole(&answer, &body);
+                answer.assert_whole(&body);
                 assert_eq!(answer.header("transfer-encoding"), None);
             }
         }
@@ -977,10 +959,10 @@ fn a_request_sent_behind_one_that_waits_never_gets_its_neighbours_bytes() {
     };
     connection.send([request(&first), request(&second)].concat().as_bytes());
     site.wait_for_readers(1);
-    assert_stored(&site.put(&second, "text/plain", b"second"));
+    site.put(&second, "text/plain", b"second").assert_stored();
     assert_eq!(site.waiting(), 1.0);
-    assert_stored(&site.put(&first, "text/plain", b"first"));
-    assert_whole(&connection.read_answer("GET"), b"first");
+    site.put(&first, "text/plain", b"first").assert_stored();
+    connection.read_answer("GET").assert_whole(b"first");
     // A server may close instead, and the client asks again (RFC 9112, section 9.3.2).
     let answer = connection.read_answer("GET");
     assert!(answer.status == 0 || answer.body == b"second", "{answer:?}");
@@ -1038,7 +1020,7 @@ fn open_legacy_routes_wait_and_follow() {
         upload.send(&body[100..]);
         upload.finish();
         reader.read_rest("GET", &mut answer);
-        assert_whole(&answer, &body);
+        answer.assert_whole(&body);
         assert_eq!(thumbnail.read_answer("GET").status, 200);
     }
 }
@@ -1113,7 +1095,7 @@ fn a_thumbnail_for_another_server_waits_as_well() {
     in_vain.read_answer("GET").assert_error(504, "M_NOT_YET_UPLOADED");
     let mut thumbnail = site.send("GET", &target, SIGNED);
     site.wait_for_readers(1);
-    assert_stored(&site.put(&media, "image/png", &png(400, 300)));
+    site.put(&media, "image/png", &png(400, 300)).assert_stored();
     let answer = thumbnail.read_answer("GET");
     let own = site.bob().get(&format!("{THUMBNAIL}/{media}?{SMALL}")).body;
     assert_eq!((answer.status, answer.complete), (200, true));
@@ -1157,21 +1139,21 @@ fn a_user_with_too_many_waiting_requests_is_refused_until_some_have_ended() {
         for refused in
             [target.clone(), format!("{DOWNLOAD}/{other}"), format!("{THUMBNAIL}/{media}?{SMALL}")]
         {
-            assert_limited(&site.bob().get(&refused));
+            site.bob().get(&refused).assert_limited();
         }
         assert_eq!(site.bob().request("HEAD", &target, &[], b"").status, 429);
         // The bound is each user's own, and an upload takes no place.
         readers.push(site.ask_as(&site.alices_token, &target));
         site.wait_for_readers(OF_ONE_USER + 1);
-        assert_stored(&site.put(&media, "text/plain", b"body"));
+        site.put(&media, "text/plain", b"body").assert_stored();
         for reader in &mut readers {
-            assert_whole(&reader.read_answer("GET"), b"body");
+            reader.read_answer("GET").assert_whole(b"body");
         }
         assert_eq!(site.waiting(), 0.0);
         let mut reader = site.ask(&format!("{DOWNLOAD}/{other}"));
         site.wait_for_readers(1);
-        assert_stored(&site.put(&other, "text/plain", b"other"));
-        assert_whole(&reader.read_answer("GET"), b"other");
+        site.put(&other, "text/plain", b"other").assert_stored();
+        reader.read_answer("GET").assert_whole(b"other");
     }
 }
 
@@ -1184,17 +1166,17 @@ fn an_id_with_too_many_waiting_readers_takes_no_more() {
     let ask = |number| site.ask_as(&format!("syt_user{}", number / 32), &target);
     let mut readers: Vec<Connection> = (0..FOR_ONE_ID).map(ask).collect();
     site.wait_for_readers(FOR_ONE_ID);
-    assert_limited(&site.bob().get(&target));
+    site.bob().get(&target).assert_limited();
     let mut elsewhere = site.ask(&format!("{DOWNLOAD}/{other}"));
     site.wait_for_readers(FOR_ONE_ID + 1);
     let body = noise(10_000, 15);
-    assert_stored(&site.put(&media, "text/plain", &body));
+    site.put(&media, "text/plain", &body).assert_stored();
     for reader in &mut readers {
-        assert_whole(&reader.read_answer("GET"), &body);
+        reader.read_answer("GET").assert_whole(&body);
     }
     assert_eq!(site.waiting(), 1.0);
-    assert_stored(&site.put(&other, "text/plain", b"other"));
-    assert_whole(&elsewhere.read_answer("GET"), b"other");
+    site.put(&other, "text/plain", b"other").assert_stored();
+    elsewhere.read_answer("GET").assert_whole(b"other");
     assert_eq!(site.waiting(), 0.0);
 }
 
@@ -1209,8 +1191,8 @@ fn the_place_of_a_reader_that_has_left_is_free_when_its_time_is_up() {
     site.wait_for_readers(0);
     let mut reader = site.ask(&target);
     site.wait_for_readers(1);
-    assert_stored(&site.put(&media, "text/plain", b"body"));
-    assert_whole(&reader.read_answer("GET"), b"body");
+    site.put(&media, "text/plain", b"body").assert_stored();
+    reader.read_answer("GET").assert_whole(b"body");
 }
 
 #[test]
@@ -1245,6 +1227,6 @@ fn what_was_waited_for_still_comes_while_the_process_ends() {
     site.mediary.wait_for_log("stopping; no new connections are taken");
     upload.send(b"body");
     upload.finish();
-    assert_whole(&reader.read_answer("GET"), b"body");
+    reader.read_answer("GET").assert_whole(b"body");
     assert_eq!(site.mediary.wait().code(), Some(0));
 }

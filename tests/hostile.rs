@@ -291,15 +291,13 @@ fn a_type_that_is_none_becomes_octet_stream() {
         if answer.status == 400 {
             continue;
         }
-        let uri = answer.json()["content_uri"].as_str().unwrap().to_owned();
-        let answer = client.download(uri.strip_prefix("mxc://").unwrap());
+        let answer = client.download(&answer.media());
         assert_eq!(answer.header("content-type"), Some("application/octet-stream"), "{sent}");
         assert_eq!(answer.header("content-disposition"), Some("attachment"), "{sent}");
     }
     let twice = [("Content-Type", "image/png"), ("Content-Type", "text/html")];
-    let answer = client.request("POST", UPLOAD, &twice, b"body");
-    let uri = answer.json()["content_uri"].as_str().unwrap().to_owned();
-    let answer = client.download(uri.strip_prefix("mxc://").unwrap());
+    let media = client.request("POST", UPLOAD, &twice, b"body").media();
+    let answer = client.download(&media);
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
     for kept in ["text/plain; charset=\"u;tf\"", "img/png", "IMAGE/PNG"] {
         let answer = client.download(&client.upload(kept, None, b"body"));

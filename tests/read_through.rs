@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use common::fake::{Received, TOKEN, respond, respond_with};
-use common::http::Answer;
+use common::http::chunk;
 use common::samples::{bytes, etag, png};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, wait_until};
 use image::GenericImageView;
@@ -23,11 +23,6 @@ const BOTH: [&str; 2] = [LOCAL, REMOTE];
 
 /// A size that is kept in memory later on, and one that is read from disk.
 const SIZES: [usize; 2] = [10_000, 700_001];
-
-fn thumbnail(client: &Client, media: &str) -> Answer {
-    let query = "width=32&height=32&method=crop";
-    client.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
-}
 
 /// A homeserver that answers requests for media as the script says, and all others as ever.
 fn homeserver(
@@ -52,10 +47,6 @@ fn begin(stream: &mut TcpStream, framing: &str) {
     stream.write_all(head.as_bytes()).expect("Mediary reads the head");
 }
 
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
-}
-
 /// Mediary in front of a fake homeserver, and a client with the token that it knows.
 fn start(homeserver: &FakeHomeserver) -> (Mediary, Client) {
     start_with(homeserver, "")
@@ -65,12 +56,6 @@ fn start_with(homeserver: &FakeHomeserver, settings: &str) -> (Mediary, Client) 
     let mediary = Settings::new(&homeserver.url).with(settings).start();
     let client = mediary.client().with_token(TOKEN);
     (mediary, client)
-}
-
-/// Asserts that nothing is kept; what is unfinished is removed by a thread of its own.
-fn assert_nothing_kept(mediary: &Mediary) {
-    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-    assert_eq!(mediary.blobs().len(), 0);
 }
 
 #[test]
@@ -106,7 +91,7 @@ fn media_of_synapse_has_thumbnails() {
     let user = synapse.user();
     let source = png(400, 300);
     let media = synapse.client_of(&user).upload("image/png", None, &source);
-    let answer = thumbnail(&mediary.client_of(&user), &media);
+    let answer = mediary.client_of(&user).thumbnail(&media);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let image = image::load_from_memory(&answer.body).expect("thumbnails can be decoded");
     assert_eq!(image.dimensions(), (32, 32));
@@ -257,7 +242,7 @@ fn nobody_without_a_good_token_makes_the_homeserver_fetch() {
         mediary.client().download(media).assert_error(401, "M_MISSING_TOKEN");
         let stranger = mediary.client().with_token("another");
         stranger.download(media).assert_error(401, "M_UNKNOWN_TOKEN");
-        assert_eq!(thumbnail(&stranger, media).status, 401);
+        assert_eq!(stranger.thumbnail(media).status, 401);
     }
     assert!(homeserver.received_for("/media/").is_empty());
 }
@@ -298,9 +283,9 @@ fn what_the_homeserver_does_not_have_is_not_found() {
         let (mediary, client) = start(&homeserver);
         for media in BOTH {
             client.download(media).assert_error(404, "M_NOT_FOUND");
-            thumbnail(&client, media).assert_error(404, "M_NOT_FOUND");
+            client.thumbnail(media).assert_error(404, "M_NOT_FOUND");
         }
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -321,7 +306,7 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
         let homeserver = answering(status, &[("Retry-After", "7")], body);
         let (_mediary, client) = start(&homeserver);
         for media in BOTH {
-            for answer in [client.download(media), thumbnail(&client, media)] {
+            for answer in [client.download(media), client.thumbnail(media)] {
                 answer.assert_error(status, errcode);
                 assert_eq!(answer.text(), body);
                 assert_eq!(answer.header("retry-after"), Some("7"));
@@ -336,14 +321,22 @@ fn what_the_homeserver_says_to_the_caller_is_relayed() {
 #[test]
 fn what_came_in_a_coding_of_its_own_is_not_kept_for_what_it_is_not() {
     for (coding, status) in [("gzip", 502), ("br", 502), ("Identity", 200)] {
-        let homeserver = homeserver(move |_, stream| {
+        let homeserver = homeserver(move |request, stream| {
+            if request.target().contains(LOCAL) {
+                return respond_with(stream, 200, &[], b"not coded");
+            }
             respond_with(stream, 200, &[("Content-Encoding", coding)], b"perhaps coded")
         });
         let (mediary, client) = start(&homeserver);
         assert_eq!(client.download(REMOTE).status, status, "{coding}");
         let asked = homeserver.received_for(REMOTE);
         assert_eq!(asked[0].header("accept-encoding"), Some("identity"));
-        wait_until("it is kept or not", || mediary.blobs().len() == usize::from(status == 200));
+        // What was asked for first is settled when what came after it is kept.
+        assert_eq!(client.download(LOCAL).text(), "not coded");
+        wait_until("the other is kept", || mediary.copies_of(b"not coded") == 1);
+        wait_until("no temporary file is left", || mediary.unfinished().is_empty());
+        let copies = mediary.copies_of(b"perhaps coded");
+        assert_eq!(copies, usize::from(status == 200), "{coding}");
     }
 }
 
@@ -380,7 +373,7 @@ fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
         }
         assert_eq!(homeserver.received_for("allow_redirect").len(), 1);
         // Elsewhere there is no thumbnail.
-        thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
+        client.thumbnail(REMOTE).assert_error(502, "M_UNKNOWN");
     }
 }
 
@@ -402,11 +395,11 @@ fn a_homeserver_that_fails_is_502_or_504_and_its_words_stay_here() {
     ] {
         let homeserver = answering(status, &[], body);
         let (mediary, client) = start(&homeserver);
-        for failed in [client.download(LOCAL), thumbnail(&client, REMOTE)] {
+        for failed in [client.download(LOCAL), client.thumbnail(REMOTE)] {
             failed.assert_error(answer, "M_UNKNOWN");
             assert!(!failed.text().contains("secret"), "{status} {body}");
         }
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -479,7 +472,7 @@ fn a_body_that_breaks_off_looks_incomplete_and_is_fetched_again() {
                 assert_eq!((answer.status, answer.complete), (200, false), "{how} of {size}");
                 assert!(bytes(size).starts_with(&answer.body), "{how} of {size}");
             }
-            assert_nothing_kept(&mediary);
+            mediary.assert_nothing_kept();
             // For a moment nobody may send for it again.
             client.download(REMOTE).assert_error(502, "M_UNKNOWN");
             assert_eq!(homeserver.received_for(REMOTE).len(), 1, "{how} of {size}");
@@ -503,9 +496,9 @@ fn there_is_no_thumbnail_of_a_body_that_breaks_off() {
     };
     let homeserver = breaking_off(broken, whole);
     let (mediary, client) = start(&homeserver);
-    thumbnail(&client, REMOTE).assert_error(502, "M_UNKNOWN");
-    assert_nothing_kept(&mediary);
-    wait_until("it may be fetched again", || thumbnail(&client, REMOTE).status == 200);
+    client.thumbnail(REMOTE).assert_error(502, "M_UNKNOWN");
+    mediary.assert_nothing_kept();
+    wait_until("it may be fetched again", || client.thumbnail(REMOTE).status == 200);
 }
 
 #[test]
@@ -513,7 +506,7 @@ fn thumbnails_of_what_is_not_held_fetch_it_once() {
     let homeserver = serving(png(400, 300));
     let (_mediary, client) = start(&homeserver);
     for media in BOTH {
-        let answer = thumbnail(&client, media);
+        let answer = client.thumbnail(media);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let image = image::load_from_memory(&answer.body).expect("thumbnails can be decoded");
         assert_eq!(image.dimensions(), (32, 32));
@@ -531,8 +524,8 @@ fn a_picture_with_too_many_pixels_is_413_of_ours_and_502_of_another_server() {
     let homeserver = serving(png(200, 200));
     let (_mediary, client) = start_with(&homeserver, "[thumbnails]\nmax_pixels = 10_000");
     for _ in 0..2 {
-        thumbnail(&client, LOCAL).assert_error(413, "M_TOO_LARGE");
-        thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
+        client.thumbnail(LOCAL).assert_error(413, "M_TOO_LARGE");
+        client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
     }
     assert!(client.download(REMOTE).body == png(200, 200));
 }
@@ -550,7 +543,7 @@ fn a_remote_file_that_says_it_is_too_large_is_502() {
         assert_eq!(answer.status, status, "{size}");
         if status == 502 {
             answer.assert_error(502, "M_TOO_LARGE");
-            thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
+            client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
             wait_until("no temporary file is left", || mediary.unfinished().is_empty());
             assert_eq!(mediary.blobs().len(), 1);
         }
@@ -574,8 +567,8 @@ fn a_remote_file_that_turns_out_too_large_breaks_off() {
         assert_eq!((answer.status, answer.complete), (200, false));
         assert!(answer.body.len() <= 1_024);
     }
-    thumbnail(&client, REMOTE).assert_error(502, "M_TOO_LARGE");
-    assert_nothing_kept(&mediary);
+    client.thumbnail(REMOTE).assert_error(502, "M_TOO_LARGE");
+    mediary.assert_nothing_kept();
 }
 
 /// Sends a request for media and returns the connection when this has arrived on it.
@@ -661,36 +654,5 @@ fn a_body_that_only_the_end_of_the_connection_ends_is_not_kept() {
         let received = homeserver.received_for("/download/fake.example/endless");
         assert_eq!(received.len(), requests);
     }
-    assert_nothing_kept(&mediary);
-}
-
-#[test]
-fn what_was_fetched_for_a_user_meanwhile_is_not_shown_to_anybody() {
-    let (refuse, refusal) = channel::<()>();
-    let refusal = Mutex::new(refusal);
-    let homeserver = homeserver(move |request, stream| {
-        if request.target().starts_with("/_matrix/client/v1/") {
-            return respond_with(stream, 200, &[("Content-Type", "image/png")], b"secret");
-        }
-        let turn = refusal.lock().expect("the test goes on");
-        let _ = turn.recv();
-        drop(turn);
-        respond(stream, 429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Too many"}"#)
-    });
-    let (mediary, client) = start(&homeserver);
-    let legacy = format!("/_matrix/media/v3/download/{LOCAL}");
-    let [first, second] = [(); 2].map(|()| {
-        let mut connection = mediary.client().connect();
-        connection.send(format!("GET {legacy} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        connection
-    });
-    let in_flight = || mediary.metric("mediary_requests_in_flight");
-    wait_until("both ask", || in_flight() == 2.0 && !homeserver.received_for(&legacy).is_empty());
-    assert_eq!(client.download(LOCAL).text(), "secret");
-    // Whoever asked after the first had to wait for its answer, and now looks again.
-    drop(refuse);
-    for mut reader in [first, second] {
-        let answer = reader.read_answer("GET");
-        assert!(matches!(answer.status, 404 | 429), "{answer:?}");
-    }
+    mediary.assert_nothing_kept();
 }

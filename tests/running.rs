@@ -232,9 +232,8 @@ fn what_is_in_flight_ends_before_the_process_does() {
     drop(idle);
 
     let mediary = mediary.kill_and_restart();
-    let uri = uploaded.json()["content_uri"].as_str().unwrap().to_owned();
-    let media = uri.strip_prefix("mxc://").unwrap();
-    assert_eq!(mediary.client().with_token(TOKEN).download(media).text(), "halfhalf");
+    let media = uploaded.media();
+    assert_eq!(mediary.client().with_token(TOKEN).download(&media).text(), "halfhalf");
 }
 
 #[test]

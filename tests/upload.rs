@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::http::{Answer, Connection};
+use common::http::{Answer, Connection, chunk};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, User, noise, wait_until};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
@@ -32,13 +32,6 @@ fn begin(mediary: &Mediary, user: &User, fields: &str) -> Connection {
     connection
 }
 
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(bytes);
-    chunk.extend_from_slice(b"\r\n");
-    chunk
-}
-
 /// Uploads without a length, in pieces of some size.
 fn upload_chunked(mediary: &Mediary, user: &User, body: &[u8], piece: usize) -> Answer {
     let mut connection = begin(mediary, user, "Transfer-Encoding: chunked\r\n");
@@ -47,12 +40,6 @@ fn upload_chunked(mediary: &Mediary, user: &User, body: &[u8], piece: usize) -> 
     }
     connection.send(b"0\r\n\r\n");
     connection.read_answer("POST")
-}
-
-fn media_of(answer: &Answer) -> String {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let uri = answer.json()["content_uri"].as_str().expect("a content_uri").to_owned();
-    uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
 }
 
 /// How many uploads have been answered or given up.
@@ -91,7 +78,7 @@ fn type_and_name_are_kept_under_every_prefix() {
         );
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-        let media = media_of(&answer);
+        let media = answer.media();
         assert!(media.starts_with(&format!("{}/", synapse.server_name)), "{media}");
         let answer = client.download(&media);
         assert_eq!((answer.status, answer.text().as_str()), (200, "not really a cat"));
@@ -108,7 +95,7 @@ fn without_a_type_it_is_octet_stream() {
     let synapse = Synapse::get();
     let mediary = Mediary::in_front_of(&synapse.url);
     let client = mediary.client_of(&synapse.user());
-    let media = media_of(&client.request("POST", UPLOAD, &[], b"whatever"));
+    let media = client.request("POST", UPLOAD, &[], b"whatever").media();
     let answer = client.download(&media);
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
     assert_eq!(answer.header("content-disposition"), Some("attachment"));
@@ -121,7 +108,7 @@ fn a_body_without_a_length_is_taken_however_it_is_cut() {
     let user = synapse.user();
     for (length, piece) in [(0, 1), (1, 1), (300, 1), (65_537, 4096), (1_500_000, 300_000)] {
         let body = noise(length, length as u64);
-        let media = media_of(&upload_chunked(&mediary, &user, &body, piece));
+        let media = upload_chunked(&mediary, &user, &body, piece).media();
         let answer = mediary.client_of(&user).download(&media);
         assert!(answer.status == 200 && answer.body == body, "{length} bytes in {piece}s");
     }
@@ -135,14 +122,14 @@ fn one_connection_takes_uploads_one_after_the_other() {
     let user = synapse.user();
     let mut connection = begin(&mediary, &user, "Content-Length: 5\r\n");
     connection.send(b"first");
-    let first = media_of(&connection.read_answer("POST"));
+    let first = connection.read_answer("POST").media();
     let head = format!(
         "POST {UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n",
         user.access_token
     );
     connection.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes());
     connection.send(b"6\r\nsecond\r\n0\r\n\r\n");
-    let second = media_of(&connection.read_answer("POST"));
+    let second = connection.read_answer("POST").media();
     let client = mediary.client_of(&user);
     assert_eq!(client.download(&first).text(), "first");
     assert_eq!(client.download(&second).text(), "second");
@@ -155,7 +142,7 @@ fn what_follows_the_announced_end_is_not_part_of_the_file() {
     let user = synapse.user();
     let mut connection = begin(&mediary, &user, "Content-Length: 4\r\nConnection: close\r\n");
     connection.send(b"fileGET /_matrix/client/versions HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let media = media_of(&connection.read_answer("POST"));
+    let media = connection.read_answer("POST").media();
     assert!(connection.is_closed(), "what came after the last request was answered");
     assert_eq!(mediary.client_of(&user).download(&media).text(), "file");
 }
@@ -167,8 +154,8 @@ fn a_body_of_exactly_the_limit_is_taken() {
     let user = synapse.user();
     let client = mediary.client_of(&user);
     let body = noise(LIMIT, 1);
-    let announced = media_of(&client.request("POST", UPLOAD, &[], &body));
-    let chunked = media_of(&upload_chunked(&mediary, &user, &body, 333));
+    let announced = client.request("POST", UPLOAD, &[], &body).media();
+    let chunked = upload_chunked(&mediary, &user, &body, 333).media();
     for media in [announced, chunked] {
         assert!(client.download(&media).body == body);
     }
@@ -206,7 +193,7 @@ fn a_client_that_waits_to_send_is_told_to_or_refused_at_once() {
     let mut taken = begin(&mediary, &user, &expecting(4));
     assert_eq!(taken.read_any_answer("POST").status, 100);
     taken.send(b"body");
-    let media = media_of(&taken.read_any_answer("POST"));
+    let media = taken.read_any_answer("POST").media();
     assert_eq!(mediary.client_of(&user).download(&media).text(), "body");
 }
 

@@ -52,12 +52,54 @@ impl Answer {
 
     /// Asserts a Matrix error: status, code, a text, JSON, and the CORS fields (CS-GEN-03,
     /// CS-CORS-01).
+    #[track_caller]
     pub fn assert_error(&self, status: u16, errcode: &str) {
         assert_eq!((self.status, self.errcode().as_str()), (status, errcode), "{}", self.text());
         assert!(self.json()["error"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.header("access-control-allow-origin"), Some("*"));
     }
+
+    /// Returns what is behind `mxc://` in the answer to a successful upload or `create`.
+    #[track_caller]
+    pub fn media(&self) -> String {
+        assert_eq!(self.status, 200, "{self:?}");
+        let json = self.json();
+        let uri = json["content_uri"].as_str().expect("a content_uri");
+        uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+    }
+
+    /// Asserts that this is a good answer with all of this body.
+    #[track_caller]
+    pub fn assert_whole(&self, body: &[u8]) {
+        assert_eq!((self.status, self.complete), (200, true), "{:?}", self.headers);
+        let (length, expected) = (self.body.len(), body.len());
+        assert!(self.body == body, "{length} bytes of {expected}: {:?}", self.headers);
+    }
+
+    /// Asserts that a `PUT` was taken (CS-PUT, CS-CORS-01).
+    #[track_caller]
+    pub fn assert_stored(&self) {
+        assert_eq!((self.status, self.text().as_str()), (200, "{}"), "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("access-control-allow-origin"), Some("*"));
+    }
+
+    /// Asserts that a limit was met, and that it says in both ways alike when to try again
+    /// (CS-RL-01 to CS-RL-03). Returns that in seconds.
+    #[track_caller]
+    pub fn assert_limited(&self) -> u64 {
+        self.assert_error(429, "M_LIMIT_EXCEEDED");
+        let seconds: u64 = self.header("retry-after").expect("a time").parse().expect("seconds");
+        let millis = self.json()["retry_after_ms"].as_u64().expect("milliseconds");
+        assert!(seconds >= 1 && seconds == millis.div_ceil(1000), "{seconds} s and {millis} ms");
+        seconds
+    }
+}
+
+/// Frames bytes as one chunk of a body (RFC 9112, section 7.1).
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 /// Sends requests to one address.
@@ -93,15 +135,18 @@ impl Client {
     pub fn upload(&self, content_type: &str, filename: Option<&str>, body: &[u8]) -> String {
         let query = filename.map(|name| format!("?filename={name}")).unwrap_or_default();
         let target = format!("/_matrix/media/v3/upload{query}");
-        let answer = self.request("POST", &target, &[("Content-Type", content_type)], body);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let uri = answer.json()["content_uri"].as_str().expect("a content_uri").to_owned();
-        uri.strip_prefix("mxc://").expect("an mxc URI").to_owned()
+        self.request("POST", &target, &[("Content-Type", content_type)], body).media()
     }
 
     /// Downloads media by the authenticated route.
     pub fn download(&self, media: &str) -> Answer {
         self.get(&format!("/_matrix/client/v1/media/download/{media}"))
+    }
+
+    /// Asks for a small thumbnail by the authenticated route.
+    pub fn thumbnail(&self, media: &str) -> Answer {
+        let query = "width=32&height=32&method=crop";
+        self.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{query}"))
     }
 
     /// Sends a request on a connection of its own and reads the final answer.

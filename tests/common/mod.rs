@@ -77,6 +77,24 @@ impl Settings {
         self
     }
 
+    /// Starts the binary in a mount namespace of its own, in which a script has prepared the store
+    /// (`$0`). It needs no rights where the system lets users make namespaces.
+    pub fn in_namespace(self, script: &str) -> Self {
+        let store = self.store();
+        // It may be there already.
+        let _ = std::fs::create_dir(&store);
+        let script = format!("set -e; {script}; exec \"$@\"");
+        let store = store.to_str().expect("a path in UTF-8");
+        let unshare = ["/usr/bin/unshare", "--map-root-user", "--mount", "sh", "-c"];
+        self.environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .through(&[&unshare[..], &[&script, store]].concat())
+    }
+
+    /// Puts the store on a file system of its own, of so many MiB, which is empty at every start.
+    pub fn on_disk(self, mib: usize) -> Self {
+        self.in_namespace(&format!("mount -t tmpfs -o size={mib}m,mode=700 mediary \"$0\""))
+    }
+
     /// Returns from [`start`](Self::start) as soon as the sockets listen, even if the homeserver
     /// does not answer.
     pub fn without_waiting(mut self) -> Self {
@@ -165,6 +183,13 @@ impl Mediary {
         self.settings.store()
     }
 
+    /// Returns the directory of the store as the process sees it, whose namespace may have another
+    /// file system there.
+    pub fn mounted_store(&self) -> PathBuf {
+        let root = Path::new("/proc").join(self.pid().to_string()).join("root");
+        root.join(self.store().strip_prefix("/").expect("an absolute path"))
+    }
+
     /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -193,6 +218,20 @@ impl Mediary {
     /// Returns the files of bodies that are still arriving.
     pub fn unfinished(&self) -> Vec<PathBuf> {
         files_below(&self.store().join("tmp"))
+    }
+
+    /// Returns in how many files this body is kept.
+    pub fn copies_of(&self, body: &[u8]) -> usize {
+        // A file may go between being listed and being read.
+        let is_body = |path: &PathBuf| std::fs::read(path).is_ok_and(|kept| kept == body);
+        self.blobs().iter().filter(|path| is_body(path)).count()
+    }
+
+    /// Asserts that nothing is kept; what is unfinished is removed by a thread of its own.
+    #[track_caller]
+    pub fn assert_nothing_kept(&self) {
+        wait_until("no temporary file is left", || self.unfinished().is_empty());
+        assert_eq!(self.blobs().len(), 0);
     }
 
     /// Kills the process without warning; what is returned starts it again on the same store.

@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::fs;
 use std::io::{Cursor, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::fake::{OTHER_TOKEN, Received, SERVER_NAME, TOKEN, respond_with};
-use common::http::{Answer, Connection};
+use common::http::{Answer, Connection, chunk};
 use common::samples::{bytes, etag};
 use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, files_below, noise, wait_until};
 use image::{GenericImageView, ImageFormat, RgbImage};
@@ -95,9 +93,7 @@ impl Asked {
     /// Sends some bytes of the body.
     fn send(&mut self, bytes: &[u8]) {
         if self.is_chunked {
-            self.write(format!("{:x}\r\n", bytes.len()).as_bytes());
-            self.write(bytes);
-            self.write(b"\r\n");
+            self.write(&chunk(bytes));
         } else {
             self.write(bytes);
         }
@@ -232,7 +228,7 @@ fn check_tokens(mediary: &Mediary) -> Client {
 
 /// Waits until so many requests have come as far as to have had their token checked, since the
 /// tokens were first seen. What is not held, they then ask for at once.
-fn wait_for_readers(mediary: &Mediary, count: usize) {
+fn wait_for_token_checks(mediary: &Mediary, count: usize) {
     wait_until("the readers are there", || token_checks(mediary) >= count);
 }
 
@@ -245,12 +241,6 @@ fn wait_in_flight(mediary: &Mediary, count: usize) {
     wait_until("the requests are there", || mediary.metric(series) >= count as f64);
 }
 
-/// Asserts that an answer is good and holds this body.
-fn assert_whole(answer: &Answer, body: &[u8], case: &str) {
-    assert_eq!((answer.status, answer.complete), (200, true), "{case}");
-    assert!(answer.body == body, "{case}: {} bytes of {}", answer.body.len(), body.len());
-}
-
 fn assert_part(answer: &Answer, content_range: &str, part: &[u8]) {
     assert_eq!((answer.status, answer.complete), (206, true), "{content_range}");
     assert_eq!(answer.header("content-range"), Some(content_range));
@@ -259,25 +249,20 @@ fn assert_part(answer: &Answer, content_range: &str, part: &[u8]) {
 }
 
 /// Asserts that a body is kept once and that it is served without the homeserver.
+#[track_caller]
 fn assert_kept_once(source: &Source, mediary: &Mediary, media: &str, body: &[u8]) {
-    let is_body = |path: &PathBuf| fs::read(path).is_ok_and(|kept| kept == body);
-    let copies = || mediary.blobs().iter().filter(|path| is_body(path)).count();
+    let copies = || mediary.copies_of(body);
     wait_until("it is kept", || copies() > 0 && fetches(mediary) == 0.0);
     assert_eq!((copies(), mediary.unfinished().len()), (1, 0));
     let times = source.times(media);
     let answer = mediary.client().with_token(OTHER_TOKEN).download(media);
-    assert_whole(&answer, body, "kept");
+    answer.assert_whole(body);
     assert_eq!(answer.header("etag"), Some(etag(body).as_str()));
     assert_eq!(source.times(media), times);
 }
 
 fn fetches(mediary: &Mediary) -> f64 {
     mediary.metric("mediary_fetches_in_flight")
-}
-
-fn assert_nothing_kept(mediary: &Mediary) {
-    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-    assert_eq!(mediary.blobs().len(), 0);
 }
 
 /// Makes a PNG that is about as large as its pixels.
@@ -316,7 +301,7 @@ fn the_head_and_a_single_byte_come_through_while_the_homeserver_is_silent() {
         asked.send(b"c");
         asked.end();
         for follower in [follower, late] {
-            assert_whole(&follower.finish(), b"abc", framing);
+            follower.finish().assert_whole(b"abc");
         }
         assert_eq!(source.times(&media), 1);
     }
@@ -395,15 +380,15 @@ impl Crowd<'_> {
     }
 
     fn finish(self) {
-        for (number, download) in self.downloads.into_iter().enumerate() {
-            assert_whole(&download.finish(), self.body, &format!("download {number}"));
+        for download in self.downloads {
+            download.finish().assert_whole(self.body);
         }
         for head in self.heads {
             assert_eq!(head.finish().status, 200);
         }
         let pictures: Vec<_> = self.thumbnails.into_iter().map(Follower::finish).collect();
         for picture in &pictures {
-            assert_whole(picture, &pictures[0].body, "thumbnail");
+            picture.assert_whole(&pictures[0].body);
         }
         let picture = image::load_from_memory(&pictures[0].body).expect("it can be decoded");
         assert_eq!(picture.dimensions(), (32, 32));
@@ -426,7 +411,7 @@ fn a_hundred_readers_who_join_at_any_moment_share_one_request() {
         };
         // Before the homeserver has answered.
         crowd.grow(REMOTE);
-        wait_for_readers(&mediary, crowd.len());
+        wait_for_token_checks(&mediary, crowd.len());
         let mut asked = source.asked();
         asked.begin(&framing);
         asked.send(&body[..1]);
@@ -470,10 +455,10 @@ fn a_reader_who_reads_nothing_holds_up_nobody() {
         // This ends only if Mediary takes everything.
         asked.send(&body);
         asked.end();
-        assert_whole(&quick.join().expect("it reads"), &body, "quick");
+        quick.join().expect("it reads").assert_whole(&body);
     });
     assert_eq!(mediary.blobs().len(), 1);
-    assert_whole(&slow.finish(), &body, "slow");
+    slow.finish().assert_whole(&body);
     assert_eq!(source.times(REMOTE), 1);
 }
 
@@ -504,7 +489,7 @@ fn whoever_leaves_costs_the_others_nothing() {
         asked.send(&body[100_000..]);
         asked.end();
         for other in others {
-            assert_whole(&other.finish(), &body, &framing);
+            other.finish().assert_whole(&body);
         }
         assert_kept_once(&source, &mediary, REMOTE, &body);
         assert_eq!(source.times(REMOTE), 1);
@@ -610,7 +595,7 @@ fn a_range_of_an_unknown_size_is_sent_as_soon_as_it_is_there() {
     let too_long = Follower::range(&mediary, REMOTE, "bytes=12-20");
     let at_end = Follower::range(&mediary, REMOTE, "bytes=20-21");
     let beyond = Follower::range(&mediary, REMOTE, "bytes=30-18446744073709551615");
-    wait_for_readers(&mediary, 12);
+    wait_for_token_checks(&mediary, 12);
     asked.send(&body[10..15]);
     assert_part(&later.finish(), "bytes 8-14/*", &body[8..15]);
     asked.send(&body[15..]);
@@ -622,7 +607,7 @@ fn a_range_of_an_unknown_size_is_sent_as_soon_as_it_is_there() {
         assert_eq!(answer.header("content-range"), Some("bytes */20"));
     }
     for follower in open_ends {
-        assert_whole(&follower.finish(), &body, "an open end");
+        follower.finish().assert_whole(&body);
     }
     assert_eq!(source.times(REMOTE), 1);
 }
@@ -633,12 +618,12 @@ fn an_empty_body_of_unknown_size_has_no_ranges() {
     let range = Follower::range(&mediary, REMOTE, "bytes=0-9");
     let whole = Follower::download(&mediary, TOKEN, REMOTE);
     let mut asked = source.asked();
-    wait_for_readers(&mediary, 2);
+    wait_for_token_checks(&mediary, 2);
     asked.begin(CHUNKED);
     asked.end();
     let answer = range.finish();
     assert_eq!((answer.status, answer.header("content-range")), (416, Some("bytes */0")));
-    assert_whole(&whole.finish(), b"", "empty");
+    whole.finish().assert_whole(b"");
 }
 
 #[test]
@@ -666,7 +651,7 @@ fn a_range_under_a_condition_gets_the_whole_body_while_it_has_no_tag() {
         asked.send(&body[10..]);
         asked.end();
         for follower in followers.into_iter().chain([first]) {
-            assert_whole(&follower.finish(), &body, framing);
+            follower.finish().assert_whole(&body);
         }
         let fields = [("Range", "bytes=0-4"), ("If-Range", tag.as_str())];
         let answer = client.get_with(&path(&media), &fields);
@@ -738,7 +723,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
         let before = token_checks(&mediary);
         let early = begin(TOKEN, &[]);
         let early_thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, &media);
-        wait_for_readers(&mediary, before + 2);
+        wait_for_token_checks(&mediary, before + 2);
         let mut asked = source.asked();
         let framing = &framings(body.len())[usize::from(!is_sized)];
         asked.begin(framing);
@@ -758,7 +743,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
             last.read(half - 9);
         }
         let late_thumbnail = Follower::thumbnail(&mediary, TOKEN, &media);
-        wait_for_readers(&mediary, before + 8);
+        wait_for_token_checks(&mediary, before + 8);
         assert_eq!(there.finish().body, body[5..10], "{case}");
 
         failure.strike(asked, &body[half..]);
@@ -785,7 +770,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
             thumbnail.finish().assert_error(502, failure.errcode());
         }
         source.assert_not_asked();
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
         assert_eq!(source.times(&media), 1, "{case}");
         all_media.push(media);
     }
@@ -793,7 +778,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
     source.answer_by_itself(&body);
     for media in &all_media {
         wait_until("it is fetched again", || client.download(media).status == 200);
-        assert_whole(&client.download(media), &body, media);
+        client.download(media).assert_whole(&body);
         assert_eq!(source.times(media), 2);
     }
 }
@@ -807,7 +792,7 @@ fn a_size_over_the_limit_is_refused_to_all_before_a_byte_is_sent() {
         Follower::range(&mediary, REMOTE, "bytes=0-9"),
         Follower::thumbnail(&mediary, OTHER_TOKEN, REMOTE),
     ];
-    wait_for_readers(&mediary, readers.len());
+    wait_for_token_checks(&mediary, readers.len());
     let mut asked = source.asked();
     asked.begin("Content-Length: 200001");
     for reader in readers {
@@ -817,7 +802,7 @@ fn a_size_over_the_limit_is_refused_to_all_before_a_byte_is_sent() {
         client.download(REMOTE).assert_error(502, "M_TOO_LARGE");
     }
     source.assert_not_asked();
-    assert_nothing_kept(&mediary);
+    mediary.assert_nothing_kept();
     source.answer_by_itself(b"smaller");
     wait_until("it is fetched again", || client.download(REMOTE).status == 200);
     assert_eq!(client.download(REMOTE).text(), "smaller");
@@ -843,7 +828,7 @@ fn a_body_that_cannot_be_kept_in_the_end_looks_whole_to_nobody() {
         for follower in &mut followers {
             follower.head();
         }
-        wait_for_readers(&mediary, followers.len() + refused.len());
+        wait_for_token_checks(&mediary, followers.len() + refused.len());
         asked.send(&body[50_000..]);
         asked.end();
     }
@@ -858,7 +843,7 @@ fn a_body_that_cannot_be_kept_in_the_end_looks_whole_to_nobody() {
     database.execute_batch("ROLLBACK").unwrap();
     source.answer_by_itself(&body);
     wait_until("it is fetched again", || client.download("other.example/m0").status == 200);
-    assert_whole(&client.download("other.example/m0"), &body, "again");
+    client.download("other.example/m0").assert_whole(&body);
 }
 
 #[test]
@@ -884,11 +869,11 @@ fn only_a_body_whose_end_can_be_told_is_kept() {
         }
         asked.write(sent.as_bytes());
         drop(asked);
-        assert_whole(&follower.finish(), b"abc", framing);
+        follower.finish().assert_whole(b"abc");
         if is_kept {
             assert_kept_once(&source, &mediary, REMOTE, b"abc");
         } else {
-            assert_nothing_kept(&mediary);
+            mediary.assert_nothing_kept();
         }
     }
 }
@@ -907,7 +892,7 @@ fn bytes_past_the_announced_end_are_nobodys() {
         asked.write(format!("{sent}{more}").as_bytes());
         asked.is_chunked = false;
         asked.end();
-        assert_whole(&follower.finish(), b"abc", framing);
+        follower.finish().assert_whole(b"abc");
         assert_kept_once(&source, &mediary, &media, b"abc");
         let next = Follower::download(&mediary, TOKEN, &format!("{media}-next"));
         source.asked().answer(200, &[], framing);
@@ -942,7 +927,7 @@ fn whoever_joins_while_it_ends_gets_all_of_it_or_sees_that_it_is_not_all() {
             let answers = readers.map(|reader| reader.join().expect("it reads"));
             for answer in answers.into_iter().flatten().chain([first.finish()]) {
                 if is_good {
-                    assert_whole(&answer, &body, &media);
+                    answer.assert_whole(&body);
                 } else if answer.status == 200 {
                     assert!(!answer.complete, "{media} looks whole");
                 } else {
@@ -973,7 +958,15 @@ fn what_is_said_to_one_token_counts_for_that_one_only() {
         let first = source.asked();
         assert_eq!(first.bearer(), Some(TOKEN));
         let others = [0; 3].map(|_| Follower::download(&mediary, OTHER_TOKEN, media));
-        wait_for_readers(&mediary, 4);
+        wait_for_token_checks(&mediary, 4);
+        // If they asked for themselves, that would come before what is asked for after them.
+        let between = Follower::download(&mediary, OTHER_TOKEN, "other.example/between");
+        let mut question = source.asked();
+        assert!(question.request.target().contains("/between?"), "{:?}", question.request);
+        question.begin("Content-Length: 5");
+        question.send(b"other");
+        question.end();
+        between.finish().assert_whole(b"other");
         source.assert_not_asked();
         first.answer(status, &[("Retry-After", "7")], body);
         let refused = leader.finish();
@@ -985,7 +978,7 @@ fn what_is_said_to_one_token_counts_for_that_one_only() {
         second.send(b"good");
         second.end();
         for other in others {
-            assert_whole(&other.finish(), b"good", body);
+            other.finish().assert_whole(b"good");
         }
         assert_eq!(source.times(media), 2, "{status}");
         assert_kept_once(&source, &mediary, media, b"good");
@@ -1007,13 +1000,13 @@ fn what_is_said_of_the_media_counts_for_all() {
             Follower::range(&mediary, REMOTE, "bytes=0-9"),
             Follower::thumbnail(&mediary, OTHER_TOKEN, REMOTE),
         ];
-        wait_for_readers(&mediary, readers.len());
+        wait_for_token_checks(&mediary, readers.len());
         source.asked().answer(status, &[], body);
         for reader in readers {
             reader.finish().assert_error(told.0, told.1);
         }
         assert_eq!(source.times(REMOTE), 1, "{status}");
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
     }
 }
 
@@ -1041,7 +1034,7 @@ fn readers_without_a_token_see_nothing_of_what_a_token_fetches() {
     }
     asked.send(&body[50_000..]);
     asked.end();
-    assert_whole(&follower.finish(), &body, "the user");
+    follower.finish().assert_whole(&body);
     let anybody = Follower::legacy(&mediary, LOCAL, "");
     source.asked().answer(404, &[], NOT_FOUND);
     anybody.finish().assert_error(404, "M_NOT_FOUND");
@@ -1067,7 +1060,7 @@ fn readers_without_a_token_share_what_the_homeserver_shows_them() {
     asked.send(b" media");
     asked.end();
     for reader in readers.into_iter().chain([late]) {
-        assert_whole(&reader.finish(), b"old media", "anybody");
+        reader.finish().assert_whole(b"old media");
     }
     assert_eq!(source.times(LOCAL), 2);
 }
@@ -1112,9 +1105,9 @@ fn whether_other_servers_may_be_asked_is_passed_on_where_the_freeze_is_lifted() 
     yes.begin(CHUNKED);
     yes.send(b"theirs");
     yes.end();
-    assert_whole(&open.finish(), b"theirs", "open");
+    open.finish().assert_whole(b"theirs");
     let kept = Follower::legacy(&mediary, REMOTE, "?allow_remote=false").finish();
-    assert_whole(&kept, b"theirs", "kept");
+    kept.assert_whole(b"theirs");
 }
 
 // --- limits
@@ -1128,20 +1121,25 @@ fn a_fetch_that_is_one_too_many_waits_for_its_turn() {
     asked.send(b"1");
     first.read(1);
     let second = Follower::download(&mediary, TOKEN, "other.example/second");
-    let joined = Follower::download(&mediary, OTHER_TOKEN, "other.example/first");
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 2);
+    // By the time that this one reads what is there, the one before it would have asked.
+    let mut joined = Follower::download(&mediary, OTHER_TOKEN, "other.example/first");
+    joined.read(1);
     source.assert_not_asked();
     asked.send(b"1");
     asked.end();
     for follower in [first, joined] {
-        assert_whole(&follower.finish(), b"11", "first");
+        follower.finish().assert_whole(b"11");
     }
     let mut asked = source.asked();
     assert!(asked.request.target().contains("/second?"), "{:?}", asked.request);
     asked.begin(CHUNKED);
     asked.send(b"2");
     asked.end();
-    assert_whole(&second.finish(), b"2", "second");
+    second.finish().assert_whole(b"2");
+    for media in ["other.example/first", "other.example/second"] {
+        assert_eq!(source.times(media), 1, "{media}");
+    }
 }
 
 #[test]
@@ -1159,18 +1157,18 @@ fn unfinished_bodies_wait_for_room() {
     question.begin("Content-Length: 4");
     question.send(b"tiny");
     question.end();
-    assert_whole(&small.finish(), b"tiny", "small");
+    small.finish().assert_whole(b"tiny");
     let second = Follower::download(&mediary, TOKEN, "other.example/second");
     let mut question = source.asked();
     question.begin("Content-Length: 700000");
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     assert_eq!(fetches(&mediary), 1.0);
     asked.send(&body[10..]);
     asked.end();
-    assert_whole(&first.finish(), &body, "first");
+    first.finish().assert_whole(&body);
     question.send(&body);
     question.end();
-    assert_whole(&second.finish(), &body, "second");
+    second.finish().assert_whole(&body);
     assert_eq!(mediary.blobs().len(), 2);
 }
 
@@ -1205,7 +1203,7 @@ fn a_fetch_that_waits_for_too_long_is_told_to_come_later() {
                 drop(question);
                 source.assert_not_asked();
                 asked.end();
-                assert_whole(&first.finish(), b"1", limit);
+                first.finish().assert_whole(b"1");
                 source.answer_by_itself(b"2");
                 assert_eq!(client.download(second).text(), "2");
             });
@@ -1229,10 +1227,10 @@ fn nothing_of_a_body_stays_when_the_process_is_killed_while_it_arrives() {
         let mediary = mediary.kill_and_restart();
         assert!(!follower.finish().complete, "{framing}");
         drop(asked);
-        assert_nothing_kept(&mediary);
+        mediary.assert_nothing_kept();
         let client = mediary.client().with_token(TOKEN);
         source.answer_by_itself(&body);
-        assert_whole(&client.download(REMOTE), &body, &framing);
+        client.download(REMOTE).assert_whole(&body);
         assert_kept_once(&source, &mediary, REMOTE, &body);
         assert_eq!(source.times(REMOTE), 2, "{framing}");
     }
@@ -1251,14 +1249,14 @@ fn followers_get_the_rest_when_the_process_is_told_to_stop() {
     for follower in &mut followers[..2] {
         follower.read(100_000);
     }
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     mediary.terminate();
     mediary.wait_for_log("stopping; no new connections are taken");
     asked.send(&body[100_000..]);
     asked.end();
     let thumbnail = followers.pop().expect("three");
     for follower in followers {
-        assert_whole(&follower.finish(), &body, "told to stop");
+        follower.finish().assert_whole(&body);
     }
     // It is no picture, which can only be said of the whole.
     thumbnail.finish().assert_error(400, "M_UNKNOWN");
@@ -1277,7 +1275,7 @@ fn a_fetch_that_nobody_follows_does_not_keep_the_process() {
     assert_eq!(head.finish().status, 200);
     mediary.terminate();
     assert_eq!(mediary.wait().code(), Some(0));
-    assert_nothing_kept(&mediary.kill_and_restart());
+    mediary.kill_and_restart().assert_nothing_kept();
 }
 
 // --- a homeserver of the Conduit family
@@ -1304,7 +1302,7 @@ fn what_conduit_and_its_kin_answer_is_understood() {
         asked.end();
         assert_eq!(thumbnail.head().status, 200);
         let answer = follower.finish();
-        assert_whole(&answer, &body, server_name);
+        answer.assert_whole(&body);
         assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
         assert_eq!(answer.header("content-disposition"), Some("attachment"));
         let again = client.download(&media);
@@ -1343,10 +1341,14 @@ fn what_conduit_and_its_kin_answer_is_understood() {
             Follower::download(&mediary, TOKEN, &media),
             Follower::thumbnail(&mediary, OTHER_TOKEN, &media),
         ];
-        wait_for_readers(&mediary, before + 2 * (number + 1));
+        wait_for_token_checks(&mediary, before + 2 * (number + 1));
         let mut asked = source.asked();
         asked.is_chunked = true;
-        asked.write(format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n"
+        );
+        asked.write(head.as_bytes());
         if !body.is_empty() {
             asked.send(body.as_bytes());
         }
@@ -1359,28 +1361,16 @@ fn what_conduit_and_its_kin_answer_is_understood() {
 
 // --- a full disk
 
-/// Starts Mediary with a store on a small disk of its own, and returns where that is seen from
-/// outside of its namespace.
-fn on_small_disk(source: &Source) -> (Mediary, PathBuf) {
-    let settings = Settings::new(&source.fake.url).with("[storage]\nmemory = \"1 B\"");
-    let store = settings.store();
-    fs::create_dir(&store).expect("a directory");
-    let store = store.to_str().expect("a path in UTF-8");
-    let script = "set -e; mount -t tmpfs -o size=4m,mode=700 mediary \"$0\"; exec \"$@\"";
-    let mediary = settings
-        .environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .through(&["/usr/bin/unshare", "--map-root-user", "--mount", "sh", "-c", script, store])
-        .start();
-    let root = Path::new("/proc").join(mediary.pid().to_string()).join("root");
-    let store = root.join(mediary.store().strip_prefix("/").expect("an absolute path"));
-    (mediary, store)
+/// Starts Mediary with a store on a small disk of its own.
+fn on_small_disk(source: &Source) -> Mediary {
+    Settings::new(&source.fake.url).with("[storage]\nmemory = \"1 B\"").on_disk(4).start()
 }
 
 #[test]
 fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
     let body = noise(6_000_000, 12);
     let source = Source::start();
-    let (mediary, store) = on_small_disk(&source);
+    let mediary = on_small_disk(&source);
     let client = check_tokens(&mediary);
     let early = client.upload("text/plain", None, b"earlier media");
     let mut followers =
@@ -1392,7 +1382,7 @@ fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
         follower.read(100_000);
     }
     let thumbnail = Follower::thumbnail(&mediary, TOKEN, REMOTE);
-    wait_for_readers(&mediary, 3);
+    wait_for_token_checks(&mediary, 3);
     // Mediary may hang up before it has read everything.
     let _ = asked.stream.write_all(&[b"700000\r\n", &noise(0x70_0000, 13)[..]].concat());
     for follower in followers {
@@ -1405,27 +1395,27 @@ fn a_body_that_fills_the_disk_breaks_off_and_then_passes_through() {
     // For a while it is known that there is no room.
     let again = Follower::download(&mediary, TOKEN, REMOTE);
     assert_passes_through(source.asked(), CHUNKED, again, &body);
-    assert_room_for_little(&source, &mediary, &store, &early);
+    assert_room_for_little(&source, &mediary, &early);
 }
 
 #[test]
 fn a_body_that_announces_more_than_the_disk_has_room_for_passes_through() {
     let body = noise(6_000_000, 14);
     let source = Source::start();
-    let (mediary, store) = on_small_disk(&source);
+    let mediary = on_small_disk(&source);
     let client = check_tokens(&mediary);
     let early = client.upload("text/plain", None, b"earlier media");
     let thumbnail = Follower::thumbnail(&mediary, OTHER_TOKEN, LOCAL);
     let mut asked = source.asked();
     let follower = Follower::download(&mediary, TOKEN, LOCAL);
-    wait_for_readers(&mediary, 2);
+    wait_for_token_checks(&mediary, 2);
     let framing = format!("Content-Length: {}", body.len());
     asked.begin(&framing);
     // It is known from the head, and from then on each reader asks alone.
     assert_passes_through(source.asked(), &framing, follower, &body);
     drop(asked);
     thumbnail.finish().assert_error(507, "M_UNKNOWN");
-    assert_room_for_little(&source, &mediary, &store, &early);
+    assert_room_for_little(&source, &mediary, &early);
 }
 
 /// Answers with a body and asserts that all of it reaches the reader.
@@ -1435,12 +1425,13 @@ fn assert_passes_through(mut asked: Asked, framing: &str, reader: Follower, body
         asked.begin(framing);
         asked.send(body);
         asked.end();
-        assert_whole(&reader.join().expect("it reads"), body, framing);
+        reader.join().expect("it reads").assert_whole(body);
     });
 }
 
 /// Asserts that nothing but one upload is on the small disk, and that what is small is taken in.
-fn assert_room_for_little(source: &Source, mediary: &Mediary, store: &Path, early: &str) {
+fn assert_room_for_little(source: &Source, mediary: &Mediary, early: &str) {
+    let store = mediary.mounted_store();
     wait_until("nothing is left", || files_below(&store.join("tmp")).is_empty());
     assert_eq!(files_below(&store.join("blobs")).len(), 1);
     let client = mediary.client().with_token(TOKEN);
@@ -1456,8 +1447,8 @@ fn assert_room_for_little(source: &Source, mediary: &Mediary, store: &Path, earl
         asked.begin(&framing);
         asked.send(&large[..100_000]);
         asked.end();
-        assert_whole(&follower.finish(), &large[..100_000], "small");
-        assert_whole(&client.download(&media), &large[..100_000], "small");
+        follower.finish().assert_whole(&large[..100_000]);
+        client.download(&media).assert_whole(&large[..100_000]);
         assert_eq!(source.times(&media), 1);
     }
     client.upload("text/plain", None, b"later media");
