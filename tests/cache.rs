@@ -290,6 +290,7 @@ fn that_nothing_is_left_to_evict_is_said_once() {
     let homeserver = homeserver();
     let (mediary, client) = start_on_disk(&homeserver, 64, "min_free = '60 MiB'");
     // Each round shows the free space; so it is known when one has passed.
+    wait_until("the first round has passed", || free(&mediary) > 0.0);
     for seed in 1..=3 {
         let before = free(&mediary);
         client.upload("video/mp4", None, &noise(5 * MIB, seed));
