@@ -4,16 +4,16 @@
 //! the system has in memory. A follower holds one block and a position, nothing of the body.
 
 use std::fs::File;
-use std::mem;
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::io::{ReadWriteFlags, preadv2};
-use std::io::{self, ErrorKind, IoSliceMut};
 use tokio::sync::watch;
 
 use super::checksum::{BLOCK_SIZE, matches};
+use super::lent::Lent;
 use super::{StoreError, on_blocking_pool};
 
 /// How far a body has been written, shared by its one writer and all who follow.
@@ -64,7 +64,7 @@ impl Growing {
             growth: Arc::clone(&self.growth),
             written: self.growth.written.subscribe(),
             position,
-            lent: Bytes::new(),
+            lent: Lent::default(),
         }
     }
 }
@@ -78,8 +78,7 @@ pub struct Follower {
     growth: Arc<Growth>,
     written: watch::Receiver<u64>,
     position: u64,
-    /// The block that was handed out last, to read the next one into once nobody else holds it.
-    lent: Bytes,
+    lent: Lent,
 }
 
 impl Follower {
@@ -121,12 +120,12 @@ impl Follower {
             if !matches(&whole, &[checksum]) {
                 return Err(changed_on_disk());
             }
-            self.lent = whole.clone();
+            self.lent.lend(&whole);
             whole.slice(within(start, self.position)..within(start, end).min(BLOCK_SIZE))
         } else {
             let length = within(self.position, end).min(BLOCK_SIZE - within(start, self.position));
             let part = self.read(self.position, length).await?;
-            self.lent = part.clone();
+            self.lent.lend(&part);
             part
         };
         self.position += chunk.len() as u64;
@@ -134,7 +133,7 @@ impl Follower {
     }
 
     async fn read(&mut self, start: u64, length: usize) -> Result<Bytes, StoreError> {
-        let mut buffer = self.buffer(length);
+        let mut buffer = self.lent.room(length);
         let mut whole = [IoSliceMut::new(&mut buffer)];
         let ready = preadv2(&self.file, &mut whole, start, ReadWriteFlags::NOWAIT).unwrap_or(0);
         if ready < length {
@@ -147,18 +146,6 @@ impl Follower {
             .await?;
         }
         Ok(buffer.freeze())
-    }
-
-    /// Returns room for some bytes: the last chunk's if it can be had, which saves filling it with
-    /// zeros.
-    fn buffer(&mut self, length: usize) -> BytesMut {
-        match mem::take(&mut self.lent).try_into_mut() {
-            Ok(mut buffer) if buffer.len() >= length => {
-                buffer.truncate(length);
-                buffer
-            }
-            _ => BytesMut::zeroed(length),
-        }
     }
 }
 

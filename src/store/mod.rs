@@ -23,6 +23,7 @@ mod corrupt;
 mod error;
 mod evict;
 mod follow;
+mod lent;
 mod metadata;
 mod orphans;
 mod publishing;

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
-use std::mem;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use ring::digest;
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::checksum::{BLOCK_SIZE, matches};
+use super::lent::Lent;
 use super::{BlobRecord, StoreError, on_blocking_pool};
 use crate::types::{BodyError, BodyReader};
 
@@ -27,15 +27,14 @@ pub struct BlobReader {
     position: u64,
     /// Where the last chunk ends.
     end: u64,
-    /// The block that was handed out last, to read the next one into once nobody else holds it.
-    lent: Bytes,
+    lent: Lent,
 }
 
 impl BlobReader {
     /// Begins at the start of a blob whose file has the right size.
     pub(super) fn new(file: File, blob: BlobRecord) -> Result<Self, StoreError> {
         check_size(&file, &blob)?;
-        Ok(Self { file: Arc::new(file), position: 0, end: blob.size, lent: Bytes::new(), blob })
+        Ok(Self { file: Arc::new(file), position: 0, end: blob.size, lent: Lent::default(), blob })
     }
 
     /// Limits the reading to `length` bytes from position `first`; what lies past the end of the
@@ -67,12 +66,12 @@ impl BlobReader {
         }
         let start = self.position - self.position % BLOCK_SIZE as u64;
         let length = block_length(&self.blob, start);
-        let buffer = self.buffer(length);
+        let buffer = self.lent.room(length);
         let block = self.read_verified(buffer, start).await?;
         let from = in_memory(self.position - start);
         let to = in_memory(self.end - start).min(length);
         self.position = start + to as u64;
-        self.lent = block.clone();
+        self.lent.lend(&block);
         Ok(Some(block.slice(from..to)))
     }
 
@@ -111,17 +110,6 @@ impl BlobReader {
     /// Returns the blob that is read.
     pub fn blob(&self) -> &BlobRecord {
         &self.blob
-    }
-
-    /// Returns room for a block: the last one's if it can be had, which saves filling it with zeros.
-    fn buffer(&mut self, length: usize) -> BytesMut {
-        match mem::take(&mut self.lent).try_into_mut() {
-            Ok(mut buffer) if buffer.len() >= length => {
-                buffer.truncate(length);
-                buffer
-            }
-            _ => BytesMut::zeroed(length),
-        }
     }
 
     /// Fills the buffer with whole blocks from position `start`, and verifies them.
