@@ -186,6 +186,12 @@ impl Fetcher {
                 {
                     return refused(error);
                 }
+                // It ended without a word, which only a fault of ours explains: not again.
+                Ok(Err(_)) if leads => {
+                    return Err(
+                        HomeserverError::Unreachable("the fetch was given up".into()).into()
+                    );
+                }
                 // That was about somebody else's token, or was found to be kept: look again.
                 Ok(Ok(Stage::Asked | Stage::Failed(_)) | Err(_)) => {}
             }
