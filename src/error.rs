@@ -60,9 +60,15 @@ pub enum ApiError {
     /// The system gives no random numbers to part a body from its frame with.
     #[error("no boundary could be made")]
     NoBoundary,
-    /// Nothing arrived from the client for too long.
-    #[error("the client was silent for too long")]
+    /// A request did not arrive in the time that it may take.
+    #[error("the client was too slow")]
     ClientTimedOut,
+    /// The head of a request is longer than any that is meant well (RFC 6585, section 5).
+    #[error("the head of the request is too large")]
+    HeadTooLarge,
+    /// The client has as many connections, or requests under way, as it may.
+    #[error("too many connections from one address")]
+    TooManyConnections,
 }
 
 /// What a failure looks like from outside.
@@ -127,6 +133,14 @@ impl ApiError {
             Self::ClientTimedOut => {
                 own(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The request took too long to arrive")
             }
+            Self::HeadTooLarge => own(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "M_TOO_LARGE",
+                "The request line and header fields are too large",
+            ),
+            Self::TooManyConnections => {
+                limited("Too many connections from this address, close some first", SOON)
+            }
             Self::Unsigned => {
                 own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "Missing X-Matrix authorization")
             }
@@ -153,7 +167,9 @@ impl ApiError {
             | Self::InvalidParameter(_)
             | Self::Unsigned
             | Self::RateLimited { .. }
-            | Self::ClientTimedOut => false,
+            | Self::ClientTimedOut
+            | Self::HeadTooLarge
+            | Self::TooManyConnections => false,
         }
     }
 }

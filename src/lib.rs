@@ -27,7 +27,7 @@
 //! | layer | rooms | may use |
 //! |---|---|---|
 //! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
-//! | edge | [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
+//! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
@@ -41,8 +41,10 @@
 //!
 //! # Invariants
 //!
-//! - Pingora's sessions and services appear in `server`, `proxy` and `response` only; its HTTP
-//!   connector in `homeserver`. Everything else is tested without a proxy.
+//! - Pingora's sessions, streams and services appear in `server`, `connection`, `proxy` and
+//!   `response` only; its HTTP connector in `homeserver`. Everything else is tested without a proxy.
+//! - Nobody is waited for without end: a client that sends or takes too slowly is cut off where its
+//!   bytes pass, in `connection`; whoever waits for an answer may be silent.
 //! - The media prefixes are owned whole. One parse of the raw target decides; what does not parse is
 //!   refused, and no spelling of a media path is passed through. Outside the prefixes the target goes
 //!   on byte for byte.
@@ -70,6 +72,7 @@
 pub mod auth;
 pub mod check;
 pub mod config;
+pub mod connection;
 pub mod error;
 pub mod handlers;
 pub mod homeserver;

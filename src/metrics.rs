@@ -103,12 +103,57 @@ pub struct CacheMetrics {
     pub evicted_bytes: IntCounter,
 }
 
+/// Why a connection was ended from our side before its client was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// Its client had as many as it may.
+    TooMany,
+    /// What it sent is not HTTP, or a method that is not taken.
+    Malformed,
+    /// The head of a request was too large.
+    HeadTooLarge,
+    /// The head of a request did not come in time.
+    HeadTooSlow,
+    /// The body of a request came too slowly.
+    BodyTooSlow,
+    /// A reply was taken too slowly.
+    ReaderTooSlow,
+}
+
+impl ConnectionEnd {
+    /// In the order of the variants.
+    const NAMES: [&'static str; 6] = [
+        "too_many",
+        "malformed",
+        "head_too_large",
+        "head_too_slow",
+        "body_too_slow",
+        "reader_too_slow",
+    ];
+}
+
+/// Clients' connections.
+pub struct ConnectionMetrics {
+    /// Those that are open.
+    pub open: IntGauge,
+    ended: [IntCounter; ConnectionEnd::NAMES.len()],
+}
+
+impl ConnectionMetrics {
+    /// Counts a connection that was ended from our side.
+    pub fn ended(&self, end: ConnectionEnd) {
+        self.ended[end as usize].inc();
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     routes: Vec<RouteMetrics>,
     /// Requests being answered right now.
     pub in_flight: IntGauge,
+    /// Clients' connections.
+    pub connections: ConnectionMetrics,
     /// How token checks ended.
     pub token_checks: TokenChecks,
     /// Where bodies came from.
@@ -172,6 +217,12 @@ impl Metrics {
                 received: received.with_label_values(&[route]),
             })
             .collect();
+        let ended = declare.counters(
+            "mediary_connections_ended_total",
+            "Connections ended from this side, by reason: too_many, malformed, head_too_large, \
+             head_too_slow, body_too_slow, reader_too_slow.",
+            &["reason"],
+        )?;
         let checks = declare.counters(
             "mediary_token_checks_total",
             "Access tokens checked, by result: cached, accepted, refused, failed.",
@@ -207,6 +258,13 @@ impl Metrics {
                 "mediary_requests_in_flight",
                 "Requests being answered right now, long polls included.",
             )?,
+            connections: ConnectionMetrics {
+                open: declare.int_gauge(
+                    "mediary_connections",
+                    "Connections of clients, idle ones included.",
+                )?,
+                ended: ConnectionEnd::NAMES.map(|reason| ended.with_label_values(&[reason])),
+            },
             token_checks: TokenChecks {
                 cached: checks.with_label_values(&["cached"]),
                 accepted: checks.with_label_values(&["accepted"]),

@@ -10,9 +10,9 @@ mod record;
 mod refusal;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
@@ -21,6 +21,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::auth::Credentials;
 use crate::config::TrustedProxies;
+use crate::connection::{self, Guarded, Place, Places};
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
@@ -29,19 +30,18 @@ use crate::response::{Reply, write};
 use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
 
 use body::{NoBody, RequestBody};
+use forwarded::Peer;
 use record::Record;
 
 /// How long a connection without a request is kept. Pingora's own default is for ever.
 const KEEPALIVE_SECONDS: u64 = 75;
-
-/// How long the next bytes of a request may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The proxy as Pingora drives it.
 pub struct Proxy {
     services: Arc<Services>,
     upstream: Arc<Upstream>,
     trusted_proxies: TrustedProxies,
+    places: Arc<Places>,
     metrics: Arc<Metrics>,
     log_requests: bool,
 }
@@ -49,6 +49,8 @@ pub struct Proxy {
 /// One request's state between its phases.
 pub struct Context {
     record: Record,
+    /// The place that a request behind a trusted proxy takes.
+    _place: Option<Place>,
     /// What to forget once the homeserver has answered.
     session_change: Option<(SessionChange, Option<Credentials>)>,
 }
@@ -58,11 +60,12 @@ impl Proxy {
     pub fn new(
         services: Arc<Services>,
         trusted_proxies: TrustedProxies,
+        places: Arc<Places>,
         metrics: Arc<Metrics>,
         log_requests: bool,
     ) -> Self {
         let upstream = services.homeserver.upstream().clone();
-        Self { services, upstream, trusted_proxies, metrics, log_requests }
+        Self { services, upstream, trusted_proxies, places, metrics, log_requests }
     }
 
     /// Sends a reply and notes what became of it.
@@ -85,6 +88,16 @@ impl Proxy {
     ) -> Result<(), Box<Error>> {
         context.record.failure(error);
         self.send(session, context, Reply::error(error, dialect(session.req_header()))).await
+    }
+
+    /// Takes a place for a request that a trusted proxy passes on; whoever connects by itself has one
+    /// already. Those on this machine that speak for nobody need none.
+    fn admit(&self, session: &Session) -> Result<Option<Place>, ApiError> {
+        let headers = &session.req_header().headers;
+        match forwarded::client_behind(headers, Peer::of(session), &self.trusted_proxies) {
+            Some(client) => self.places.take(client).map(Some).ok_or(ApiError::TooManyConnections),
+            None => Ok(None),
+        }
     }
 
     /// Answers a media request that has a body.
@@ -166,7 +179,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { record: Record::begin(&self.metrics), session_change: None }
+        Context { record: Record::begin(&self.metrics), _place: None, session_change: None }
     }
 
     async fn early_request_filter(
@@ -177,7 +190,12 @@ impl ProxyHttp for Proxy {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS));
         }
-        session.set_read_timeout(Some(READ_TIMEOUT));
+        // How long reads may take is for the connection to say.
+        session.set_read_timeout(None);
+        let has_body = !session.is_body_empty();
+        if let Some(connection) = connection::of(session) {
+            connection.begin_answer(has_body);
+        }
         Ok(())
     }
 
@@ -190,6 +208,13 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
             self.send_error(session, context, &error).await?;
             return Ok(true);
+        }
+        match self.admit(session) {
+            Ok(place) => context._place = place,
+            Err(error) => {
+                self.send_error(session, context, &error).await?;
+                return Ok(true);
+            }
         }
         let is_bodiless = session.is_body_empty();
         let head = session.req_header();
@@ -240,8 +265,21 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         _: &mut Context,
     ) -> Result<(), Box<Error>> {
-        let peer = forwarded::Peer::of(session);
+        let peer = Peer::of(session);
         forwarded::rewrite(request, peer, &self.trusted_proxies)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _: &mut Context,
+    ) -> Result<(), Box<Error>> {
+        if let (true, Some(connection)) = (end_of_stream, connection::of(session)) {
+            connection.end_body();
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -253,9 +291,11 @@ impl ProxyHttp for Proxy {
         if !response.status.is_informational() {
             context.record.status = Some(response.status);
         }
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(connection) = connection::of(session)
+        {
             // A WebSocket may be silent for as long as it likes.
-            session.set_read_timeout(None);
+            connection.end_body();
         }
         // A refused request has ended no session; 101 ends none either.
         if response.status.is_success() {
@@ -279,7 +319,11 @@ impl ProxyHttp for Proxy {
             (ErrorSource::Upstream, ErrorType::ConnectTimedout | ErrorType::ReadTimedout) => {
                 Some(ApiError::from(HomeserverError::TooSlow))
             }
-            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(ApiError::ClientTimedOut),
+            (ErrorSource::Downstream, ErrorType::ReadError)
+                if connection::of(session).is_some_and(Guarded::sent_too_slowly) =>
+            {
+                Some(ApiError::ClientTimedOut)
+            }
             (
                 ErrorSource::Downstream,
                 ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed,

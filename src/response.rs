@@ -197,6 +197,23 @@ impl Reply {
     }
 }
 
+/// Returns the whole message, head and body, that ends a connection on which no request was taken.
+pub fn closing_message(error: &ApiError) -> Bytes {
+    let Reply { status, headers, body } = Reply::error(error, Dialect::Stable);
+    let ReplyBody::Whole(body) = body else { unreachable!("errors are whole") };
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut message = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    for (name, value) in &headers {
+        message.extend_from_slice(name.as_str().as_bytes());
+        message.extend_from_slice(b": ");
+        message.extend_from_slice(value.as_bytes());
+        message.extend_from_slice(b"\r\n");
+    }
+    message.extend_from_slice(b"connection: close\r\n\r\n");
+    message.extend_from_slice(&body);
+    message.into()
+}
+
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     errcode: &'a str,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use pingora::apps::http_app::HttpServer;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::proxy::http_proxy_service_with_name;
+use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::background::background_service;
@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
 use crate::config::{Config, LegacyMode};
+use crate::connection::{ConnectionLimits, Guard, Guarding, Places};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::limit::RateLimit;
@@ -74,13 +75,18 @@ pub fn run(config: &Config) -> Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let conf = server.configuration.clone();
-    let proxy = Proxy::new(
-        services.clone(),
-        config.server.trusted_proxies.clone(),
+    let (trusted_proxies, log) = (&config.server.trusted_proxies, config.log.requests);
+    let places = Arc::new(Places::new(config.connections.max_per_address));
+    let guard = Guard::new(
+        connection_limits(config),
+        places.clone(),
+        trusted_proxies.clone(),
         metrics.clone(),
-        config.log.requests,
+        log,
     );
-    let proxy = http_proxy_service_with_name(&conf, proxy, "proxy");
+    let proxy = Proxy::new(services.clone(), trusted_proxies.clone(), places, metrics.clone(), log);
+    let proxy = Guarding::new(http_proxy(&conf, proxy), Arc::new(guard));
+    let proxy = Listening::new("proxy".to_owned(), proxy);
     server.add_service(prebound(proxy, sockets.proxy));
     if let Some(socket) = sockets.admin {
         let admin = Admin::new(metrics.clone(), homeserver.clone(), store.clone());
@@ -98,6 +104,15 @@ pub fn run(config: &Config) -> Result<()> {
     ));
     server.run(RunArgs { shutdown_signal: Box::new(StopSignals) });
     Ok(())
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    let connections = &config.connections;
+    ConnectionLimits {
+        header_timeout: connections.header_timeout,
+        min_rate: connections.min_rate.as_u64(),
+        slow_timeout: connections.slow_timeout,
+    }
 }
 
 /// Makes the client of the configured homeserver.

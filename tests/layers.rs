@@ -25,6 +25,7 @@ const ROOMS: &[Room] = &[
         &[
             "auth",
             "config",
+            "connection",
             "handlers",
             "homeserver",
             "limit",
@@ -43,6 +44,7 @@ const ROOMS: &[Room] = &[
         &[
             "auth",
             "config",
+            "connection",
             "error",
             "handlers",
             "homeserver",
@@ -52,6 +54,7 @@ const ROOMS: &[Room] = &[
             "types",
         ],
     ),
+    room("connection", &["config", "error", "metrics", "response", "types"]),
     room("route", &["types"]),
     room("limit", &["types"]),
     room(
@@ -90,9 +93,9 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         signs: &["pingora"],
-        only_in: &["server", "proxy", "response", "homeserver"],
+        only_in: &["server", "connection", "proxy", "response", "homeserver"],
         free_in_tests: false,
-        rule: "Pingora's types stay in server, proxy, response, and homeserver for its connector",
+        rule: "Pingora's types stay in server, connection, proxy, response, and homeserver for its connector",
     },
     Reserved {
         signs: &[
@@ -103,9 +106,9 @@ const RESERVED: &[Reserved] = &[
             "pingora::listeners",
             "pingora::protocols::http::ServerSession",
         ],
-        only_in: &["server", "proxy", "response"],
+        only_in: &["server", "connection", "proxy", "response"],
         free_in_tests: false,
-        rule: "Pingora's sessions and services stay in server, proxy and response",
+        rule: "Pingora's sessions and services stay in server, connection, proxy and response",
     },
     Reserved {
         signs: &["pingora::connectors", "pingora::protocols::http::client"],
@@ -153,6 +156,7 @@ const RESERVED: &[Reserved] = &[
             "check",
             "logging",
             "server",
+            "connection",
             "proxy",
             "handlers",
             "response",
@@ -165,6 +169,7 @@ const RESERVED: &[Reserved] = &[
             "metrics",
             // Addresses are words, and bodies are read by everybody.
             "types/mxc.rs",
+            "types/client_network.rs",
             "types/body.rs",
         ],
         free_in_tests: true,
@@ -197,6 +202,8 @@ const RESERVED: &[Reserved] = &[
             "Authenticator::new",
             "ThumbnailEngine::new",
             "MediaService::new",
+            "Guard::new",
+            "Places::new",
             "RateLimit::new",
             "Proxy::new",
         ],

@@ -22,8 +22,8 @@ pub use homeserver_url::{HomeserverUrl, InvalidHomeserverUrl, Scheme};
 pub use network::{InvalidNetwork, Network, TrustedProxies};
 pub use overrides::{ENVIRONMENT, Overrides};
 pub use sections::{
-    AuthConfig, HomeserverConfig, LegacyConfig, LogConfig, RemoteConfig, ServerConfig,
-    StorageConfig, ThumbnailsConfig, UploadsConfig,
+    AuthConfig, ConnectionsConfig, HomeserverConfig, LegacyConfig, LogConfig, RemoteConfig,
+    ServerConfig, StorageConfig, ThumbnailsConfig, UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
 pub use words::{LegacyMode, LogFormat, LogLevel, UnknownWord};
@@ -40,6 +40,8 @@ use serde::Deserialize;
 pub struct Config {
     /// Where requests come in.
     pub server: ServerConfig,
+    /// What one client's connection may take.
+    pub connections: ConnectionsConfig,
     /// The homeserver behind us.
     pub homeserver: HomeserverConfig,
     /// Where media is kept.

@@ -56,6 +56,35 @@ impl Default for ServerConfig {
     }
 }
 
+/// `[connections]`: what one client's connection may take.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ConnectionsConfig {
+    /// How many connections one address may have.
+    #[serde(deserialize_with = "value::count")]
+    pub max_per_address: usize,
+    /// How long the head of a request may take in all.
+    #[serde(deserialize_with = "value::duration")]
+    pub header_timeout: Duration,
+    /// How much a client sends or takes in a second at least; zero for no such bound.
+    #[serde(deserialize_with = "value::size")]
+    pub min_rate: ByteSize,
+    /// How long a client may be slower than that, or silent.
+    #[serde(deserialize_with = "value::duration")]
+    pub slow_timeout: Duration,
+}
+
+impl Default for ConnectionsConfig {
+    fn default() -> Self {
+        Self {
+            max_per_address: 1024,
+            header_timeout: Duration::from_secs(30),
+            min_rate: ByteSize::kib(1),
+            slow_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
 /// `[homeserver]`: the homeserver behind us.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]

@@ -87,6 +87,8 @@ impl Config {
     fn check_durations(&self) -> Result<(), ConfigError> {
         for (key, timeout) in [
             ("server.shutdown_timeout", self.server.shutdown_timeout),
+            ("connections.header_timeout", self.connections.header_timeout),
+            ("connections.slow_timeout", self.connections.slow_timeout),
             ("homeserver.connect_timeout", self.homeserver.connect_timeout),
             ("homeserver.timeout", self.homeserver.timeout),
         ] {
@@ -111,6 +113,7 @@ impl Config {
             }
             check_not_too_large(key, bytes)?;
         }
+        check_not_too_large("connections.min_rate", self.connections.min_rate.as_u64())?;
         check_not_too_large("storage.min_free", self.storage.min_free.as_u64())
     }
 
@@ -127,6 +130,7 @@ impl Config {
             return Err(broken("remote.max_fetches", format!("must be at most {MAX_FETCHES}")));
         }
         for (key, count) in [
+            ("connections.max_per_address", self.connections.max_per_address as u64),
             ("remote.max_fetches", self.remote.max_fetches as u64),
             ("auth.token_cache_entries", self.auth.token_cache_entries),
             ("uploads.max_pending", self.uploads.max_pending),

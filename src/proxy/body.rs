@@ -6,6 +6,7 @@ use http::header;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
+use crate::connection::{self, Guarded};
 use crate::types::{Announced, BodyError, BodyReader};
 
 /// A request without a body.
@@ -58,8 +59,17 @@ impl BodyReader for RequestBody<'_> {
                     self.announced.arrived(&chunk);
                     return Ok(Some(chunk));
                 }
-                Ok(None) => return self.announced.ended().map(|()| None),
-                Err(error) => return Err(classify(&error)),
+                Ok(None) => {
+                    if let Some(connection) = connection::of(self.session) {
+                        connection.end_body();
+                    }
+                    return self.announced.ended().map(|()| None);
+                }
+                Err(error) => {
+                    let is_too_slow =
+                        connection::of(self.session).is_some_and(Guarded::sent_too_slowly);
+                    return Err(if is_too_slow { BodyError::TimedOut } else { classify(&error) });
+                }
             }
         }
     }
@@ -67,7 +77,6 @@ impl BodyReader for RequestBody<'_> {
 
 fn classify(error: &Error) -> BodyError {
     match error.etype() {
-        ErrorType::ReadTimedout => BodyError::TimedOut,
         ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
             BodyError::Gone
         }

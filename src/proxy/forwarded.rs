@@ -108,6 +108,18 @@ pub(super) fn client(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) 
     nearest
 }
 
+/// Returns the address of a client that speaks through a trusted proxy.
+pub(super) fn client_behind(
+    headers: &HeaderMap,
+    peer: Peer,
+    trusted: &TrustedProxies,
+) -> Option<IpAddr> {
+    if !peer.is_trusted(trusted) || !headers.contains_key(FORWARDED_FOR) {
+        return None;
+    }
+    client(headers, peer, trusted).filter(|client| !trusted.contains(*client))
+}
+
 fn listed(headers: &HeaderMap) -> Vec<String> {
     headers
         .get_all(FORWARDED_FOR)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -83,7 +83,7 @@ impl Record {
         let status = self.status.map_or(0, |status| status.as_u16());
         let duration_ms = duration.as_secs_f64() * 1000.0;
         let path = path(head);
-        let method = head.method.as_str().escape_default().to_string();
+        let method = method(head);
         let error = self.error.as_deref().map(|error| error.escape_default().to_string());
         let route = self.route;
         macro_rules! line {
@@ -118,6 +118,21 @@ fn describe(error: &Error) -> String {
             format!("{} {}", error.esource().as_str(), kind.as_str())
         }
         _ => error.to_string(),
+    }
+}
+
+/// Returns a request's method for the log. One that nobody knows may be anything, a token that
+/// slipped into the wrong place too.
+fn method(head: &RequestHeader) -> &str {
+    match head.method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+        | Method::OPTIONS => head.method.as_str(),
+        _ => "unknown",
     }
 }
 

@@ -23,9 +23,6 @@ const DRAINED_TO_KEEP: u64 = 64 * 1024;
 const DRAINED_TO_CLOSE: u64 = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// How long a client may take no bytes of a reply.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Sends a reply. `is_head` leaves the body out (RFC 9110, section 9.3.2).
 ///
 /// # Errors
@@ -43,7 +40,6 @@ pub async fn write(
     let status = reply.status;
     let unread = Unread::of(session);
     let mut head: ResponseHeader = into_head(reply.status, reply.headers);
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
     if unread.is_too_much_to_keep() {
         head.insert_header(header::CONNECTION, "close")?;
         session.set_keepalive(None);

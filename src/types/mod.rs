@@ -4,6 +4,7 @@
 //! a valid one. There is no input or output in this room.
 
 mod body;
+mod client_network;
 mod content;
 mod mxc;
 mod range;
@@ -11,6 +12,7 @@ mod secret;
 mod thumbnail;
 
 pub use body::{Announced, BodyError, BodyReader, announced_length, collect, poll_once};
+pub use client_network::ClientNetwork;
 pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidContentHash};
 pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};
 pub use range::{ByteRange, ContentRange, RangeOutcome};

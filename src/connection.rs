@@ -1,0 +1,148 @@
+//! A client's connection below Pingora: how long it may take to say what it wants, how slow it may
+//! be, and how many of them one address may have.
+//!
+//! Pingora bounds each read and nothing else, so that a client that sends or takes a byte now and
+//! then keeps its place for ever (threats RX-01 to RX-03). And what Pingora cannot read it refuses
+//! with an empty answer, before anybody else hears of the request. Both are mended where the bytes
+//! pass: every connection is wrapped in a [`Guarded`] stream.
+
+mod farewell;
+mod pace;
+mod places;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::proxy::Session;
+use pingora::server::ShutdownWatch;
+
+use crate::config::TrustedProxies;
+use crate::error::ApiError;
+use crate::metrics::{ConnectionEnd, Metrics};
+
+pub use places::{Place, Places};
+pub use stream::Guarded;
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// How long the head of a request may take in all, and a new connection until its first.
+    pub header_timeout: Duration,
+    /// How many bytes a second a client sends or takes at least while we wait for it.
+    pub min_rate: u64,
+    /// How long a client may be slower than that, or silent.
+    pub slow_timeout: Duration,
+}
+
+/// What all connections share.
+pub struct Guard {
+    limits: ConnectionLimits,
+    places: Arc<Places>,
+    trusted_proxies: TrustedProxies,
+    metrics: Arc<Metrics>,
+    log_requests: bool,
+}
+
+impl Guard {
+    /// Makes a guard. A trusted proxy may have any number of connections; its clients are counted
+    /// by their requests. `log_requests` gives what is refused here a line in the log.
+    pub fn new(
+        limits: ConnectionLimits,
+        places: Arc<Places>,
+        trusted_proxies: TrustedProxies,
+        metrics: Arc<Metrics>,
+        log_requests: bool,
+    ) -> Self {
+        Self { limits, places, trusted_proxies, metrics, log_requests }
+    }
+
+    /// Takes a place for a new connection, unless its peer needs none.
+    fn admit(&self, peer: Option<IpAddr>) -> Result<Option<Place>, ApiError> {
+        match peer {
+            Some(peer) if !self.trusted_proxies.contains(peer) => {
+                self.places.take(peer).map(Some).ok_or(ApiError::TooManyConnections)
+            }
+            // A process on this machine, or a proxy.
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Counts a connection that was ended, and logs it if the request could not be: there was none
+    /// yet.
+    fn ended(&self, end: ConnectionEnd, peer: Option<IpAddr>, refusal: Option<&ApiError>) {
+        self.metrics.connections.ended(end);
+        let Some(error) = refusal else { return };
+        let status = error.answer().status;
+        self.metrics.request("refused", Some(status), Duration::ZERO, 0, 0);
+        if self.log_requests {
+            let client = peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
+            let (route, status, error) = ("refused", status.as_u16(), error.to_string());
+            tracing::info!(route, status, client, error, "request");
+        }
+    }
+}
+
+/// A Pingora application whose connections are guarded.
+pub struct Guarding<A> {
+    app: Arc<A>,
+    guard: Arc<Guard>,
+}
+
+impl<A> Guarding<A> {
+    /// Puts a guard before an application.
+    pub fn new(app: A, guard: Arc<Guard>) -> Self {
+        Self { app: Arc::new(app), guard }
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        // A connection comes back here for its next request.
+        if let Some(guarded) = (*stream).as_any().downcast_ref::<Guarded>() {
+            guarded.await_next_request();
+            return self.app.process_new(stream, shutdown).await;
+        }
+        let peer = peer_of(&stream);
+        match self.guard.admit(peer) {
+            Ok(place) => {
+                let guarded = Guarded::new(stream, self.guard.clone(), peer, place);
+                self.app.process_new(Box::new(guarded), shutdown).await
+            }
+            Err(error) => {
+                let mut guarded = Guarded::new(stream, self.guard.clone(), peer, None);
+                guarded.refuse(ConnectionEnd::TooMany, &error).await;
+                None
+            }
+        }
+    }
+
+    async fn cleanup(&self) {
+        self.app.cleanup().await;
+    }
+}
+
+fn peer_of(stream: &Stream) -> Option<IpAddr> {
+    match stream.get_socket_digest()?.peer_addr()? {
+        SocketAddr::Inet(address) => Some(address.ip().to_canonical()),
+        SocketAddr::Unix(_) => None,
+    }
+}
+
+/// Returns the connection that a request came on.
+pub fn of(session: &Session) -> Option<&Guarded> {
+    let stream = session.as_downstream().as_http1()?.stream();
+    (**stream).as_any().downcast_ref()
+}
