@@ -7,6 +7,7 @@
     compare.py firstbyte    how soon a body that comes slowly reaches its reader; Synapse beside it
     compare.py crowd        many followers of one such body: requests to the source, memory, CPU
     compare.py bodies       many uploads, each read while it comes in: memory
+    compare.py held         p99 of others, memory and CPU while thousands hold connections and do little
     compare.py syscalls     the system calls behind a hot thumbnail
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the
@@ -50,6 +51,7 @@ from harness import (
     Fixtures,
     Homeserver,
     Place,
+    Wrk,
     children_seconds,
     cpu_seconds,
     foreign_load,
@@ -65,23 +67,10 @@ from harness import (
     table,
     upload,
 )
+from held import held
 from syscalls import syscalls
 
 CONNECTIONS = (1, 16, 64)
-
-LUA = """
-wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
-function done(summary, latency)
-  local e = summary.errors
-  io.write(string.format(
-    '\\nRESULT {"us":%d,"requests":%d,"bytes":%d,"p50_us":%d,"p99_us":%d,'
-    .. '"errors":{"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}}\\n',
-    summary.duration, summary.requests, summary.bytes,
-    latency:percentile(50), latency:percentile(99),
-    e.connect, e.read, e.write, e.status, e.timeout))
-end
-"""
-
 
 # --- the servers ------------------------------------------------------------------------
 
@@ -211,9 +200,7 @@ class Meter:
     """Runs wrk against one server at a time and reads what it cost."""
 
     def __init__(self, place: Place, seconds: Callable[[Server, str], int]) -> None:
-        self.cpus, self.seconds = place.cpus, seconds
-        self.script = place.folder / "report.lua"
-        self.script.write_text(LUA)
+        self.cpus, self.seconds, self.wrk = place.cpus, seconds, Wrk(place)
 
     def measure(self, round_: int, thing: str, connections: int, server: Server) -> Cell:
         cell = Cell(round_, thing, connections, server.name)
@@ -231,7 +218,9 @@ class Meter:
     def load(self, cell: Cell, server: Server) -> Cell:
         answer = server.probe(cell.thing)
         before, wrk_before = cpu_seconds(server.pid), children_seconds()
-        run = self.wrk(server, cell)
+        run = self.wrk.run(
+            server.url + server.paths[cell.thing], server.token, cell.connections, self.seconds(server, cell.thing)
+        )
         cpu, wrk_cpu = cpu_seconds(server.pid) - before, children_seconds() - wrk_before
         memory = memory_mib(server.pid)
         seconds = run["us"] / 1e6
@@ -251,20 +240,6 @@ class Meter:
             pss_mib=memory["Pss"],
             error=complaint(run, answers, cell.connections),
         )
-
-    def wrk(self, server: Server, cell: Cell) -> dict[str, Any]:
-        seconds = self.seconds(server, cell.thing)
-        threads = min(len(self.cpus.load), cell.connections)
-        command = ["taskset", "-c", ",".join(map(str, self.cpus.load)), "wrk", f"-t{threads}"]
-        command += [f"-c{cell.connections}", f"-d{seconds}s", "--timeout", "20s", "--latency"]
-        command += ["-s", str(self.script), server.url + server.paths[cell.thing]]
-        environment = os.environ | {"BENCH_AUTHORIZATION": f"Bearer {server.token}"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
-        for line in done.stdout.splitlines():
-            if line.startswith("RESULT "):
-                result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-                return result
-        raise BenchError(f"wrk gave no result: {done.stdout[-200:]} {done.stderr[-200:]}")
 
 
 def complaint(run: dict[str, Any], answers: float, connections: int) -> str | None:
@@ -530,6 +505,7 @@ MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
     "firstbyte": firstbyte,
     "crowd": crowd,
     "bodies": bodies,
+    "held": held,
     "syscalls": syscalls,
 }
 
@@ -539,7 +515,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", nargs="?", default="run", choices=list(MODES))
     parser.add_argument("--quick", action="store_true", help="two rounds, of one second in `run`: about two minutes")
-    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies`")
+    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies` and `held`")
     parser.add_argument("--seconds", type=int, default=2, help="per cell; Synapse gets 1, and 4 for the file")
     parser.add_argument("--threads", type=int, default=1, help="serving threads, and CPUs set apart for them")
     parser.add_argument("--only", default=",".join(names), help="servers, with commas between")
@@ -559,11 +535,14 @@ def parse_options() -> argparse.Namespace:
     )
     group.add_argument("--followers", type=int, default=100, help="of `crowd`")
     group.add_argument("--pairs", type=int, default=100, help="uploads of `bodies`, and as many readers")
+    group = parser.add_argument_group("held")
+    group.add_argument("--held", type=int, default=2000, help="connections of each kind")
+    group.add_argument("--way", default="", metavar="TEXT", help="only the ways of holding one with TEXT in their name")
     group = parser.add_argument_group("syscalls")
     group.add_argument("--requests", type=int, default=2000)
     group.add_argument("--connections", type=int, default=16)
     options = parser.parse_args()
-    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode == "bodies" else 5)
+    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode in ("bodies", "held") else 5)
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(names):
         parser.error(f"unknown server: {', '.join(unknown)}")

@@ -23,6 +23,7 @@ install_tools() {
     missing=
     case $mode in
         run | passthrough) need wrk; need nginx ;;
+        held) need wrk ;;
         firstbyte) need openssl ;;
         syscalls) need strace ;;
     esac
@@ -50,7 +51,7 @@ must_build() {
 mode=run
 for word; do
     case $word in
-        passthrough | memory | firstbyte | crowd | bodies | syscalls) mode=$word ;;
+        passthrough | memory | firstbyte | crowd | bodies | held | syscalls) mode=$word ;;
     esac
 done
 install_tools

@@ -386,6 +386,42 @@ requests = false
     return f"http://127.0.0.1:{port}", pid
 
 
+LUA = """
+wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format(
+    '\\nRESULT {"us":%d,"requests":%d,"bytes":%d,"p50_us":%d,"p99_us":%d,'
+    .. '"errors":{"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}}\\n',
+    summary.duration, summary.requests, summary.bytes,
+    latency:percentile(50), latency:percentile(99),
+    e.connect, e.read, e.write, e.status, e.timeout))
+end
+"""
+
+
+class Wrk:
+    """wrk on the CPUs of the load; says what it saw."""
+
+    def __init__(self, place: Place) -> None:
+        self.cpus = place.cpus
+        self.script = place.folder / "report.lua"
+        self.script.write_text(LUA)
+
+    def run(self, url: str, token: str, connections: int, seconds: int) -> dict[str, Any]:
+        threads = min(len(self.cpus.load), connections)
+        command = ["taskset", "-c", ",".join(map(str, self.cpus.load)), "wrk", f"-t{threads}"]
+        command += [f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "--latency"]
+        command += ["-s", str(self.script), url]
+        environment = os.environ | {"BENCH_AUTHORIZATION": f"Bearer {token}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
+        for line in done.stdout.splitlines():
+            if line.startswith("RESULT "):
+                result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+                return result
+        raise BenchError(f"wrk gave no result: {done.stdout[-200:]} {done.stderr[-200:]}")
+
+
 # --- the report -------------------------------------------------------------------------
 
 

@@ -122,10 +122,16 @@ class Handler(BaseHTTPRequestHandler):
                 self.media(media_id, self.plain)
             case ["_matrix", "federation", "v1", "media", "download", media_id]:
                 self.media(media_id, self.multipart)
+            case ["_bench", "wait"]:
+                threading.Event().wait()
             case ["_bench", "sent"]:
                 self.json(200, [vars(sent) for sent in self.server.sent])
             case _:
                 self.json(404, {"errcode": "M_UNRECOGNIZED", "error": "Unrecognized"})
+
+    def do_PUT(self) -> None:  # noqa: N802
+        while self.rfile.read(1):
+            pass
 
     def whoami(self) -> None:
         user = self.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -10,6 +10,7 @@ use mediary::config::{
 };
 use mediary::types::ServerName;
 use mediary::{check, logging, server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// jemalloc keeps memory flat under many connections and costs the least time of those measured.
 #[global_allocator]
@@ -138,9 +139,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lets the process have as many open files as it may: each client takes one, and so does what it
+/// reads. Systems start programs with a bound that is meant for those that wait by `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files stays as it is");
+    }
+}
+
 fn run(settings: Settings) -> anyhow::Result<()> {
     let config = settings.load()?;
     logging::start(&config.log)?;
+    raise_open_files();
     for warning in config.validate()? {
         tracing::warn!("{warning}");
     }

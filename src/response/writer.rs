@@ -140,9 +140,14 @@ async fn copy(
     session: &mut Session,
     body: &mut dyn BodyReader,
 ) -> Result<Result<(), BodyError>, Box<Error>> {
+    let mut turn = Turn::default();
     loop {
         match body.next().await {
-            Ok(Some(chunk)) => session.write_response_body(Some(chunk), false).await?,
+            Ok(Some(chunk)) => {
+                let length = chunk.len();
+                session.write_response_body(Some(chunk), false).await?;
+                turn.sent(length).await;
+            }
             Ok(None) => {
                 session.write_response_body(None, true).await?;
                 return Ok(Ok(()));
@@ -158,6 +163,7 @@ async fn copy_live(
     body: &mut dyn BodyReader,
 ) -> Result<Result<(), BodyError>, Box<Error>> {
     let mut is_flushed = false;
+    let mut turn = Turn::default();
     loop {
         let mut next = body.next();
         let chunk = match poll_once(&mut next).await {
@@ -171,7 +177,9 @@ async fn copy_live(
         };
         match chunk {
             Ok(Some(chunk)) => {
+                let length = chunk.len();
                 session.write_response_body(Some(chunk), false).await?;
+                turn.sent(length).await;
                 is_flushed = false;
             }
             Ok(None) => {
@@ -179,6 +187,26 @@ async fn copy_live(
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+/// Lets others have their turn now and then: the kernel takes megabytes of a large body at once, and
+/// what is asked for meanwhile on this thread would wait for all of them.
+#[derive(Default)]
+struct Turn {
+    sent: usize,
+}
+
+impl Turn {
+    /// How many bytes are sent in one turn.
+    const LENGTH: usize = 512 * 1024;
+
+    async fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.sent >= Self::LENGTH {
+            self.sent = 0;
+            tokio::task::yield_now().await;
         }
     }
 }
