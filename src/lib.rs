@@ -27,7 +27,7 @@
 //! | layer | rooms | may use |
 //! |---|---|---|
 //! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
-//! | edge | [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
+//! | edge | [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
@@ -77,6 +77,7 @@ pub mod limit;
 pub mod logging;
 pub mod media;
 pub mod metrics;
+pub mod policy;
 pub mod proxy;
 pub mod response;
 pub mod route;

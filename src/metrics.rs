@@ -27,6 +27,21 @@ pub const ROUTES: &[&str] = &[
     "pass_through",
 ];
 
+/// What requests are refused for by our own limits and rules.
+pub const REFUSALS: &[&str] = &[
+    "user_requests",
+    "user_bytes",
+    "address_requests",
+    "address_bytes",
+    "create",
+    "pending",
+    "quota",
+    "size",
+    "type",
+    "guest",
+    "upload",
+];
+
 /// Status classes; `none` is a request whose client left before an answer.
 const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 
@@ -107,6 +122,7 @@ pub struct CacheMetrics {
 pub struct Metrics {
     registry: Registry,
     routes: Vec<RouteMetrics>,
+    refusals: Vec<IntCounter>,
     /// Requests being answered right now.
     pub in_flight: IntGauge,
     /// How token checks ended.
@@ -172,6 +188,11 @@ impl Metrics {
                 received: received.with_label_values(&[route]),
             })
             .collect();
+        let refusals = declare.counters(
+            "mediary_refusals_total",
+            "Requests refused by limits and rules, by which.",
+            &["kind"],
+        )?;
         let checks = declare.counters(
             "mediary_token_checks_total",
             "Access tokens checked, by result: cached, accepted, refused, failed.",
@@ -203,6 +224,7 @@ impl Metrics {
         start_time.set(crate::types::UnixMillis::now().0 as f64 / 1000.0);
         Ok(Self {
             routes,
+            refusals: REFUSALS.iter().map(|kind| refusals.with_label_values(&[kind])).collect(),
             in_flight: declare.int_gauge(
                 "mediary_requests_in_flight",
                 "Requests being answered right now, long polls included.",
@@ -292,6 +314,14 @@ impl Metrics {
         metrics.duration.observe(duration.as_secs_f64());
         metrics.sent.inc_by(sent);
         metrics.received.inc_by(received);
+    }
+
+    /// Counts a request that was refused for one of [`REFUSALS`].
+    pub fn refusal(&self, kind: &str) {
+        let index = REFUSALS.iter().position(|known| *known == kind);
+        if let Some(counter) = index.and_then(|index| self.refusals.get(index)) {
+            counter.inc();
+        }
     }
 
     /// Returns all metrics in Prometheus' text format.
@@ -386,6 +416,9 @@ mod tests {
             }
             metrics.request(route, StatusCode::from_u16(999).ok(), Duration::ZERO, 0, 0);
             metrics.request(route, None, Duration::ZERO, 0, 0);
+        }
+        for kind in REFUSALS.iter().copied().chain(["made-up", ""]) {
+            metrics.refusal(kind);
         }
         assert_eq!(series(&metrics), before);
     }

@@ -10,7 +10,7 @@ mod record;
 mod refusal;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -24,6 +24,7 @@ use crate::config::TrustedProxies;
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
+use crate::limit::Tab;
 use crate::metrics::Metrics;
 use crate::response::{Reply, write};
 use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
@@ -49,6 +50,8 @@ pub struct Proxy {
 /// One request's state between its phases.
 pub struct Context {
     record: Record,
+    /// What a media request is charged to, once it is let in.
+    tab: Option<Tab>,
     /// What to forget once the homeserver has answered.
     session_change: Option<(SessionChange, Option<Credentials>)>,
 }
@@ -84,7 +87,51 @@ impl Proxy {
         error: &ApiError,
     ) -> Result<(), Box<Error>> {
         context.record.failure(error);
+        if let Some(kind) = error.refusal() {
+            self.metrics.refusal(kind);
+        }
         self.send(session, context, Reply::error(error, dialect(session.req_header()))).await
+    }
+
+    /// Answers a media request, within the limits on requests and bytes.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Reply, ApiError> {
+        let traffic = &self.services.traffic;
+        let address = forwarded::limited_address(session, &self.trusted_proxies);
+        let mut tab = traffic.open(address, Instant::now())?;
+        let outcome = match self.answer_on(session, &mut tab).await {
+            Ok(reply) => {
+                let is_head = session.req_header().method == http::Method::HEAD;
+                match reply.media_length().filter(|_| !is_head) {
+                    Some(length) => match traffic.charge(&mut tab, length, Instant::now()) {
+                        Ok(()) => Ok(reply),
+                        Err(exceeded) => Err(exceeded.into()),
+                    },
+                    None => Ok(reply),
+                }
+            }
+            refused => refused,
+        };
+        // Whoever met a limit is charged nothing for hearing of it: asking must not make it longer.
+        if !matches!(outcome, Err(ApiError::Exceeded(_))) {
+            context.tab = Some(tab);
+        }
+        outcome
+    }
+
+    async fn answer_on(&self, session: &mut Session, tab: &mut Tab) -> Result<Reply, ApiError> {
+        let sender = forwarded::sender(session, &self.trusted_proxies);
+        if !session.is_body_empty() {
+            return self.answer_with_body(session, sender, tab).await;
+        }
+        let head = session.req_header();
+        let Route::Media(route) = classify(&head.method, head.raw_path()) else {
+            return Err(ApiError::Unrecognized);
+        };
+        self.services.answer(request(head, route, sender, tab), &mut NoBody).await
     }
 
     /// Answers a media request that has a body.
@@ -92,6 +139,7 @@ impl Proxy {
         &self,
         session: &mut Session,
         sender: Sender,
+        tab: &mut Tab,
     ) -> Result<Reply, ApiError> {
         // The body is read from the session while the head is still looked at.
         let head = session.req_header().clone();
@@ -99,7 +147,7 @@ impl Proxy {
             return Err(ApiError::Unrecognized);
         };
         let mut body = RequestBody::new(session);
-        self.services.answer(request(&head, route, sender), &mut body).await
+        self.services.answer(request(&head, route, sender, tab), &mut body).await
     }
 
     /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
@@ -132,13 +180,19 @@ fn dialect(head: &RequestHeader) -> Dialect {
     }
 }
 
-fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>, sender: Sender) -> Request<'h> {
+fn request<'h>(
+    head: &'h RequestHeader,
+    route: MediaRoute<'h>,
+    sender: Sender,
+    tab: &'h mut Tab,
+) -> Request<'h> {
     Request {
         route,
         raw_target: head.raw_path(),
         method: &head.method,
         headers: &head.headers,
         sender,
+        tab,
     }
 }
 
@@ -166,7 +220,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { record: Record::begin(&self.metrics), session_change: None }
+        Context { record: Record::begin(&self.metrics), tab: None, session_change: None }
     }
 
     async fn early_request_filter(
@@ -191,7 +245,6 @@ impl ProxyHttp for Proxy {
             self.send_error(session, context, &error).await?;
             return Ok(true);
         }
-        let is_bodiless = session.is_body_empty();
         let head = session.req_header();
         let outcome = match classify(&head.method, head.raw_path()) {
             Route::PassThrough(change) => {
@@ -205,12 +258,7 @@ impl ProxyHttp for Proxy {
             }
             Route::Media(route) => {
                 context.record.route = route.operation.name();
-                let sender = forwarded::sender(session, &self.trusted_proxies);
-                if is_bodiless {
-                    self.services.answer(request(head, route, sender), &mut NoBody).await
-                } else {
-                    self.answer_with_body(session, sender).await
-                }
+                self.answer(session, context).await
             }
             Route::Unrecognized => Err(ApiError::Unrecognized),
             Route::MethodNotAllowed { allow } => Err(ApiError::MethodNotAllowed { allow }),
@@ -302,6 +350,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        if let Some(tab) = context.tab.take() {
+            let flowed = session.body_bytes_sent() as u64 + session.body_bytes_read() as u64;
+            self.services.traffic.settle(&tab, flowed, Instant::now());
+        }
         context.record.finish(session, &self.metrics, &self.trusted_proxies, self.log_requests);
     }
 

@@ -30,6 +30,7 @@ const ROOMS: &[Room] = &[
             "limit",
             "media",
             "metrics",
+            "policy",
             "proxy",
             "store",
             "thumbnail",
@@ -46,6 +47,7 @@ const ROOMS: &[Room] = &[
             "error",
             "handlers",
             "homeserver",
+            "limit",
             "metrics",
             "response",
             "route",
@@ -54,13 +56,17 @@ const ROOMS: &[Room] = &[
     ),
     room("route", &["types"]),
     room("limit", &["types"]),
+    room("policy", &["auth", "config", "media", "types"]),
     room(
         "handlers",
-        &["auth", "error", "homeserver", "limit", "media", "response", "route", "types"],
+        &["auth", "error", "homeserver", "limit", "media", "policy", "response", "route", "types"],
     ),
-    room("response", &["error", "media", "route", "types"]),
+    room("response", &["error", "limit", "media", "route", "types"]),
     // The table of all failures names the failures of every room below.
-    room("error", &["auth", "homeserver", "media", "store", "thumbnail", "types"]),
+    room(
+        "error",
+        &["auth", "homeserver", "limit", "media", "policy", "store", "thumbnail", "types"],
+    ),
     // Application.
     room("media", &["auth", "config", "homeserver", "metrics", "store", "thumbnail", "types"]),
     // Capability: neighbours meet in `media`. Only `auth` looks sideways, for tokens.
@@ -166,6 +172,7 @@ const RESERVED: &[Reserved] = &[
             // Addresses are words, and bodies are read by everybody.
             "types/mxc.rs",
             "types/body.rs",
+            "limit/traffic.rs",
         ],
         free_in_tests: true,
         rule: "route and types do no input and no output",
@@ -197,12 +204,19 @@ const RESERVED: &[Reserved] = &[
             "Authenticator::new",
             "ThumbnailEngine::new",
             "MediaService::new",
-            "RateLimit::new",
+            "Traffic::new",
+            "Policy::new",
             "Proxy::new",
         ],
         only_in: &["server"],
         free_in_tests: true,
         rule: "only server constructs",
+    },
+    Reserved {
+        signs: &["RateLimit::new"],
+        only_in: &["server", "limit/traffic.rs"],
+        free_in_tests: true,
+        rule: "limits are constructed by server, or together by limit/traffic",
     },
     Reserved {
         signs: &["Requester {"],

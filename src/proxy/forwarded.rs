@@ -108,6 +108,13 @@ pub(super) fn client(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) 
     nearest
 }
 
+/// Returns the address whose limits a request is bound by. Whoever the operator trusts to speak for
+/// others has none: if a proxy names no client, all clients have its address.
+pub(super) fn limited_address(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let client = client(&session.req_header().headers, Peer::of(session), trusted)?;
+    (!trusted.contains(client)).then_some(client)
+}
+
 fn listed(headers: &HeaderMap) -> Vec<String> {
     headers
         .get_all(FORWARDED_FOR)

@@ -60,10 +60,8 @@ mod tests {
     }
 
     async fn upload(store: &Store, media_id: &str, name: &str, body: &[u8]) {
-        let media = NewMedia {
-            uploader: Some(user(name)),
-            ..new_media(media_id, MediaSource::Owned)
-        };
+        let media =
+            NewMedia { uploader: Some(user(name)), ..new_media(media_id, MediaSource::Owned) };
         store.commit_media(stage(store, body).await, media).await.unwrap();
     }
 
