@@ -58,7 +58,8 @@ impl Settings {
         }
     }
 
-    /// Adds TOML to the configuration file, such as `[uploads]\nmax_size = "1 KiB"`.
+    /// Adds TOML to the configuration file; with a section `[limits]`, be it empty, the limits that it
+    /// does not name are the default ones. Such as `[uploads]\nmax_size = "1 KiB"`.
     pub fn with(mut self, toml: &str) -> Self {
         self.extra.push_str(toml);
         self.extra.push('\n');
@@ -134,7 +135,11 @@ impl Settings {
     /// Writes the configuration file and returns the command that runs Mediary on free ports.
     fn command(&self) -> Command {
         let config = self.directory.path().join("mediary.toml");
-        std::fs::write(&config, &self.extra).expect("the configuration can be written");
+        // Whoever waits for something asks as fast as they can.
+        let patient = "[limits]\nuser_requests_per_second = 0\n";
+        let is_limited = self.extra.contains("[limits]");
+        let extra = format!("{}{}", self.extra, if is_limited { "" } else { patient });
+        std::fs::write(&config, extra).expect("the configuration can be written");
         let wrapper = self.wrapper.iter().map(String::as_str);
         let words: Vec<_> = wrapper.chain([env!("CARGO_BIN_EXE_mediary")]).collect();
         let mut command = Command::new(words[0]);
