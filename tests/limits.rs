@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::fake::{OTHER_TOKEN, Received, TOKEN, respond};
+use common::fake::{OTHER_TOKEN, Received, TOKEN, respond, respond_with};
 use common::http::{Answer, Connection};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 
@@ -509,6 +509,48 @@ fn a_homeserver_that_is_at_a_limit_says_so_in_its_own_words() {
     let answer = alice(&mediary).get(CONFIG);
     answer.assert_error(403, "M_RESOURCE_LIMIT_EXCEEDED");
     assert_eq!(answer.json()["admin_contact"], "mailto:a@b");
+}
+
+/// CS-LIM-01, CS-LIM-03, CS-DL-13, CS-UP-06, CS-PUT-07
+#[test]
+fn what_is_too_large_is_neither_stored_nor_served() {
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let length = request.target().split("bytes-").nth(1)?.split('?').next()?.parse().ok()?;
+        Some(respond_with(stream, 200, &[("Content-Type", "text/plain")], &noise(length, 1)))
+    });
+    let settings = "[uploads]\nmax_size = \"1000 B\"\n[remote]\nmax_size = \"2000 B\"";
+    let mediary = start(&homeserver, settings);
+    let client = alice(&mediary);
+    let media = create(&client).media();
+    for (method, target) in [("POST", UPLOAD.to_owned()), ("PUT", format!("{UPLOAD}/{media}"))] {
+        let refused = client.request(method, &target, &[], &noise(1001, 1));
+        refused.assert_error(413, "M_TOO_LARGE");
+    }
+    client.download("other.example/bytes-2001").assert_error(502, "M_TOO_LARGE");
+    client.thumbnail("other.example/bytes-2001").assert_error(502, "M_TOO_LARGE");
+    mediary.assert_nothing_kept();
+    client.download("other.example/bytes-2000").assert_whole(&noise(2000, 1));
+    // The homeserver has let its own users' files in.
+    client.download("fake.example/bytes-5000").assert_whole(&noise(5000, 1));
+}
+
+/// CS-LIM-02, CS-TH-13
+#[test]
+fn pictures_with_too_many_pixels_are_not_decoded() {
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let picture = common::samples::png(41, 40);
+        let is_media = request.target().contains("/remote");
+        is_media.then(|| respond_with(stream, 200, &[("Content-Type", "image/png")], &picture))
+    });
+    let mediary = start(&homeserver, "[thumbnails]\nmax_pixels = 1600");
+    let client = alice(&mediary);
+    let most = post(&client, "image/png", &common::samples::png(40, 40)).media();
+    let local = post(&client, "image/png", &common::samples::png(41, 40)).media();
+    assert_eq!(client.thumbnail(&most).status, 200);
+    client.thumbnail(&local).assert_error(413, "M_TOO_LARGE");
+    client.thumbnail("other.example/remote").assert_error(502, "M_TOO_LARGE");
+    assert_eq!(client.download(&local).status, 200, "the picture itself is served");
+    assert_eq!(client.download("other.example/remote").status, 200);
 }
 
 /// CS-RL-01

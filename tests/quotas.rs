@@ -150,7 +150,7 @@ fn uploads_of_all_kinds_at_once_never_pass_the_quota() {
             1 => chunked(&mediary, "POST", UPLOAD, &body),
             _ => {
                 let target = format!("{UPLOAD}/{}", ids[number / 3]);
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     client.request("PUT", &target, &[], &body)
                 } else {
                     chunked(&mediary, "PUT", &target, &body)

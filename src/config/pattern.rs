@@ -20,6 +20,11 @@ pub struct UserPattern(Box<str>);
 pub struct InvalidUserPattern;
 
 impl UserPattern {
+    /// Whether it matches every user there can be.
+    pub fn is_everybody(&self) -> bool {
+        self.0.bytes().all(|b| b == b'*') || &*self.0 == "@*"
+    }
+
     /// Whether it matches a user, by the whole id.
     pub fn matches(&self, user: &UserId) -> bool {
         matches(&self.0, user.as_str())

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::pattern::UserPattern;
+use super::sections::RuleConfig;
 use super::thumbnail_size::parse_thumbnail_size;
 use super::words::LegacyMode;
 use super::{Config, ConfigError, Warning};
@@ -252,6 +254,17 @@ impl Config {
                 ),
             });
         }
+        let everybody = |rule: &RuleConfig| rule.users.iter().any(UserPattern::is_everybody);
+        let last = self.rules.iter().position(everybody).map(|index| index + 1);
+        if let Some(last) = last.filter(|last| *last < self.rules.len()) {
+            warnings.push(Warning {
+                key: "rules",
+                problem: format!(
+                    "those behind number {last} mean nothing: it names everybody, and the first rule \
+                     that names a user counts"
+                ),
+            });
+        }
         if self.uploads.quota_can_upgrade && self.uploads.quota_info_url.is_none() {
             warnings.push(Warning {
                 key: "uploads.quota_can_upgrade",
@@ -391,6 +404,7 @@ mod tests {
             "limits = { user_requests_per_second = 0, user_requests_burst = 0 }",
             "limits = { address_bytes_per_second = '0 B', address_bytes_burst = '0 B' }",
             "uploads = { quota_bytes = 0, quota_files = 0 }",
+            "rules = [{ users = ['@*:b'] }, { users = ['@a:b'] }, { users = ['*'] }]",
             "rules = [{ users = ['*'], quota_bytes = 0, quota_files = 0 }]",
             "storage = { cache_size = '200 MiB', min_free = '1 TB' }",
         ] {
@@ -406,6 +420,7 @@ mod tests {
             ("server.trusted_proxies = ['::1', '0.0.0.0/0']", "server.trusted_proxies"),
             ("storage.cache_size = '199 MiB'", "storage.cache_size"),
             ("uploads.quota_can_upgrade = true", "uploads.quota_can_upgrade"),
+            ("rules = [{ users = ['@a:b'] }, { users = ['*'] }, { users = ['@c:d'] }]", "rules"),
             (
                 "legacy = { mode = 'open', frozen_since = 2026-01-01T00:00:00Z }",
                 "legacy.frozen_since",

@@ -54,6 +54,11 @@ mod tests {
     use super::*;
     use crate::store::tests::{new_media, open, stage};
     use crate::store::{MediaSource, NewMedia, Reservation, Store};
+    use crate::types::poll_once;
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use tokio::runtime::Builder;
+    use tokio::task::spawn_blocking;
 
     fn user(name: &str) -> UserId {
         format!("@{name}:example.org").parse().unwrap()
@@ -105,6 +110,30 @@ mod tests {
         assert_eq!(uploaded(&store, "alice"), Tally::default());
         let rows = database.query_row("SELECT count(*) FROM uploaded", [], |row| row.get(0));
         assert_eq!(rows, Ok(0));
+    }
+
+    #[test]
+    fn what_is_held_for_a_commit_is_held_to_its_end_though_nobody_waits_for_it() {
+        let (_directory, store) = open();
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let held = Arc::new(());
+        runtime.block_on(async {
+            let media =
+                NewMedia { uploader: Some(user("alice")), ..new_media("one", MediaSource::Owned) };
+            let staged = stage(&store, b"12345").await;
+            let (release, waits) = channel::<()>();
+            spawn_blocking(move || waits.recv());
+            let mut commit = Box::pin(store.commit_media_with(staged, media, Arc::clone(&held)));
+            assert!(poll_once(&mut commit).await.is_pending());
+            drop(commit);
+            assert_eq!(Arc::strong_count(&held), 2);
+            assert_eq!(uploaded(&store, "alice"), Tally::default());
+            drop(release);
+            // There is one thread, which comes to this last.
+            spawn_blocking(|| ()).await.unwrap();
+        });
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(uploaded(&store, "alice"), Tally { count: 1, bytes: 5 });
     }
 
     #[tokio::test]
