@@ -61,6 +61,8 @@
 //!   An eviction costs what it removes, not what is held.
 //! - Whoever removes or changes a record makes memory forget it in the same step, and what was looked
 //!   up before that step is not put into memory after it.
+//! - What a requester may do is decided in [`policy`] alone; what limits refuse is charged nothing.
+//! - What a user may keep is charged before it is read and counted once at every moment.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.

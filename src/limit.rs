@@ -4,29 +4,22 @@
 //! What is remembered of somebody is when their burst will be whole again. Whoever has not asked for
 //! so long is as good as new and is forgotten.
 
+mod table;
 mod traffic;
 
 use std::fmt;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
-use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use table::Table;
 
 pub use traffic::{Rates, Tab, Traffic};
 
 /// How many users or addresses one limit remembers, at about two hundred bytes each.
-const CAPACITY: u64 = 100_000;
+const CAPACITY: usize = 100_000;
 
 /// The longest time for one place; a rate of nearly nothing is this.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long somebody is remembered, at least and at most: less is finer than the cache's clock, and
-/// more than it can count.
-const SHORTEST_MEMORY: Duration = Duration::from_secs(1);
-const LONGEST_MEMORY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A limit was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +98,7 @@ fn duration(ticks: Ticks) -> Duration {
 /// full burst the next time.
 pub struct RateLimit<K> {
     /// When somebody's burst will be whole again, as time since `origin`.
-    whole_at: Cache<K, Ticks>,
+    whole_at: Table<K>,
     origin: Instant,
     /// The time for one place.
     interval: Ticks,
@@ -113,7 +106,7 @@ pub struct RateLimit<K> {
     burst: Ticks,
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static> RateLimit<K> {
+impl<K: Hash + Eq + Clone> RateLimit<K> {
     /// Makes a limit that gives each `burst` places at once and `per_second` places a second in the
     /// long run.
     ///
@@ -122,19 +115,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> RateLimit<K> {
         Self::remembering(CAPACITY, per_second, burst)
     }
 
-    fn remembering(keys: u64, per_second: f64, burst: u64) -> Self {
+    fn remembering(keys: usize, per_second: f64, burst: u64) -> Self {
         // Rounded up, so that never more are let in than the rate says.
         let nanos = 1e9 / per_second.max(0.0);
         let interval = (nanos * 2_f64.powi(TICKS_PER_NANO as i32)).ceil() as Ticks;
         let interval = interval.clamp(1, ticks(MAX_INTERVAL));
-        let origin = Instant::now();
-        let whole_at = Cache::builder()
-            .max_capacity(keys)
-            // The default policy would rather not remember newcomers, who could then ask for ever.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(WhenWhole { origin })
-            .build();
-        Self { whole_at, origin, interval, burst: interval.saturating_mul(burst.max(1).into()) }
+        let burst = interval.saturating_mul(burst.max(1).into());
+        Self { whole_at: Table::new(keys), origin: Instant::now(), interval, burst }
     }
 
     /// Takes one place. Of concurrent calls each is counted.
@@ -152,8 +139,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> RateLimit<K> {
     ///
     /// How long that lasts.
     pub fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        let whole_at = self.whole_at.get(key).unwrap_or(0);
-        let debt = whole_at.saturating_sub(self.since_origin(now)).saturating_sub(self.burst);
+        let now = self.since_origin(now);
+        let whole_at = self.whole_at.get(key, now).unwrap_or(now);
+        let debt = (whole_at - now).saturating_sub(self.burst);
         if debt == 0 { Ok(()) } else { Err(duration(debt)) }
     }
 
@@ -177,13 +165,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> RateLimit<K> {
     pub fn give_back(&self, key: &K, places: u64, now: Instant) {
         let cost = self.interval.saturating_mul(places.into());
         let now = self.since_origin(now);
-        self.whole_at.entry_by_ref(key).and_compute_with(|entry| match entry {
-            // Nobody has more than a whole burst.
-            Some(entry) => match entry.into_value().saturating_sub(cost) {
-                whole_at if whole_at > now => Op::Put(whole_at),
-                _ => Op::Remove,
-            },
-            None => Op::Nop,
+        // Nobody has more than a whole burst: what does not lie ahead is none.
+        self.whole_at.update(key, now, |whole_at| {
+            (whole_at.map(|whole_at| whole_at.saturating_sub(cost)), ())
         });
     }
 
@@ -197,50 +181,17 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> RateLimit<K> {
     ) -> Result<(), Duration> {
         let now = self.since_origin(now);
         let cost = self.interval.saturating_mul(places.into());
-        let mut outcome = Ok(());
-        self.whole_at.entry_by_ref(key).and_compute_with(|entry| {
-            let whole_at = entry.map_or(now, |entry| entry.into_value().max(now));
-            match (whole_at - now).checked_sub(tolerance) {
-                None | Some(0) => Op::Put(whole_at.saturating_add(cost)),
-                Some(wait) => {
-                    outcome = Err(duration(wait));
-                    Op::Nop
-                }
+        self.whole_at.update(key, now, |whole_at| {
+            let ahead = whole_at.unwrap_or(now) - now;
+            match ahead.checked_sub(tolerance) {
+                None | Some(0) => (Some((now + ahead).saturating_add(cost)), Ok(())),
+                Some(wait) => (whole_at, Err(duration(wait))),
             }
-        });
-        outcome
+        })
     }
 
     fn since_origin(&self, now: Instant) -> Ticks {
         ticks(now.saturating_duration_since(self.origin))
-    }
-}
-
-/// Forgets somebody when their burst is whole: by then nothing is lost with the memory of it.
-struct WhenWhole {
-    origin: Instant,
-}
-
-impl WhenWhole {
-    fn memory(&self, whole_at: Ticks, now: Instant) -> Option<Duration> {
-        let now = ticks(now.saturating_duration_since(self.origin));
-        Some(duration(whole_at.saturating_sub(now)).clamp(SHORTEST_MEMORY, LONGEST_MEMORY))
-    }
-}
-
-impl<K> Expiry<K, Ticks> for WhenWhole {
-    fn expire_after_create(&self, _: &K, whole_at: &Ticks, now: Instant) -> Option<Duration> {
-        self.memory(*whole_at, now)
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &K,
-        whole_at: &Ticks,
-        now: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.memory(*whole_at, now)
     }
 }
 
@@ -311,9 +262,8 @@ mod tests {
         let now = Instant::now();
         for number in 0..1000 {
             limit.take(&user(&number.to_string()), now).unwrap();
-            limit.whole_at.run_pending_tasks();
         }
-        assert!(limit.whole_at.entry_count() <= 10);
+        assert!(limit.whole_at.len() <= 10);
         limit.take(&user("999"), now).unwrap_err();
         limit.take(&user("0"), now).unwrap();
     }
@@ -375,14 +325,16 @@ mod tests {
 
     #[test]
     fn a_debt_is_remembered_for_as_long_as_it_lasts() {
-        let limit = RateLimit::<UserId>::new(1.0, 10);
-        let second = |second| limit.origin + Duration::from_secs(second);
-        let expiry = WhenWhole { origin: limit.origin };
-        let memory = |whole_at, now| expiry.memory(ticks(Duration::from_secs(whole_at)), now);
-        assert_eq!(memory(100_000, second(10)), Some(Duration::from_secs(99_990)));
-        assert_eq!(memory(10, second(10)), Some(SHORTEST_MEMORY));
-        assert_eq!(memory(10, second(100)), Some(SHORTEST_MEMORY));
-        assert_eq!(memory(u64::MAX, second(0)), Some(LONGEST_MEMORY));
+        let limit = RateLimit::remembering(10, 1.0, 10);
+        let (alice, start) = (user("alice"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        limit.charge(&alice, 1_000_010, start);
+        for number in 0..1000 {
+            // Each of these needs no memory when the next one comes.
+            limit.take(&user(&number.to_string()), at(number)).unwrap();
+        }
+        assert_eq!(limit.check(&alice, at(1000)), Err(Duration::from_secs(999_000)));
+        limit.check(&alice, at(1_000_000)).unwrap();
     }
 
     #[test]

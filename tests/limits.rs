@@ -180,20 +180,25 @@ fn an_address_is_believed_from_trusted_proxies_alone_and_their_own_has_no_limit(
 
 /// CS-RL-01
 #[test]
-fn other_servers_are_limited_by_their_address() {
+fn other_servers_and_strangers_are_limited_by_their_address() {
     let homeserver = FakeHomeserver::start();
     let limits = "[limits]\naddress_requests_per_second = 1\naddress_requests_burst = 5";
     let mediary = start(&homeserver, limits);
-    let target = "/_matrix/federation/v1/media/download/abc";
-    let ask = || {
-        let fields = [("X-Forwarded-For", "203.0.113.9"), ("Authorization", "X-Matrix a=b")];
-        mediary.client().get_with(target, &fields)
-    };
-    let answers: Vec<Answer> = (0..50).map(|_| ask()).collect();
-    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
-    assert!((1..=45).contains(&refused.len()), "{}", refused.len());
-    refused[0].assert_limited();
-    assert_eq!(homeserver.received_for(target).len(), 50 - refused.len());
+    let signed = ("Authorization", "X-Matrix a=b");
+    for (address, target, field) in [
+        ("203.0.113.1", "/_matrix/federation/v1/media/download/signed", signed),
+        ("203.0.113.2", "/_matrix/federation/v1/media/download/unsigned", ("X-Nothing", "")),
+        ("203.0.113.3", "/_matrix/media/v3/download/other.example/legacy", ("X-Nothing", "")),
+    ] {
+        let fields = [("X-Forwarded-For", address), field];
+        let ask = || mediary.client().get_with(target, &fields);
+        let answers: Vec<Answer> = (0..50).map(|_| ask()).collect();
+        let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+        assert!((1..=45).contains(&refused.len()), "{} of {target}", refused.len());
+        refused[0].assert_limited();
+        let asked = homeserver.received_for(target).len();
+        assert!(asked <= 50 - refused.len(), "what is refused is asked of nobody");
+    }
 }
 
 /// CS-DL-14, CS-RL-01, CS-RL-02

@@ -44,7 +44,7 @@ struct Pair<K> {
     bytes: Option<RateLimit<K>>,
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static> Pair<K> {
+impl<K: Hash + Eq + Clone> Pair<K> {
     fn new(rates: Rates) -> Self {
         let requests = (rates.requests_per_second > 0)
             .then(|| RateLimit::new(rates.requests_per_second.into(), rates.requests_burst.into()));
