@@ -10,6 +10,7 @@ mod record;
 mod refusal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -45,6 +46,8 @@ pub struct Proxy {
     trusted_proxies: TrustedProxies,
     metrics: Arc<Metrics>,
     log_requests: bool,
+    /// Whether the operator was told that a proxy may be forgotten.
+    has_suspected: AtomicBool,
 }
 
 /// One request's state between its phases.
@@ -65,7 +68,8 @@ impl Proxy {
         log_requests: bool,
     ) -> Self {
         let upstream = services.homeserver.upstream().clone();
-        Self { services, upstream, trusted_proxies, metrics, log_requests }
+        let has_suspected = AtomicBool::new(false);
+        Self { services, upstream, trusted_proxies, metrics, log_requests, has_suspected }
     }
 
     /// Sends a reply and notes what became of it.
@@ -101,7 +105,8 @@ impl Proxy {
     ) -> Result<Reply, ApiError> {
         let traffic = &self.services.traffic;
         let address = forwarded::limited_address(session, &self.trusted_proxies);
-        let mut tab = traffic.open(address, Instant::now())?;
+        let mut tab =
+            traffic.open(address, Instant::now()).inspect_err(|_| self.suspect_proxy(session))?;
         let outcome = match self.answer_on(session, &mut tab).await {
             Ok(reply) => {
                 let is_head = session.req_header().method == http::Method::HEAD;
@@ -120,6 +125,19 @@ impl Proxy {
             context.tab = Some(tab);
         }
         outcome
+    }
+
+    /// Says once what may be wrong when an address meets its limits: all who come through a proxy that
+    /// is not trusted have its address.
+    fn suspect_proxy(&self, session: &Session) {
+        let Some(peer) = forwarded::unbelieved(session, &self.trusted_proxies) else { return };
+        if !self.has_suspected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                "an address that sends X-Forwarded-For meets limits.address_*; if it is a proxy of \
+                 yours, name it in server.trusted_proxies, or all who come through it share its limits"
+            );
+        }
     }
 
     async fn answer_on(&self, session: &mut Session, tab: &mut Tab) -> Result<Reply, ApiError> {

@@ -176,6 +176,7 @@ fn an_address_is_believed_from_trusted_proxies_alone_and_their_own_has_no_limit(
     };
     let refused = (0..250).find(|number| forged(*number) == 429);
     assert!(refused.is_some_and(|number| number >= 10), "{refused:?}");
+    mediary.wait_for_log("if it is a proxy of yours, name it in server.trusted_proxies");
 }
 
 /// CS-RL-01

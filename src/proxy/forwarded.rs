@@ -115,6 +115,16 @@ pub(super) fn limited_address(session: &Session, trusted: &TrustedProxies) -> Op
     (!trusted.contains(client)).then_some(client)
 }
 
+/// Returns the address of a peer that says whom it speaks for and is not believed: a stranger, or a
+/// proxy that the operator forgot.
+pub(super) fn unbelieved(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let is_claim = session.req_header().headers.contains_key(FORWARDED_FOR);
+    match Peer::of(session) {
+        Peer::Address(address) if is_claim && !trusted.contains(address) => Some(address),
+        Peer::Address(_) | Peer::Local => None,
+    }
+}
+
 fn listed(headers: &HeaderMap) -> Vec<String> {
     headers
         .get_all(FORWARDED_FOR)
