@@ -540,6 +540,34 @@ fn what_is_too_large_is_neither_stored_nor_served() {
     client.download("fake.example/bytes-5000").assert_whole(&noise(5000, 1));
 }
 
+/// CS-LIM-05, CS-LIM-07
+#[test]
+fn remote_files_are_kept_up_to_a_size_and_uploads_always() {
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let number = request.target().split("remote-").nth(1)?.split('?').next()?.parse().ok()?;
+        Some(respond_with(stream, 200, &[("Content-Type", "text/plain")], &noise(20_000, number)))
+    });
+    let settings = "[storage]\ncache_size = \"100 kB\"\n[remote]\nmax_size = \"50 kB\"";
+    let mediary = start(&homeserver, settings);
+    let client = alice(&mediary);
+    // To the server an encrypted file, a bundle of keys among them, is bytes that no event names.
+    let body = |number: u64| noise(60_000, 100 + number);
+    let upload = |number| post(&client, "application/octet-stream", &body(number)).media();
+    let uploads: Vec<String> = (0..3).map(upload).collect();
+    for number in 0..20 {
+        let remote = format!("other.example/remote-{number}");
+        client.download(&remote).assert_whole(&noise(20_000, number));
+    }
+    wait_until("the cache has its size", || {
+        let evicted = mediary.metric("mediary_evictions_total");
+        evicted >= 15.0 && mediary.metric("mediary_cache_bytes") <= 100_000.0
+    });
+    assert!(mediary.blobs().len() <= 3 + 5, "{}", mediary.blobs().len());
+    for (number, media) in (0..).zip(&uploads) {
+        client.download(media).assert_whole(&body(number));
+    }
+}
+
 /// CS-LIM-02, CS-TH-13
 #[test]
 fn pictures_with_too_many_pixels_are_not_decoded() {

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::net::Shutdown;
 use std::sync::Barrier;
 use std::thread;
@@ -268,6 +269,76 @@ fn whoever_breaks_off_or_lies_is_charged_nothing() {
     assert_eq!(uploaded(&mediary, ALICE), (0, 0));
     wait_until("all of it is free", || post(&client, &noise(1000, 2)).status == 200);
     assert_eq!(uploaded(&mediary, ALICE), (1, 1000));
+}
+
+/// CS-LIM-04
+#[test]
+fn whoever_hangs_up_at_the_last_moment_has_what_is_kept_and_no_more() {
+    let homeserver = FakeHomeserver::start();
+    let mediary = start(&homeserver, "quota_bytes = \"20000 B\"");
+    let client = alice(&mediary);
+    let ended = || mediary.metric("mediary_request_duration_seconds_count{route=\"upload\"}");
+    thread::scope(|scope| {
+        for number in 0..40_u64 {
+            let mediary = &mediary;
+            scope.spawn(move || {
+                let body = noise(1000, number);
+                let framing = match number % 2 {
+                    0 => "Content-Length: 1000\r\n",
+                    _ => "Transfer-Encoding: chunked\r\n",
+                };
+                let mut gone = begin(mediary, "POST", UPLOAD, framing);
+                // It may have been refused already.
+                let _ = match number % 2 {
+                    0 => gone.stream.write_all(&body),
+                    _ => gone.stream.write_all(&[&chunk(&body)[..], b"0\r\n\r\n"].concat()),
+                };
+            });
+        }
+    });
+    wait_until("all have ended", || ended() >= 40.0);
+    wait_until("nothing is unfinished", || mediary.unfinished().is_empty());
+    // A commit that nobody waits for comes to its end all the same.
+    wait_until("the rest is free to the last byte", || {
+        let (_, bytes) = uploaded(&mediary, ALICE);
+        let rest = usize::try_from(20_000 - bytes).expect("the quota is kept");
+        rest == 0 || post(&client, &noise(rest, 99)).status == 200
+    });
+    assert_eq!(uploaded(&mediary, ALICE).1, 20_000);
+    post(&client, b"x").assert_error(403, "M_FORBIDDEN");
+}
+
+/// CS-CRE-05, CS-CRE-06
+#[test]
+fn of_many_media_ids_created_at_once_as_many_are_given_out_as_fit() {
+    let homeserver = FakeHomeserver::start();
+    let mediary = start(&homeserver, "quota_files = 7\nmax_pending = 100");
+    let client = alice(&mediary);
+    assert_eq!(post(&client, b"first").status, 200);
+    let barrier = Barrier::new(20);
+    let mut created: Vec<String> = thread::scope(|scope| {
+        let create = || {
+            barrier.wait();
+            match create(&client) {
+                given if given.status == 200 => Some(given.media()),
+                refused => {
+                    refused.assert_error(403, "M_FORBIDDEN");
+                    None
+                }
+            }
+        };
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(create)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(created.len(), 6);
+    created.sort();
+    created.dedup();
+    assert_eq!(created.len(), 6, "no id is given out twice");
+    for media in &created {
+        post(&client, b"").assert_error(403, "M_FORBIDDEN");
+        put(&client, media, media.as_bytes()).assert_stored();
+    }
+    assert_eq!(uploaded(&mediary, ALICE).0, 7);
 }
 
 /// CS-LIM-04
