@@ -288,7 +288,8 @@ fn a_player_that_seeks_and_hangs_up_pays_for_what_it_was_sent() {
     let client = alice(&mediary);
     let target = format!("/_matrix/client/v1/media/download/{media}");
     let ended = || mediary.metric("mediary_request_duration_seconds_count{route=\"download\"}");
-    for number in 1..=3 {
+    // Twice what the sockets take of it does not come to the burst.
+    for number in 1..=2 {
         let mut player = client.connect();
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\
