@@ -379,6 +379,13 @@ path = "{place.folder}/mediary"
 [log]
 requests = false
 
+# On, so that what they cost is measured, and never met.
+[limits]
+user_requests_per_second = 4_000_000_000
+user_requests_burst = 4_000_000_000
+user_bytes_per_second = "1 TiB"
+user_bytes_burst = "1 TiB"
+
 {more}"""
     )
     pid = place.spawn("mediary", [binary, "run", "--config", config], place.cpus.server)

@@ -4,13 +4,16 @@
 //! standard error object (CS-GEN-03) that says what happened and no more.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::auth::{AuthError, InvalidCredentials};
 use crate::homeserver::{HomeserverError, Refusal};
-use crate::media::MediaError;
+use crate::limit::{Exceeded, Limit};
+use crate::media::{MediaError, QuotaInfo};
+use crate::policy::Denied;
 use crate::store::StoreError;
 use crate::thumbnail::ThumbnailError;
 use crate::types::{BodyError, InvalidIdentifier};
@@ -48,12 +51,12 @@ pub enum ApiError {
     /// Another server's request that bears no signature (FE-01).
     #[error("the request is not signed")]
     Unsigned,
-    /// The user asks more often than allowed (CS-RL-01).
-    #[error("the user asks too often")]
-    RateLimited {
-        /// When the next request will be let in.
-        retry_after: Duration,
-    },
+    /// Somebody asks more often, or for more, than allowed (CS-RL-01).
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The requester may not do this.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The operation failed.
     #[error(transparent)]
     Media(#[from] MediaError),
@@ -89,6 +92,13 @@ pub enum ErrorContent {
         errcode: &'static str,
         /// The text for people.
         message: Cow<'static, str>,
+    },
+    /// That the user has reached a limit of their account (CS-GEN-09).
+    UserLimit {
+        /// The text for people.
+        message: &'static str,
+        /// Where they learn more.
+        info: Arc<QuotaInfo>,
     },
     /// The homeserver's words, unchanged.
     Relayed(Refusal),
@@ -148,8 +158,23 @@ impl ApiError {
                 own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
             }
             Self::Auth(error) => auth_answer(error),
-            Self::RateLimited { retry_after } => limited("Too many requests", *retry_after),
+            Self::Exceeded(exceeded) => exceeded_answer(exceeded),
+            Self::Denied(denied) => denied_answer(*denied),
             Self::Media(error) => media_answer(error),
+        }
+    }
+
+    /// Returns which limit or rule it was, if it was one of ours: one of
+    /// [`REFUSALS`](crate::metrics::REFUSALS).
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Exceeded(exceeded) => Some(exceeded.limit.as_str()),
+            Self::TooManyConnections => Some("address_connections"),
+            Self::Denied(Denied::Guest) => Some("guest"),
+            Self::Denied(Denied::Upload) => Some("upload"),
+            Self::Denied(Denied::Type) => Some("type"),
+            Self::Media(error) => media_refusal(error),
+            _ => None,
         }
     }
 
@@ -166,11 +191,22 @@ impl ApiError {
             | Self::MissingParameter(_)
             | Self::InvalidParameter(_)
             | Self::Unsigned
-            | Self::RateLimited { .. }
-            | Self::ClientTimedOut
             | Self::HeadTooLarge
-            | Self::TooManyConnections => false,
+            | Self::TooManyConnections
+            | Self::Exceeded(_)
+            | Self::Denied(_)
+            | Self::ClientTimedOut => false,
         }
+    }
+}
+
+fn media_refusal(error: &MediaError) -> Option<&'static str> {
+    match error {
+        MediaError::OverQuota { .. } => Some("quota"),
+        MediaError::TooManyPending { .. } => Some("pending"),
+        MediaError::UploadTooLarge { .. } => Some("size"),
+        MediaError::Shared(error) => media_refusal(error),
+        _ => None,
     }
 }
 
@@ -195,6 +231,7 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         | MediaError::TooManyWaiting
         | MediaError::TooManyPending { .. }
         | MediaError::UploadTooLarge { .. }
+        | MediaError::OverQuota { .. }
         | MediaError::RemoteTooLarge { .. }
         | MediaError::RemoteImageTooLarge
         | MediaError::Refused(_)
@@ -209,6 +246,45 @@ fn auth_answer(error: &AuthError) -> ErrorAnswer {
         ) => own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string()),
         AuthError::Refused(refusal) => relayed(refusal),
         AuthError::Homeserver(error) => homeserver_answer(error),
+    }
+}
+
+fn exceeded_answer(exceeded: &Exceeded) -> ErrorAnswer {
+    let message = match exceeded.limit {
+        Limit::UserRequests | Limit::AddressRequests | Limit::Creations => "Too many requests",
+        Limit::UserBytes | Limit::AddressBytes => "Too many bytes were sent or received lately",
+    };
+    limited(message, exceeded.retry_after)
+}
+
+fn denied_answer(denied: Denied) -> ErrorAnswer {
+    match denied {
+        Denied::Guest => own(
+            StatusCode::FORBIDDEN,
+            "M_GUEST_ACCESS_FORBIDDEN",
+            "Guests may only download; register an account for this",
+        ),
+        Denied::Upload => {
+            own(StatusCode::FORBIDDEN, "M_FORBIDDEN", "You may not upload files to this server")
+        }
+        Denied::Type => own(
+            StatusCode::FORBIDDEN,
+            "M_FORBIDDEN",
+            "Files of this type may not be uploaded to this server",
+        ),
+    }
+}
+
+/// The two codes that clients may know for it (CS-UP-05).
+fn over_quota(info: Option<&Arc<QuotaInfo>>) -> ErrorAnswer {
+    let message = "This does not fit into your storage quota on this server";
+    match info {
+        None => own(StatusCode::FORBIDDEN, "M_FORBIDDEN", message),
+        Some(info) => ErrorAnswer {
+            status: StatusCode::FORBIDDEN,
+            content: ErrorContent::UserLimit { message, info: Arc::clone(info) },
+            retry_after: None,
+        },
     }
 }
 
@@ -242,6 +318,7 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
             "M_TOO_LARGE",
             format!("The upload is larger than the {limit} bytes that are allowed"),
         ),
+        MediaError::OverQuota { info } => over_quota(info.as_ref()),
         MediaError::RemoteTooLarge { limit } => own(
             StatusCode::BAD_GATEWAY,
             "M_TOO_LARGE",

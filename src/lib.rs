@@ -27,7 +27,7 @@
 //! | layer | rooms | may use |
 //! |---|---|---|
 //! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
-//! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
+//! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
@@ -63,6 +63,8 @@
 //!   An eviction costs what it removes, not what is held.
 //! - Whoever removes or changes a record makes memory forget it in the same step, and what was looked
 //!   up before that step is not put into memory after it.
+//! - What a requester may do is decided in [`policy`] alone; what limits refuse is charged nothing.
+//! - What a user may keep is charged before it is read and counted once at every moment.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Nothing unbounded is keyed by what strangers send.
@@ -80,6 +82,7 @@ pub mod limit;
 pub mod logging;
 pub mod media;
 pub mod metrics;
+pub mod policy;
 pub mod proxy;
 pub mod response;
 pub mod route;

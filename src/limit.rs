@@ -1,86 +1,197 @@
-//! How often each user may do something: the generic cell rate algorithm, a leaky bucket that is one
-//! moment for each user.
+//! How often, and how much, somebody may ask: the generic cell rate algorithm, a leaky bucket that is
+//! one moment for each user or address.
 //!
-//! What is remembered of a user is when their burst will be whole again. Whoever has not asked for
+//! What is remembered of somebody is when their burst will be whole again. Whoever has not asked for
 //! so long is as good as new and is forgotten.
 
+mod table;
+mod traffic;
+
+use std::fmt;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use table::Table;
 
-use crate::types::UserId;
+pub use traffic::{Rates, Tab, Traffic};
 
-/// How many users are remembered, at about two hundred bytes each.
-const CAPACITY: u64 = 100_000;
+/// How many users or addresses one limit remembers, at about two hundred bytes each.
+const CAPACITY: usize = 100_000;
 
-/// The longest time between two places; a rate of nearly nothing is this.
+/// The longest time for one place; a rate of nearly nothing is this.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a user is remembered, at least and at most: less is finer than the cache's clock, and
-/// more than it can count.
-const SHORTEST_MEMORY: Duration = Duration::from_secs(1);
-const LONGEST_MEMORY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// A limit on how often each user may do something.
-///
-/// Memory is bounded: of very many users, those that asked least recently are forgotten, and begin
-/// with a full burst the next time.
-pub struct RateLimit {
-    /// When the burst of a user will be whole again, as time since `origin`.
-    whole_at: Cache<UserId, Duration>,
-    origin: Instant,
-    /// The time between two places.
-    interval: Duration,
-    /// How far ahead `whole_at` may lie for one more place.
-    tolerance: Duration,
+/// A limit was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} exceeded")]
+pub struct Exceeded {
+    /// Which limit.
+    pub limit: Limit,
+    /// When the next request will be let in.
+    pub retry_after: Duration,
 }
 
-impl RateLimit {
-    /// Makes a limit that lets each user in `burst` times at once and `per_second` times a second in
-    /// the long run.
+/// The limits on how often and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// On the requests of a user.
+    UserRequests,
+    /// On the bytes of a user.
+    UserBytes,
+    /// On the requests from an address.
+    AddressRequests,
+    /// On the bytes from and to an address.
+    AddressBytes,
+    /// On the media ids that a user creates (CS-CRE-05).
+    Creations,
+}
+
+impl Limit {
+    /// Returns its name among the kinds of refusals.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserRequests => "user_requests",
+            Self::UserBytes => "user_bytes",
+            Self::AddressRequests => "address_requests",
+            Self::AddressBytes => "address_bytes",
+            Self::Creations => "create",
+        }
+    }
+
+    /// Makes the refusal of whoever has met this limit.
+    pub fn exceeded(self, retry_after: Duration) -> Exceeded {
+        Exceeded { limit: self, retry_after }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UserRequests => "the user's rate of requests is",
+            Self::UserBytes => "the user's rate of bytes is",
+            Self::AddressRequests => "the address's rate of requests is",
+            Self::AddressBytes => "the address's rate of bytes is",
+            Self::Creations => "the user's rate of new media ids is",
+        })
+    }
+}
+
+/// A time in parts of a nanosecond, 2^32 of them, so that many small costs add up to what one large one
+/// comes to. Nothing that is configured comes near its largest.
+type Ticks = u128;
+
+const TICKS_PER_NANO: u32 = u32::BITS;
+
+fn ticks(duration: Duration) -> Ticks {
+    duration.as_nanos() << TICKS_PER_NANO
+}
+
+/// Rounds up: whoever waits so long has waited long enough.
+fn duration(ticks: Ticks) -> Duration {
+    let nanos = ticks.div_ceil(1 << TICKS_PER_NANO);
+    Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX))
+}
+
+/// A limit on how often each of many may do something, or on how much.
+///
+/// Memory is bounded: of very many, those that asked least recently are forgotten, and begin with a
+/// full burst the next time.
+pub struct RateLimit<K> {
+    /// When somebody's burst will be whole again, as time since `origin`.
+    whole_at: Table<K>,
+    origin: Instant,
+    /// The time for one place.
+    interval: Ticks,
+    /// The time for all places of a burst.
+    burst: Ticks,
+}
+
+impl<K: Hash + Eq + Clone> RateLimit<K> {
+    /// Makes a limit that gives each `burst` places at once and `per_second` places a second in the
+    /// long run.
     ///
     /// A burst of 0 counts as 1, and a rate that is no positive number as one place a day.
-    pub fn new(per_second: f64, burst: u32) -> Self {
+    pub fn new(per_second: f64, burst: u64) -> Self {
         Self::remembering(CAPACITY, per_second, burst)
     }
 
-    fn remembering(users: u64, per_second: f64, burst: u32) -> Self {
+    fn remembering(keys: usize, per_second: f64, burst: u64) -> Self {
         // Rounded up, so that never more are let in than the rate says.
-        let nanos = (1e9 / per_second.max(0.0)).ceil() as u64;
-        let interval = Duration::from_nanos(nanos).min(MAX_INTERVAL);
-        let tolerance = interval.saturating_mul(burst.max(1) - 1);
-        // By then the burst is whole, so that nothing is lost with the memory of it.
-        let memory = tolerance.saturating_add(interval).clamp(SHORTEST_MEMORY, LONGEST_MEMORY);
-        let whole_at = Cache::builder()
-            .max_capacity(users)
-            // The default policy would rather not remember newcomers, who could then ask for ever.
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(memory)
-            .build();
-        Self { whole_at, origin: Instant::now(), interval, tolerance }
+        let nanos = 1e9 / per_second.max(0.0);
+        let interval = (nanos * 2_f64.powi(TICKS_PER_NANO as i32)).ceil() as Ticks;
+        let interval = interval.clamp(1, ticks(MAX_INTERVAL));
+        let burst = interval.saturating_mul(burst.max(1).into());
+        Self { whole_at: Table::new(keys), origin: Instant::now(), interval, burst }
     }
 
-    /// Takes one of a user's places. Of concurrent calls each is counted.
+    /// Takes one place. Of concurrent calls each is counted.
     ///
     /// # Errors
     ///
     /// How long until there is a place, if there is none; asking does not make it longer.
-    pub fn take(&self, user: &UserId, now: Instant) -> Result<(), Duration> {
-        let now = now.saturating_duration_since(self.origin);
-        let mut outcome = Ok(());
-        self.whole_at.entry_by_ref(user).and_compute_with(|entry| {
-            let whole_at = entry.map_or(now, |entry| entry.into_value().max(now));
-            match (whole_at - now).checked_sub(self.tolerance) {
-                None | Some(Duration::ZERO) => Op::Put(whole_at.saturating_add(self.interval)),
-                Some(wait) => {
-                    outcome = Err(wait);
-                    Op::Nop
-                }
-            }
+    pub fn take(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        self.spend_within(key, 1, self.burst - self.interval, now)
+    }
+
+    /// Looks whether somebody has taken more places than there are.
+    ///
+    /// # Errors
+    ///
+    /// How long that lasts.
+    pub fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        let now = self.since_origin(now);
+        let whole_at = self.whole_at.get(key, now).unwrap_or(now);
+        let debt = (whole_at - now).saturating_sub(self.burst);
+        if debt == 0 { Ok(()) } else { Err(duration(debt)) }
+    }
+
+    /// Takes any number of places, more than there are too, unless that was done already and is not
+    /// made up for: otherwise nobody could ever do what takes more than a burst. Of concurrent calls
+    /// each is counted.
+    ///
+    /// # Errors
+    ///
+    /// How long until it is made up for; asking does not make it longer.
+    pub fn spend(&self, key: &K, places: u64, now: Instant) -> Result<(), Duration> {
+        self.spend_within(key, places, self.burst, now)
+    }
+
+    /// Takes any number of places, whatever was taken before: what they stand for has happened.
+    pub fn charge(&self, key: &K, places: u64, now: Instant) {
+        let _ = self.spend_within(key, places, Ticks::MAX, now);
+    }
+
+    /// Gives places back that were taken for nothing.
+    pub fn give_back(&self, key: &K, places: u64, now: Instant) {
+        let cost = self.interval.saturating_mul(places.into());
+        let now = self.since_origin(now);
+        // Nobody has more than a whole burst: what does not lie ahead is none.
+        self.whole_at.update(key, now, |whole_at| {
+            (whole_at.map(|whole_at| whole_at.saturating_sub(cost)), ())
         });
-        outcome
+    }
+
+    /// Takes places if the burst will be whole again within `tolerance`.
+    fn spend_within(
+        &self,
+        key: &K,
+        places: u64,
+        tolerance: Ticks,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let now = self.since_origin(now);
+        let cost = self.interval.saturating_mul(places.into());
+        self.whole_at.update(key, now, |whole_at| {
+            let ahead = whole_at.unwrap_or(now) - now;
+            match ahead.checked_sub(tolerance) {
+                None | Some(0) => (Some((now + ahead).saturating_add(cost)), Ok(())),
+                Some(wait) => (whole_at, Err(duration(wait))),
+            }
+        })
+    }
+
+    fn since_origin(&self, now: Instant) -> Ticks {
+        ticks(now.saturating_duration_since(self.origin))
     }
 }
 
@@ -91,6 +202,8 @@ mod tests {
     use std::thread;
 
     use proptest::prelude::*;
+
+    use crate::types::UserId;
 
     fn user(name: &str) -> UserId {
         format!("@{name}:example.org").parse().unwrap()
@@ -149,9 +262,8 @@ mod tests {
         let now = Instant::now();
         for number in 0..1000 {
             limit.take(&user(&number.to_string()), now).unwrap();
-            limit.whole_at.run_pending_tasks();
         }
-        assert!(limit.whole_at.entry_count() <= 10);
+        assert!(limit.whole_at.len() <= 10);
         limit.take(&user("999"), now).unwrap_err();
         limit.take(&user("0"), now).unwrap();
     }
@@ -160,10 +272,16 @@ mod tests {
     fn rates_and_bursts_beyond_sense_do_not_panic() {
         let now = Instant::now();
         for per_second in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 1e300] {
-            for burst in [0, 1, u32::MAX] {
+            for burst in [0, 1, u64::MAX] {
                 let limit = RateLimit::new(per_second, burst);
                 limit.take(&user("alice"), now).unwrap();
                 let _ = limit.take(&user("alice"), now);
+                for places in [0, 1, u64::MAX] {
+                    let _ = limit.spend(&user("bob"), places, now);
+                    limit.charge(&user("bob"), places, now);
+                    let _ = limit.check(&user("bob"), now);
+                    limit.give_back(&user("bob"), places, now);
+                }
             }
         }
         let limit = RateLimit::new(0.0, 0);
@@ -171,14 +289,95 @@ mod tests {
         assert!(limit.take(&user("alice"), now).unwrap_err() <= MAX_INTERVAL);
     }
 
+    #[test]
+    fn whoever_has_spent_more_than_there_was_waits_until_it_is_made_up_for() {
+        let limit = RateLimit::new(100.0, 1000);
+        let (alice, start) = (user("alice"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        limit.spend(&alice, 1000, start).unwrap();
+        limit.check(&alice, start).unwrap();
+        limit.spend(&alice, 500, start).unwrap();
+        assert_eq!(limit.check(&alice, start), Err(Duration::from_secs(5)));
+        assert_eq!(limit.spend(&alice, 1, at(2)), Err(Duration::from_secs(3)));
+        limit.charge(&alice, 100, at(2));
+        assert_eq!(limit.check(&alice, at(2)), Err(Duration::from_secs(4)));
+        limit.check(&alice, at(6)).unwrap();
+        limit.spend(&alice, 1, at(6)).unwrap();
+        limit.spend(&alice, 1, at(6)).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_taken_but_nobody_gets_more_than_a_burst() {
+        let limit = RateLimit::new(1.0, 10);
+        let (alice, now) = (user("alice"), Instant::now());
+        limit.spend(&alice, 1_000_000, now).unwrap();
+        limit.check(&alice, now).unwrap_err();
+        limit.give_back(&alice, 1_000_000, now);
+        limit.give_back(&alice, 5, now);
+        for _ in 0..10 {
+            limit.take(&alice, now).unwrap();
+        }
+        limit.take(&alice, now).unwrap_err();
+        limit.give_back(&alice, 1, now);
+        limit.take(&alice, now).unwrap();
+        limit.take(&alice, now).unwrap_err();
+    }
+
+    #[test]
+    fn a_debt_is_remembered_for_as_long_as_it_lasts() {
+        let limit = RateLimit::remembering(10, 1.0, 10);
+        let (alice, start) = (user("alice"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        limit.charge(&alice, 1_000_010, start);
+        for number in 0..1000 {
+            // Each of these needs no memory when the next one comes.
+            limit.take(&user(&number.to_string()), at(number)).unwrap();
+        }
+        assert_eq!(limit.check(&alice, at(1000)), Err(Duration::from_secs(999_000)));
+        limit.check(&alice, at(1_000_000)).unwrap();
+    }
+
+    #[test]
+    fn fast_rates_of_bytes_are_kept_to_the_byte() {
+        // Ten gigabytes a second are a tenth of a nanosecond for each.
+        let limit = RateLimit::new(1e10, 1000);
+        let (alice, start) = (user("alice"), Instant::now());
+        for _ in 0..1000 {
+            limit.charge(&alice, 1_000_000, start);
+        }
+        let wait = limit.check(&alice, start).unwrap_err();
+        let expected = Duration::from_secs_f64((1e9 - 1000.0) / 1e10);
+        assert!(wait.abs_diff(expected) < Duration::from_micros(1), "{wait:?}");
+    }
+
     proptest! {
+        #[test]
+        fn what_is_spent_is_the_burst_the_rate_and_one_excess(
+            per_second in 1.0_f64..1e6,
+            burst in 1_u64..1_000_000,
+            steps in proptest::collection::vec((0_u64..3000, 0_u64..100_000), 1..200),
+        ) {
+            let limit = RateLimit::new(per_second, burst);
+            let (alice, start) = (user("alice"), Instant::now());
+            let (mut elapsed, mut spent, mut last) = (Duration::ZERO, 0, 0);
+            for (pause, places) in steps {
+                elapsed += Duration::from_millis(pause) / 10;
+                if limit.spend(&alice, places, start + elapsed).is_ok() {
+                    spent += places;
+                    last = places;
+                }
+                let allowed = burst as f64 + per_second * elapsed.as_secs_f64() + last as f64;
+                prop_assert!(spent as f64 <= allowed + 1e-3, "{spent} > {allowed}");
+            }
+        }
+
         #[test]
         fn never_more_than_the_burst_and_the_rate_are_let_in(
             per_second in 0.1_f64..1000.0,
             burst in 1_u32..20,
             pauses in proptest::collection::vec(0_u64..2000, 1..200),
         ) {
-            let limit = RateLimit::new(per_second, burst);
+            let limit = RateLimit::new(per_second, burst.into());
             let (alice, start) = (user("alice"), Instant::now());
             let mut elapsed = Duration::ZERO;
             let mut admitted = 0;
@@ -199,7 +398,7 @@ mod tests {
             asks in 0_usize..60,
             impatience_nanos in 1_u64..1_000_000,
         ) {
-            let limit = RateLimit::new(per_second, burst);
+            let limit = RateLimit::new(per_second, burst.into());
             let (alice, start) = (user("alice"), Instant::now());
             for _ in 0..asks {
                 let _ = limit.take(&alice, start);

@@ -27,6 +27,22 @@ pub const ROUTES: &[&str] = &[
     "pass_through",
 ];
 
+/// What requests are refused for by our own limits and rules.
+pub const REFUSALS: &[&str] = &[
+    "user_requests",
+    "user_bytes",
+    "address_requests",
+    "address_bytes",
+    "address_connections",
+    "create",
+    "pending",
+    "quota",
+    "size",
+    "type",
+    "guest",
+    "upload",
+];
+
 /// Status classes; `none` is a request whose client left before an answer.
 const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 
@@ -150,6 +166,7 @@ impl ConnectionMetrics {
 pub struct Metrics {
     registry: Registry,
     routes: Vec<RouteMetrics>,
+    refusals: Vec<IntCounter>,
     /// Requests being answered right now.
     pub in_flight: IntGauge,
     /// Clients' connections.
@@ -223,6 +240,11 @@ impl Metrics {
              head_too_slow, body_too_slow, reader_too_slow.",
             &["reason"],
         )?;
+        let refusals = declare.counters(
+            "mediary_refusals_total",
+            "Requests refused by limits and rules, by which.",
+            &["kind"],
+        )?;
         let checks = declare.counters(
             "mediary_token_checks_total",
             "Access tokens checked, by result: cached, accepted, refused, failed.",
@@ -254,6 +276,7 @@ impl Metrics {
         start_time.set(crate::types::UnixMillis::now().0 as f64 / 1000.0);
         Ok(Self {
             routes,
+            refusals: REFUSALS.iter().map(|kind| refusals.with_label_values(&[kind])).collect(),
             in_flight: declare.int_gauge(
                 "mediary_requests_in_flight",
                 "Requests being answered right now, long polls included.",
@@ -352,6 +375,14 @@ impl Metrics {
         metrics.received.inc_by(received);
     }
 
+    /// Counts a request that was refused for one of [`REFUSALS`].
+    pub fn refusal(&self, kind: &str) {
+        let index = REFUSALS.iter().position(|known| *known == kind);
+        if let Some(counter) = index.and_then(|index| self.refusals.get(index)) {
+            counter.inc();
+        }
+    }
+
     /// Returns all metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::new();
@@ -444,6 +475,9 @@ mod tests {
             }
             metrics.request(route, StatusCode::from_u16(999).ok(), Duration::ZERO, 0, 0);
             metrics.request(route, None, Duration::ZERO, 0, 0);
+        }
+        for kind in REFUSALS.iter().copied().chain(["made-up", ""]) {
+            metrics.refusal(kind);
         }
         assert_eq!(series(&metrics), before);
     }

@@ -10,6 +10,8 @@ mod record;
 mod refusal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use crate::connection::{self, Guarded, Place, Places};
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
+use crate::limit::Tab;
 use crate::metrics::Metrics;
 use crate::response::{Reply, write};
 use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
@@ -44,6 +47,8 @@ pub struct Proxy {
     places: Arc<Places>,
     metrics: Arc<Metrics>,
     log_requests: bool,
+    /// Whether the operator was told that a proxy may be forgotten.
+    has_suspected: AtomicBool,
 }
 
 /// One request's state between its phases.
@@ -51,6 +56,8 @@ pub struct Context {
     record: Record,
     /// The place that a request behind a trusted proxy takes.
     _place: Option<Place>,
+    /// What a media request is charged to, once it is let in.
+    tab: Option<Tab>,
     /// What to forget once the homeserver has answered.
     session_change: Option<(SessionChange, Option<Credentials>)>,
 }
@@ -65,7 +72,8 @@ impl Proxy {
         log_requests: bool,
     ) -> Self {
         let upstream = services.homeserver.upstream().clone();
-        Self { services, upstream, trusted_proxies, places, metrics, log_requests }
+        let has_suspected = AtomicBool::new(false);
+        Self { services, upstream, trusted_proxies, places, metrics, log_requests, has_suspected }
     }
 
     /// Sends a reply and notes what became of it.
@@ -87,17 +95,74 @@ impl Proxy {
         error: &ApiError,
     ) -> Result<(), Box<Error>> {
         context.record.failure(error);
+        if let Some(kind) = error.refusal() {
+            self.metrics.refusal(kind);
+        }
         self.send(session, context, Reply::error(error, dialect(session.req_header()))).await
     }
 
     /// Takes a place for a request that a trusted proxy passes on; whoever connects by itself has one
     /// already. Those on this machine that speak for nobody need none.
     fn admit(&self, session: &Session) -> Result<Option<Place>, ApiError> {
-        let headers = &session.req_header().headers;
-        match forwarded::client_behind(headers, Peer::of(session), &self.trusted_proxies) {
+        match forwarded::client_behind(session, &self.trusted_proxies) {
             Some(client) => self.places.take(client).map(Some).ok_or(ApiError::TooManyConnections),
             None => Ok(None),
         }
+    }
+
+    /// Answers a media request, within the limits on requests and bytes.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Reply, ApiError> {
+        let traffic = &self.services.traffic;
+        let address = forwarded::limited_address(session, &self.trusted_proxies);
+        let mut tab =
+            traffic.open(address, Instant::now()).inspect_err(|_| self.suspect_proxy(session))?;
+        let outcome = match self.answer_on(session, &mut tab).await {
+            Ok(reply) => {
+                let is_head = session.req_header().method == http::Method::HEAD;
+                match reply.media_length().filter(|_| !is_head) {
+                    Some(length) => match traffic.charge(&mut tab, length, Instant::now()) {
+                        Ok(()) => Ok(reply),
+                        Err(exceeded) => Err(exceeded.into()),
+                    },
+                    None => Ok(reply),
+                }
+            }
+            refused => refused,
+        };
+        // Whoever met a limit is charged nothing for hearing of it: asking must not make it longer.
+        if !matches!(outcome, Err(ApiError::Exceeded(_))) {
+            context.tab = Some(tab);
+        }
+        outcome
+    }
+
+    /// Says once what may be wrong when an address meets its limits: all who come through a proxy that
+    /// is not trusted have its address.
+    fn suspect_proxy(&self, session: &Session) {
+        let Some(peer) = forwarded::unbelieved(session, &self.trusted_proxies) else { return };
+        if !self.has_suspected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                "an address that sends X-Forwarded-For meets limits.address_*; if it is a proxy of \
+                 yours, name it in server.trusted_proxies, or all who come through it share its limits"
+            );
+        }
+    }
+
+    async fn answer_on(&self, session: &mut Session, tab: &mut Tab) -> Result<Reply, ApiError> {
+        let sender = forwarded::sender(session, &self.trusted_proxies);
+        if !session.is_body_empty() {
+            return self.answer_with_body(session, sender, tab).await;
+        }
+        let head = session.req_header();
+        let Route::Media(route) = classify(&head.method, head.raw_path()) else {
+            return Err(ApiError::Unrecognized);
+        };
+        self.services.answer(request(head, route, sender, tab), &mut NoBody).await
     }
 
     /// Answers a media request that has a body.
@@ -105,6 +170,7 @@ impl Proxy {
         &self,
         session: &mut Session,
         sender: Sender,
+        tab: &mut Tab,
     ) -> Result<Reply, ApiError> {
         // The body is read from the session while the head is still looked at.
         let head = session.req_header().clone();
@@ -112,7 +178,7 @@ impl Proxy {
             return Err(ApiError::Unrecognized);
         };
         let mut body = RequestBody::new(session);
-        self.services.answer(request(&head, route, sender), &mut body).await
+        self.services.answer(request(&head, route, sender, tab), &mut body).await
     }
 
     /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
@@ -145,13 +211,19 @@ fn dialect(head: &RequestHeader) -> Dialect {
     }
 }
 
-fn request<'h>(head: &'h RequestHeader, route: MediaRoute<'h>, sender: Sender) -> Request<'h> {
+fn request<'h>(
+    head: &'h RequestHeader,
+    route: MediaRoute<'h>,
+    sender: Sender,
+    tab: &'h mut Tab,
+) -> Request<'h> {
     Request {
         route,
         raw_target: head.raw_path(),
         method: &head.method,
         headers: &head.headers,
         sender,
+        tab,
     }
 }
 
@@ -179,7 +251,8 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context { record: Record::begin(&self.metrics), _place: None, session_change: None }
+        let record = Record::begin(&self.metrics);
+        Context { record, _place: None, tab: None, session_change: None }
     }
 
     async fn early_request_filter(
@@ -216,7 +289,6 @@ impl ProxyHttp for Proxy {
                 return Ok(true);
             }
         }
-        let is_bodiless = session.is_body_empty();
         let head = session.req_header();
         let outcome = match classify(&head.method, head.raw_path()) {
             Route::PassThrough(change) => {
@@ -230,12 +302,7 @@ impl ProxyHttp for Proxy {
             }
             Route::Media(route) => {
                 context.record.route = route.operation.name();
-                let sender = forwarded::sender(session, &self.trusted_proxies);
-                if is_bodiless {
-                    self.services.answer(request(head, route, sender), &mut NoBody).await
-                } else {
-                    self.answer_with_body(session, sender).await
-                }
+                self.answer(session, context).await
             }
             Route::Unrecognized => Err(ApiError::Unrecognized),
             Route::MethodNotAllowed { allow } => Err(ApiError::MethodNotAllowed { allow }),
@@ -346,6 +413,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        if let Some(tab) = context.tab.take() {
+            let flowed = session.body_bytes_sent() as u64 + session.body_bytes_read() as u64;
+            self.services.traffic.settle(&tab, flowed, Instant::now());
+        }
         context.record.finish(session, &self.metrics, &self.trusted_proxies, self.log_requests);
     }
 

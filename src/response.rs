@@ -159,6 +159,17 @@ impl Reply {
         }
     }
 
+    /// Returns how many bytes of media are about to be sent, if that is known. What else there is to
+    /// send is little.
+    pub fn media_length(&self) -> Option<u64> {
+        match &self.body {
+            ReplyBody::Whole(_) => None,
+            ReplyBody::Media { .. } => {
+                self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+            }
+        }
+    }
+
     /// Makes the reply to a request that failed, in the words of its client.
     pub fn error(error: &ApiError, dialect: Dialect) -> Self {
         let answer = error.answer();
@@ -166,6 +177,15 @@ impl Reply {
             ErrorContent::Own { errcode, message } => {
                 error_reply(&answer, errcode_in(dialect, errcode), message)
             }
+            ErrorContent::UserLimit { message, info } => Self::json(
+                answer.status,
+                &UserLimitBody {
+                    errcode: "M_USER_LIMIT_EXCEEDED",
+                    error: message,
+                    info_uri: &info.uri,
+                    can_upgrade: info.can_upgrade,
+                },
+            ),
             ErrorContent::Relayed(refusal) => {
                 let mut reply = Self::json_bytes(answer.status, refusal.body.clone());
                 if let Some(retry_after) = &refusal.retry_after {
@@ -221,6 +241,15 @@ struct ErrorBody<'a> {
     /// Deprecated, and all that old clients know (CS-RL-03).
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+}
+
+/// An error with what CS-GEN-09 asks for beside.
+#[derive(Serialize)]
+struct UserLimitBody<'a> {
+    errcode: &'a str,
+    error: &'a str,
+    info_uri: &'a str,
+    can_upgrade: bool,
 }
 
 /// Makes the body of an error of our own.
@@ -289,7 +318,9 @@ fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::MediaError;
+    use crate::limit::Limit;
+    use crate::media::{MediaError, QuotaInfo};
+    use std::sync::Arc;
 
     fn body(reply: &Reply) -> serde_json::Value {
         let ReplyBody::Whole(body) = &reply.body else { panic!("errors are whole") };
@@ -303,7 +334,7 @@ mod tests {
         {
             let retry_after = Duration::from_millis(millis);
             for error in [
-                ApiError::RateLimited { retry_after },
+                Limit::UserRequests.exceeded(retry_after).into(),
                 MediaError::TooManyPending { retry_after }.into(),
             ] {
                 let reply = Reply::error(&error, Dialect::Stable);
@@ -313,6 +344,26 @@ mod tests {
                 assert_eq!(body(&reply)["retry_after_ms"], told_millis, "{millis} ms");
             }
         }
+    }
+
+    /// CS-GEN-09
+    #[test]
+    fn a_quota_says_where_to_learn_more_if_there_is_such_a_place() {
+        let plain = Reply::error(&MediaError::OverQuota { info: None }.into(), Dialect::Stable);
+        assert_eq!(
+            (plain.status, &body(&plain)["errcode"]),
+            (StatusCode::FORBIDDEN, &"M_FORBIDDEN".into())
+        );
+        assert!(body(&plain).get("info_uri").is_none());
+        let info = QuotaInfo { uri: "https://example.org/".into(), can_upgrade: true };
+        let error = MediaError::OverQuota { info: Some(Arc::new(info)) };
+        let told = Reply::error(&MediaError::Shared(Arc::new(error)).into(), Dialect::Stable);
+        assert_eq!(told.status, StatusCode::FORBIDDEN);
+        let told = body(&told);
+        assert_eq!(told["errcode"], "M_USER_LIMIT_EXCEEDED");
+        assert_eq!(told["info_uri"], "https://example.org/");
+        assert_eq!(told["can_upgrade"], true);
+        assert!(!told["error"].as_str().unwrap().is_empty());
     }
 
     #[test]

@@ -19,13 +19,14 @@ use pingora::services::listening::Service as Listening;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
-use crate::config::{Config, LegacyMode};
+use crate::config::{Config, LegacyMode, LimitsConfig};
 use crate::connection::{ConnectionLimits, Guard, Guarding, Places};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
-use crate::limit::RateLimit;
+use crate::limit::{RateLimit, Rates, Traffic};
 use crate::media::{CacheLimits, Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::store::Store;
 use crate::thumbnail::{self, Ladder, ThumbnailEngine};
@@ -168,8 +169,6 @@ fn services(
             min_free_bytes: config.storage.min_free.as_u64(),
         },
         limits: Limits {
-            max_upload_bytes: config.uploads.max_size.as_u64(),
-            max_pending: config.uploads.max_pending,
             unused_expiry: config.uploads.unused_expiry,
             fetches: FetchLimits {
                 max_size: config.remote.max_size.as_u64(),
@@ -188,8 +187,32 @@ fn services(
         metrics: metrics.clone(),
     });
     let uploads = &config.uploads;
-    let create_limit = RateLimit::new(uploads.create_per_second.into(), uploads.create_burst);
-    Ok(Services { auth, media, homeserver: homeserver.clone(), create_limit })
+    let create_limit =
+        RateLimit::new(uploads.create_per_second.into(), uploads.create_burst.into());
+    Ok(Services {
+        auth,
+        media,
+        homeserver: homeserver.clone(),
+        create_limit,
+        traffic: traffic(&config.limits),
+        policy: Policy::new(config),
+    })
+}
+
+fn traffic(limits: &LimitsConfig) -> Traffic {
+    let user = Rates {
+        requests_per_second: limits.user_requests_per_second,
+        requests_burst: limits.user_requests_burst,
+        bytes_per_second: limits.user_bytes_per_second.as_u64(),
+        bytes_burst: limits.user_bytes_burst.as_u64(),
+    };
+    let address = Rates {
+        requests_per_second: limits.address_requests_per_second,
+        requests_burst: limits.address_requests_burst,
+        bytes_per_second: limits.address_bytes_per_second.as_u64(),
+        bytes_burst: limits.address_bytes_burst.as_u64(),
+    };
+    Traffic::new(user, address)
 }
 
 fn server_conf(config: &Config) -> ServerConf {

@@ -40,19 +40,36 @@ struct Identity {
     /// A keyed hash of the token alone, for forgetting it whoever it was used for.
     token: Hash,
     user_id: UserId,
+    is_guest: bool,
 }
 
 impl Requester {
     /// Vouches for a user in the homeserver's place.
     #[cfg(test)]
     pub fn for_test(user_id: UserId) -> Self {
-        let identity = Arc::new(Identity { token: [0; 32], user_id });
+        Self::with(Identity { token: [0; 32], user_id, is_guest: false })
+    }
+
+    /// As [`for_test`](Self::for_test), for a guest.
+    #[cfg(test)]
+    pub fn guest_for_test(user_id: UserId) -> Self {
+        Self::with(Identity { token: [0; 32], user_id, is_guest: true })
+    }
+
+    #[cfg(test)]
+    fn with(identity: Identity) -> Self {
+        let identity = Arc::new(identity);
         Self { identity, token: AccessToken::new(""), sender: Sender::default() }
     }
 
     /// Returns the user.
     pub fn user_id(&self) -> &UserId {
         &self.identity.user_id
+    }
+
+    /// Whether the homeserver says that this is a guest, which not every homeserver knows (FLD-20).
+    pub fn is_guest(&self) -> bool {
+        self.identity.is_guest
     }
 
     /// Returns the token, for asking the homeserver in the requester's name.
@@ -217,8 +234,11 @@ impl Authenticator {
                 }
             };
             self.metrics.token_checks.accepted.inc();
-            let identity =
-                Arc::new(Identity { token: self.token_hash(credentials), user_id: whoami.user_id });
+            let identity = Arc::new(Identity {
+                token: self.token_hash(credentials),
+                user_id: whoami.user_id,
+                is_guest: whoami.is_guest,
+            });
             if self.endings.load(Ordering::SeqCst) == before {
                 return Ok(Verdict::Known(identity));
             }

@@ -10,6 +10,13 @@ use toml::de::{DeTable, DeValue, Error};
 use super::words::{nearest, suggestion};
 use super::{Config, ConfigError};
 
+/// The sections of which there may be many.
+const LISTS: [&str; 1] = ["rules"];
+
+fn is_list(section: &str) -> bool {
+    LISTS.contains(&section)
+}
+
 /// Reads a whole file's text; `file` is its name in messages.
 ///
 /// # Errors
@@ -30,20 +37,26 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Serde would take a list for a struct's fields in their order.
+    /// Serde would take a list for a struct's fields in their order, and says nothing helpful of a
+    /// section that should be a list.
     fn refuse_lists_of_sections(self, document: &DeTable<'_>) -> Result<(), ConfigError> {
         let sections = known_keys("");
-        let list = document.iter().find(|(key, value)| {
-            value.get_ref().is_array() && sections.iter().any(|known| known == key.get_ref())
-        });
-        match list {
-            Some((key, value)) => {
-                let problem =
-                    format!("there is one section of this name, written [{}]", key.get_ref());
-                Err(self.refuse(value.span().start, Some(key.get_ref().to_string()), problem))
+        let wrong = document.iter().find(|(key, value)| {
+            let (name, value) = (key.get_ref(), value.get_ref());
+            if is_list(name) {
+                value.is_table()
+            } else {
+                value.is_array() && sections.iter().any(|known| known == name)
             }
-            None => Ok(()),
-        }
+        });
+        let Some((key, value)) = wrong else { return Ok(()) };
+        let name = key.get_ref();
+        let problem = if value.get_ref().is_table() {
+            format!("there may be many of this name, each written [[{name}]]")
+        } else {
+            format!("there is one section of this name, written [{name}]")
+        };
+        Err(self.refuse(value.span().start, Some(name.to_string()), problem))
     }
 
     fn explain(self, error: &Error, document: &DeTable<'_>) -> ConfigError {
@@ -81,9 +94,15 @@ fn path_at<'a>(table: &'a DeTable<'_>, offset: usize) -> Option<Vec<&'a str>> {
         if key.span().contains(&offset) {
             return Some(here);
         }
-        if let DeValue::Table(inner) = value.get_ref()
-            && let Some(path) = path_at(inner, offset)
-        {
+        let inner = match value.get_ref() {
+            DeValue::Table(inner) => path_at(inner, offset),
+            DeValue::Array(items) => items.iter().find_map(|item| match item.get_ref() {
+                DeValue::Table(inner) => path_at(inner, offset),
+                _ => None,
+            }),
+            _ => None,
+        };
+        if let Some(path) = inner {
             return Some([here, path].concat());
         }
         if value.span().contains(&offset) {
@@ -124,7 +143,10 @@ impl<'a> UnknownKey<'a> {
 fn sections_with(key: &str) -> Vec<String> {
     let mut sections = known_keys("");
     sections.retain(|section| known_keys(section).iter().any(|known| known == key));
-    sections.iter().map(|section| format!("[{section}]")).collect()
+    let header = |section: &String| {
+        if is_list(section) { format!("[[{section}]]") } else { format!("[{section}]") }
+    };
+    sections.iter().map(header).collect()
 }
 
 /// Returns the keys of a section, or the sections themselves for the empty name.
@@ -132,7 +154,11 @@ fn sections_with(key: &str) -> Vec<String> {
 /// The structs are the only list of keys there is, and serde tells it to whoever gets one wrong.
 pub(super) fn known_keys(section: &str) -> Vec<String> {
     const NO_KEY: &str = "'' = 0";
-    let text = if section.is_empty() { NO_KEY.into() } else { format!("[{section}]\n{NO_KEY}") };
+    let text = match section {
+        "" => NO_KEY.to_owned(),
+        list if is_list(list) => format!("[[{list}]]\n{NO_KEY}"),
+        section => format!("[{section}]\n{NO_KEY}"),
+    };
     let Err(error) = toml::from_str::<Config>(&text) else {
         return Vec::new();
     };
@@ -191,7 +217,7 @@ mod tests {
         );
         assert_eq!(
             refusal("[storage]\nmax_size = 1"),
-            "2:1: storage.max_size: unknown key; there is one in [uploads] and [remote]"
+            "2:1: storage.max_size: unknown key; there is one in [uploads] and [[rules]] and [remote]"
         );
         assert_eq!(
             refusal("[uploads]\nserver_name = 'a'"),
@@ -305,6 +331,26 @@ mod tests {
         let message = "1:1: server: there is one section of this name, written [server]";
         assert_eq!(refusal("[[server]]\nthreads = 1"), message);
         assert!(refusal("auth = ['60s', 5]").starts_with("1:8: auth: "));
+    }
+
+    #[test]
+    fn a_rule_is_one_of_a_list() {
+        let message = "1:1: rules: there may be many of this name, each written [[rules]]";
+        assert_eq!(refusal("[rules]\nusers = ['*']"), message);
+        assert_eq!(
+            refusal("[[rules]]\nusers = ['*']\n[[rules]]\nuser = ['*']"),
+            "4:1: rules.user: unknown key; did you mean `users`?"
+        );
+        assert_eq!(
+            refusal("[[rules]]\nusers = ['@a:b', 'bot-*']"),
+            "2:18: rules.users: matches no user id; write one, or a pattern with * for any text \
+             and ? for one character, as in \"@bot-*:example.org\""
+        );
+        assert_eq!(
+            refusal("[[rules]]\nmax_size = 'big'"),
+            "2:12: rules.max_size: \"big\" is not a size; write a number and a unit, as in \
+             \"50 MiB\""
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod error;
 mod homeserver_url;
 mod network;
 mod overrides;
+mod page_url;
+mod pattern;
 mod sections;
 mod thumbnail_size;
 mod validate;
@@ -21,9 +23,11 @@ pub use error::{ConfigError, Warning};
 pub use homeserver_url::{HomeserverUrl, InvalidHomeserverUrl, Scheme};
 pub use network::{InvalidNetwork, Network, TrustedProxies};
 pub use overrides::{ENVIRONMENT, Overrides};
+pub use page_url::{InvalidPageUrl, PageUrl};
+pub use pattern::{InvalidTypePattern, InvalidUserPattern, TypePattern, UserPattern};
 pub use sections::{
-    AuthConfig, ConnectionsConfig, HomeserverConfig, LegacyConfig, LogConfig, RemoteConfig,
-    ServerConfig, StorageConfig, ThumbnailsConfig, UploadsConfig,
+    AuthConfig, ConnectionsConfig, HomeserverConfig, LegacyConfig, LimitsConfig, LogConfig,
+    RemoteConfig, RuleConfig, ServerConfig, StorageConfig, ThumbnailsConfig, UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
 pub use words::{LegacyMode, LogFormat, LogLevel, UnknownWord};
@@ -50,6 +54,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What users may upload.
     pub uploads: UploadsConfig,
+    /// How much each user and each address may ask.
+    pub limits: LimitsConfig,
+    /// What holds for some users in the place of the general settings.
+    pub rules: Vec<RuleConfig>,
     /// Media of other servers.
     pub remote: RemoteConfig,
     /// The download routes that ask for no token.
@@ -125,14 +133,19 @@ mod tests {
     #[test]
     fn the_example_file_names_every_key_once() {
         /// Keys without a default; they stand there as comments, ready to be used.
-        const OPTIONAL: [&str; 2] = ["server_name", "frozen_since"];
+        const OPTIONAL: [&str; 4] =
+            ["server_name", "frozen_since", "front_max_size", "quota_info_url"];
         let sections = document::known_keys("");
-        let parts: Vec<&str> = EXAMPLE.split("\n[").collect();
+        let example = EXAMPLE.replace("\n# [[rules]]", "\n[[rules]]");
+        let parts: Vec<&str> = example.split("\n[").collect();
         assert_eq!(parts.len(), sections.len() + 1, "each section has its one header");
         for (section, part) in sections.iter().zip(&parts[1..]) {
-            assert!(part.starts_with(&format!("{section}]")), "[{section}] stands in its order");
+            let is_list = section == "rules";
+            let header = if is_list { format!("[{section}]]") } else { format!("{section}]") };
+            assert!(part.starts_with(&header), "[{section}] stands in its order");
             for key in document::known_keys(section) {
-                let mark = if OPTIONAL.contains(&key.as_str()) { "# " } else { "" };
+                let is_comment = is_list || OPTIONAL.contains(&key.as_str());
+                let mark = if is_comment { "# " } else { "" };
                 let assignment = format!("{mark}{key} = ");
                 let count = part.lines().filter(|line| line.starts_with(&assignment)).count();
                 assert_eq!(count, 1, "{section}.{key}");
@@ -144,10 +157,19 @@ mod tests {
     fn the_optional_keys_of_the_example_file_work_when_uncommented() {
         let text = EXAMPLE
             .replace("# server_name = ", "server_name = ")
-            .replace("# frozen_since = ", "frozen_since = ");
+            .replace("# frozen_since = ", "frozen_since = ")
+            .replace("# front_max_size = ", "front_max_size = ")
+            .replace("# quota_info_url = ", "quota_info_url = ");
+        let (before, rule) = text.split_once("# [[rules]]\n").unwrap();
+        let (rule, after) = rule.split_once("\n\n").unwrap();
+        let rule = rule.replace("# ", "");
+        let text = format!("{before}[[rules]]\n{rule}\n\n{after}");
         let config = document::parse(&text, Path::new("conf/mediary.toml")).unwrap();
         assert!(config.homeserver.server_name.is_some());
         assert!(config.legacy.frozen_since.is_some());
+        assert!(config.uploads.front_max_size.is_some());
+        assert!(config.uploads.quota_info_url.is_some());
+        assert_eq!(config.rules.len(), 1);
         assert_eq!(config.validate().unwrap(), []);
     }
 

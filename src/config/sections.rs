@@ -13,6 +13,8 @@ use serde::Deserialize;
 use super::address::{AdminListen, ListenAddress};
 use super::homeserver_url::{HomeserverUrl, Scheme};
 use super::network::TrustedProxies;
+use super::page_url::PageUrl;
+use super::pattern::{TypePattern, UserPattern};
 use super::value;
 use super::words::{LegacyMode, LogFormat, LogLevel};
 use crate::types::{ServerName, UnixMillis};
@@ -156,11 +158,17 @@ pub struct AuthConfig {
     /// How many tokens are remembered at most.
     #[serde(deserialize_with = "value::count")]
     pub token_cache_entries: u64,
+    /// Whether the homeserver's word on who is a guest is believed (FLD-20); guests may only read.
+    pub trust_is_guest: bool,
 }
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self { token_cache: Duration::from_secs(60), token_cache_entries: 100_000 }
+        Self {
+            token_cache: Duration::from_secs(60),
+            token_cache_entries: 100_000,
+            trust_is_guest: false,
+        }
     }
 }
 
@@ -171,6 +179,26 @@ pub struct UploadsConfig {
     /// The largest body that is taken; what `/media/config` announces.
     #[serde(deserialize_with = "value::size")]
     pub max_size: ByteSize,
+    /// The largest body that gets through to here; `/media/config` announces no more (CS-CFG-03).
+    #[serde(deserialize_with = "value::optional_size")]
+    pub front_max_size: Option<ByteSize>,
+    /// Which types are taken; empty for all.
+    #[serde(deserialize_with = "value::texts")]
+    pub allow_types: Vec<TypePattern>,
+    /// Which types are not taken, even if they are allowed.
+    #[serde(deserialize_with = "value::texts")]
+    pub deny_types: Vec<TypePattern>,
+    /// How much a user may keep here; zero for any amount (CS-LIM-04).
+    #[serde(deserialize_with = "value::size")]
+    pub quota_bytes: ByteSize,
+    /// How many files a user may keep here; zero for any number.
+    #[serde(deserialize_with = "value::count")]
+    pub quota_files: u64,
+    /// Where a user who has reached the quota learns more (CS-GEN-09).
+    #[serde(deserialize_with = "value::optional_text")]
+    pub quota_info_url: Option<PageUrl>,
+    /// Whether they can get a larger one there.
+    pub quota_can_upgrade: bool,
     /// How many media ids a user may have that were created and not uploaded (CS-CRE-05).
     #[serde(deserialize_with = "value::count")]
     pub max_pending: u64,
@@ -190,10 +218,104 @@ impl Default for UploadsConfig {
     fn default() -> Self {
         Self {
             max_size: ByteSize::mib(50),
+            front_max_size: None,
+            allow_types: Vec::new(),
+            deny_types: Vec::new(),
+            quota_bytes: ByteSize(0),
+            quota_files: 0,
+            quota_info_url: None,
+            quota_can_upgrade: false,
             max_pending: 5,
             unused_expiry: Duration::from_secs(24 * 60 * 60),
             create_per_second: 10,
             create_burst: 50,
+        }
+    }
+}
+
+/// `[limits]`: how much each user and each address may ask of the media routes (CS-RL-01).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct LimitsConfig {
+    /// How many requests of a user are let in each second, in the long run; zero for any number.
+    #[serde(deserialize_with = "value::count")]
+    pub user_requests_per_second: u32,
+    /// How many at once.
+    #[serde(deserialize_with = "value::count")]
+    pub user_requests_burst: u32,
+    /// How many bytes a user may send and receive each second, in the long run; zero for any number.
+    #[serde(deserialize_with = "value::size")]
+    pub user_bytes_per_second: ByteSize,
+    /// How many at once.
+    #[serde(deserialize_with = "value::size")]
+    pub user_bytes_burst: ByteSize,
+    /// As `user_requests_per_second`, for all who come from one address.
+    #[serde(deserialize_with = "value::count")]
+    pub address_requests_per_second: u32,
+    /// As `user_requests_burst`.
+    #[serde(deserialize_with = "value::count")]
+    pub address_requests_burst: u32,
+    /// As `user_bytes_per_second`.
+    #[serde(deserialize_with = "value::size")]
+    pub address_bytes_per_second: ByteSize,
+    /// As `user_bytes_burst`.
+    #[serde(deserialize_with = "value::size")]
+    pub address_bytes_burst: ByteSize,
+}
+
+impl Default for LimitsConfig {
+    /// A burst is a client with an empty cache that goes through a list of a thousand members twice;
+    /// an address is a household or an office of users.
+    fn default() -> Self {
+        Self {
+            user_requests_per_second: 50,
+            user_requests_burst: 2000,
+            user_bytes_per_second: ByteSize::mib(10),
+            user_bytes_burst: ByteSize::gib(5),
+            address_requests_per_second: 200,
+            address_requests_burst: 10_000,
+            address_bytes_per_second: ByteSize::mib(40),
+            address_bytes_burst: ByteSize::gib(20),
+        }
+    }
+}
+
+/// One of `[[rules]]`: what holds for some users in the place of the general settings. What is `None`
+/// is as there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct RuleConfig {
+    /// For whom.
+    #[serde(deserialize_with = "value::texts")]
+    pub users: Vec<UserPattern>,
+    /// Whether they may upload at all.
+    pub may_upload: bool,
+    /// In the place of `uploads.max_size`.
+    #[serde(deserialize_with = "value::optional_size")]
+    pub max_size: Option<ByteSize>,
+    /// In the place of `uploads.quota_bytes`; zero for any amount.
+    #[serde(deserialize_with = "value::optional_size")]
+    pub quota_bytes: Option<ByteSize>,
+    /// In the place of `uploads.quota_files`; zero for any number.
+    #[serde(deserialize_with = "value::optional_count")]
+    pub quota_files: Option<u64>,
+    /// In the place of `uploads.max_pending`.
+    #[serde(deserialize_with = "value::optional_count")]
+    pub max_pending: Option<u64>,
+    /// Whether they are bound by limits on how often and how much.
+    pub rate_limits: bool,
+}
+
+impl Default for RuleConfig {
+    fn default() -> Self {
+        Self {
+            users: Vec::new(),
+            may_upload: true,
+            max_size: None,
+            quota_bytes: None,
+            quota_files: None,
+            max_pending: None,
+            rate_limits: true,
         }
     }
 }

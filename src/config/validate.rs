@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::pattern::UserPattern;
+use super::sections::RuleConfig;
 use super::thumbnail_size::parse_thumbnail_size;
 use super::words::LegacyMode;
 use super::{Config, ConfigError, Warning};
@@ -20,6 +22,9 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// More threads than any machine has cores; beyond is a slip of the keyboard.
 const MAX_THREADS: usize = 1024;
+
+/// More rules, or users in one, than anybody writes by hand. Every request goes through them.
+const MAX_RULES: usize = 256;
 
 /// More fetches at once than any machine has memory for.
 const MAX_FETCHES: usize = 10_000;
@@ -38,6 +43,8 @@ impl Config {
         self.check_sizes()?;
         self.check_counts()?;
         self.check_ladder()?;
+        self.check_limits()?;
+        self.check_rules()?;
         if self.storage.path.as_os_str().is_empty() {
             return Err(broken("storage.path", "must not be empty"));
         }
@@ -108,13 +115,80 @@ impl Config {
             ("remote.max_size", self.remote.max_size),
             ("remote.max_unfinished", self.remote.max_unfinished),
         ] {
-            if bytes == 0 {
-                return Err(broken(key, "must be more than zero"));
-            }
-            check_not_too_large(key, bytes)?;
+            check_size(key, ByteSize(bytes))?;
         }
         check_not_too_large("connections.min_rate", self.connections.min_rate.as_u64())?;
+        if let Some(front) = self.uploads.front_max_size {
+            check_size("uploads.front_max_size", front)?;
+        }
+        check_not_too_large("uploads.quota_bytes", self.uploads.quota_bytes.as_u64())?;
         check_not_too_large("storage.min_free", self.storage.min_free.as_u64())
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        for (key, bytes) in [
+            ("limits.user_bytes_per_second", limits.user_bytes_per_second),
+            ("limits.user_bytes_burst", limits.user_bytes_burst),
+            ("limits.address_bytes_per_second", limits.address_bytes_per_second),
+            ("limits.address_bytes_burst", limits.address_bytes_burst),
+        ] {
+            check_not_too_large(key, bytes.as_u64())?;
+        }
+        for (key, rate, burst) in [
+            (
+                "limits.user_requests_burst",
+                limits.user_requests_per_second.into(),
+                limits.user_requests_burst.into(),
+            ),
+            (
+                "limits.user_bytes_burst",
+                limits.user_bytes_per_second.as_u64(),
+                limits.user_bytes_burst.as_u64(),
+            ),
+            (
+                "limits.address_requests_burst",
+                limits.address_requests_per_second.into(),
+                limits.address_requests_burst.into(),
+            ),
+            (
+                "limits.address_bytes_burst",
+                limits.address_bytes_per_second.as_u64(),
+                limits.address_bytes_burst.as_u64(),
+            ),
+        ] {
+            if rate > 0 && burst == 0 {
+                return Err(broken(key, "must be more than zero where the limit is on"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rules(&self) -> Result<(), ConfigError> {
+        if self.rules.len() > MAX_RULES {
+            return Err(broken("rules", format!("must be at most {MAX_RULES}")));
+        }
+        for rule in &self.rules {
+            if rule.users.is_empty() {
+                return Err(broken("rules.users", "must name at least one user or pattern"));
+            }
+            if rule.users.len() > MAX_RULES {
+                return Err(broken("rules.users", format!("must be at most {MAX_RULES}")));
+            }
+            if let Some(size) = rule.max_size {
+                check_size("rules.max_size", size)?;
+            }
+            if let Some(quota) = rule.quota_bytes {
+                check_not_too_large("rules.quota_bytes", quota.as_u64())?;
+            }
+            if rule.max_pending == Some(0) {
+                return Err(broken(
+                    "rules.max_pending",
+                    "must be more than zero; to keep users from uploading, set may_upload = false",
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_counts(&self) -> Result<(), ConfigError> {
@@ -184,6 +258,23 @@ impl Config {
                 ),
             });
         }
+        let everybody = |rule: &RuleConfig| rule.users.iter().any(UserPattern::is_everybody);
+        let last = self.rules.iter().position(everybody).map(|index| index + 1);
+        if let Some(last) = last.filter(|last| *last < self.rules.len()) {
+            warnings.push(Warning {
+                key: "rules",
+                problem: format!(
+                    "those behind number {last} mean nothing: it names everybody, and the first rule \
+                     that names a user counts"
+                ),
+            });
+        }
+        if self.uploads.quota_can_upgrade && self.uploads.quota_info_url.is_none() {
+            warnings.push(Warning {
+                key: "uploads.quota_can_upgrade",
+                problem: "is told to nobody without uploads.quota_info_url".to_owned(),
+            });
+        }
         if self.legacy.frozen_since.is_some() && self.legacy.mode != LegacyMode::Frozen {
             warnings.push(Warning {
                 key: "legacy.frozen_since",
@@ -211,6 +302,13 @@ fn check_at_most(
         return Err(broken(key, format!("must be at most {longest}")));
     }
     Ok(())
+}
+
+fn check_size(key: &'static str, ByteSize(bytes): ByteSize) -> Result<(), ConfigError> {
+    if bytes == 0 {
+        return Err(broken(key, "must be more than zero"));
+    }
+    check_not_too_large(key, bytes)
 }
 
 fn check_not_too_large(key: &'static str, bytes: u64) -> Result<(), ConfigError> {
@@ -270,6 +368,17 @@ mod tests {
             ("uploads.unused_expiry = '8days'", "uploads.unused_expiry"),
             ("uploads.create_per_second = 0", "uploads.create_per_second"),
             ("uploads.create_burst = 0", "uploads.create_burst"),
+            ("uploads.front_max_size = 0", "uploads.front_max_size"),
+            ("uploads.quota_bytes = '99 EiB'", "uploads.quota_bytes"),
+            ("limits.user_requests_burst = 0", "limits.user_requests_burst"),
+            ("limits.user_bytes_burst = 0", "limits.user_bytes_burst"),
+            ("limits.address_requests_burst = 0", "limits.address_requests_burst"),
+            ("limits.address_bytes_burst = '0 B'", "limits.address_bytes_burst"),
+            ("limits.user_bytes_per_second = '15 EiB'", "limits.user_bytes_per_second"),
+            ("rules = [{ may_upload = false }]", "rules.users"),
+            ("rules = [{ users = ['*'], max_size = 0 }]", "rules.max_size"),
+            ("rules = [{ users = ['*'], quota_bytes = '15 EiB' }]", "rules.quota_bytes"),
+            ("rules = [{ users = ['*'], max_pending = 0 }]", "rules.max_pending"),
             ("remote.max_size = 0", "remote.max_size"),
             ("thumbnails.max_pixels = 0", "thumbnails.max_pixels"),
             ("thumbnails.sizes = []", "thumbnails.sizes"),
@@ -296,6 +405,11 @@ mod tests {
             "uploads.unused_expiry = '7days'",
             "thumbnails.queue = 0",
             "storage.min_free = '0 B'",
+            "limits = { user_requests_per_second = 0, user_requests_burst = 0 }",
+            "limits = { address_bytes_per_second = '0 B', address_bytes_burst = '0 B' }",
+            "uploads = { quota_bytes = 0, quota_files = 0 }",
+            "rules = [{ users = ['@*:b'] }, { users = ['@a:b'] }, { users = ['*'] }]",
+            "rules = [{ users = ['*'], quota_bytes = 0, quota_files = 0 }]",
             "storage = { cache_size = '200 MiB', min_free = '1 TB' }",
         ] {
             assert_eq!(config(text).validate().expect(text), [], "{text}");
@@ -309,6 +423,8 @@ mod tests {
             ("server.admin_listen = '192.168.1.1:9090'", "server.admin_listen"),
             ("server.trusted_proxies = ['::1', '0.0.0.0/0']", "server.trusted_proxies"),
             ("storage.cache_size = '199 MiB'", "storage.cache_size"),
+            ("uploads.quota_can_upgrade = true", "uploads.quota_can_upgrade"),
+            ("rules = [{ users = ['@a:b'] }, { users = ['*'] }, { users = ['@c:d'] }]", "rules"),
             (
                 "legacy = { mode = 'open', frozen_since = 2026-01-01T00:00:00Z }",
                 "legacy.frozen_since",

@@ -75,6 +75,14 @@ where
     Ok(texts.into_iter().map(|Text(value)| value).collect())
 }
 
+/// Reads a size for a key that may be left out.
+pub(super) fn optional_size<'de, D>(deserializer: D) -> Result<Option<ByteSize>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    size(deserializer).map(Some)
+}
+
 /// Reads a size: a number and a unit, or a number of bytes.
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
     read(deserializer, "a size; write a number and a unit, as in \"50 MiB\"", |value| match value {
@@ -89,6 +97,15 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     read(deserializer, "a duration; write a number and a unit, as in \"30s\" or \"5m\"", |value| {
         humantime::parse_duration(value.as_str()?).ok()
     })
+}
+
+/// Reads a whole number for a key that may be left out.
+pub(super) fn optional_count<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    count(deserializer).map(Some)
 }
 
 /// Reads a whole number that is not negative.

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::media::MediaService;
+use crate::policy::Terms;
 use crate::response::Reply;
 
 #[derive(Serialize)]
@@ -12,6 +12,6 @@ struct Config {
     upload_size: u64,
 }
 
-pub(super) fn config(media: &MediaService) -> Reply {
-    Reply::json(StatusCode::OK, &Config { upload_size: media.limits().max_upload_bytes })
+pub(super) fn config(terms: &Terms) -> Reply {
+    Reply::json(StatusCode::OK, &Config { upload_size: terms.announced_max_bytes })
 }

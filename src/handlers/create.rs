@@ -5,12 +5,12 @@ use std::time::Instant;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::auth::Requester;
+use super::Admitted;
 use crate::error::ApiError;
-use crate::limit::RateLimit;
+use crate::limit::{Limit, RateLimit};
 use crate::media::MediaService;
 use crate::response::Reply;
-use crate::types::{BodyReader, collect};
+use crate::types::{BodyReader, UserId, collect};
 
 /// The largest body in bytes; the specification's own has two, and later ones may have more.
 const MAX_BODY: u64 = 64 * 1024;
@@ -23,17 +23,19 @@ struct Created {
 
 pub(super) async fn create(
     media: &MediaService,
-    limit: &RateLimit,
-    requester: &Requester,
+    limit: &RateLimit<UserId>,
+    Admitted { requester, terms }: &Admitted<'_>,
     body: &mut dyn BodyReader,
 ) -> Result<Reply, ApiError> {
-    limit
-        .take(requester.user_id(), Instant::now())
-        .map_err(|retry_after| ApiError::RateLimited { retry_after })?;
+    if terms.is_rate_limited {
+        limit
+            .take(requester.user_id(), Instant::now())
+            .map_err(|retry_after| Limit::Creations.exceeded(retry_after))?;
+    }
     // Nothing in it has a meaning yet (CS-CRE-01), so whatever it holds is taken; but who does not
     // get to its end does not hear of a media id either.
     collect(body, MAX_BODY).await?;
-    let created = media.create(requester).await?;
+    let created = media.create(requester, &terms.allowance).await?;
     Ok(Reply::json(
         StatusCode::OK,
         &Created {

@@ -9,18 +9,19 @@ mod preview;
 mod thumbnail;
 mod upload;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 
 use crate::auth::{AuthError, Authenticator, Credentials, Requester};
 use crate::error::ApiError;
 use crate::homeserver::{Homeserver, Sender};
-use crate::limit::RateLimit;
-use crate::media::{MediaService, Reader, Search};
+use crate::limit::{RateLimit, Tab, Traffic};
+use crate::media::{MediaService, NewUpload, Reader, Search};
+use crate::policy::{Policy, Purpose, Terms};
 use crate::response::{Conditions, Reply};
 use crate::route::{Access, MediaRoute, Operation, Query};
-use crate::types::BodyReader;
+use crate::types::{BodyReader, UserId};
 
 /// How long a reader waits for media that is not uploaded yet, if it does not say (CS-DL-08).
 const DEFAULT_WAIT: Duration = Duration::from_secs(20);
@@ -37,7 +38,11 @@ pub struct Services {
     /// The homeserver itself, for what only it can answer.
     pub homeserver: Homeserver,
     /// How often a user may create a media id (CS-CRE-05).
-    pub create_limit: RateLimit,
+    pub create_limit: RateLimit<UserId>,
+    /// How often and how much anybody may ask (CS-RL-01).
+    pub traffic: Traffic,
+    /// What each requester may do.
+    pub policy: Policy,
 }
 
 /// A media request, without the connection that it came on.
@@ -52,6 +57,22 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Where it came from.
     pub sender: Sender,
+    /// What it is charged to.
+    pub tab: &'a mut Tab,
+}
+
+/// What a request shows of who is asking.
+struct Claim<'a> {
+    headers: &'a HeaderMap,
+    query: Query<'a>,
+    sender: Sender,
+    tab: &'a mut Tab,
+}
+
+/// Somebody who may do what they want.
+struct Admitted<'s> {
+    requester: Requester,
+    terms: &'s Terms,
 }
 
 impl Services {
@@ -65,41 +86,46 @@ impl Services {
         request: Request<'_>,
         body: &mut dyn BodyReader,
     ) -> Result<Reply, ApiError> {
-        let Request { route, raw_target, method, headers, sender } = request;
+        let Request { route, raw_target, method, headers, sender, tab } = request;
         let MediaRoute { operation, query } = route;
+        let claim = Claim { headers, query, sender, tab: &mut *tab };
         match operation {
             Operation::Upload => {
-                let requester = self.requester(headers, query, sender).await?;
-                upload::upload(&self.media, &requester, headers, query, body).await
+                let admitted = self.admit(claim, Purpose::Upload).await?;
+                let upload = upload::new_upload(headers, query);
+                self.begin_upload(&upload, admitted.terms, tab)?;
+                upload::upload(&self.media, &admitted, upload, body).await
             }
             Operation::Create { .. } => {
-                let requester = self.requester(headers, query, sender).await?;
-                create::create(&self.media, &self.create_limit, &requester, body).await
+                let admitted = self.admit(claim, Purpose::Upload).await?;
+                create::create(&self.media, &self.create_limit, &admitted, body).await
             }
             Operation::UploadTo { mxc, .. } => {
-                let requester = self.requester(headers, query, sender).await?;
-                upload::upload_to(&self.media, &requester, &mxc, headers, query, body).await
+                let admitted = self.admit(claim, Purpose::Upload).await?;
+                let upload = upload::new_upload(headers, query);
+                self.begin_upload(&upload, admitted.terms, tab)?;
+                upload::upload_to(&self.media, &admitted, &mxc, upload, body).await
             }
             Operation::Download { mxc, filename, access } => {
-                let requester = self.requester_for(access, headers, query, sender).await?;
+                let requester = self.admit_reader(access, claim).await?;
                 let reader = reader(requester.as_ref());
                 let conditions = Conditions::of(method, headers);
                 download::download(&self.media, reader, access, &mxc, filename, &conditions, query)
                     .await
             }
             Operation::Thumbnail { mxc, access } => {
-                let requester = self.requester_for(access, headers, query, sender).await?;
+                let requester = self.admit_reader(access, claim).await?;
                 let reader = reader(requester.as_ref());
                 let conditions = Conditions::of(method, headers);
                 thumbnail::thumbnail(&self.media, reader, access, &mxc, &conditions, query).await
             }
             Operation::Config => {
-                self.requester(headers, query, sender).await?;
-                Ok(config::config(&self.media))
+                let admitted = self.admit(claim, Purpose::Ask).await?;
+                Ok(config::config(admitted.terms))
             }
             Operation::PreviewUrl => {
-                let requester = self.requester(headers, query, sender).await?;
-                preview::preview_url(&self.homeserver, &requester, query).await
+                let admitted = self.admit(claim, Purpose::Ask).await?;
+                preview::preview_url(&self.homeserver, &admitted.requester, query).await
             }
             Operation::FederationDownload { media_id } => {
                 let download = federation::Ask::Download { media_id };
@@ -115,29 +141,49 @@ impl Services {
         }
     }
 
-    /// Finds out who is asking. Nothing is looked up before this has succeeded.
-    async fn requester(
-        &self,
-        headers: &HeaderMap,
-        query: Query<'_>,
-        sender: Sender,
-    ) -> Result<Requester, ApiError> {
+    /// Finds out who is asking, and whether they may. Nothing is looked up before this has succeeded.
+    async fn admit(&self, claim: Claim<'_>, purpose: Purpose) -> Result<Admitted<'_>, ApiError> {
+        let Claim { headers, query, sender, tab } = claim;
         let credentials =
             Credentials::find(headers, |name| query.get(name)).map_err(AuthError::from)?;
-        Ok(self.auth.check(credentials, sender).await?)
+        let requester = self.auth.check(credentials, sender).await?;
+        let terms = self.policy.terms(requester.user_id());
+        if terms.is_rate_limited {
+            self.traffic.admit(tab, requester.user_id(), Instant::now())?;
+        } else {
+            self.traffic.exempt(tab, Instant::now());
+        }
+        self.policy.check(&requester, terms, purpose)?;
+        Ok(Admitted { requester, terms })
     }
 
-    /// As [`requester`](Self::requester), except that the legacy routes ask nobody (CS-DL-01).
-    async fn requester_for(
+    /// As [`admit`](Self::admit) for whoever wants to read, except that the legacy routes ask nobody
+    /// (CS-DL-01).
+    async fn admit_reader(
         &self,
         access: Access,
-        headers: &HeaderMap,
-        query: Query<'_>,
-        sender: Sender,
+        claim: Claim<'_>,
     ) -> Result<Option<Requester>, ApiError> {
         match access {
-            Access::Authenticated => self.requester(headers, query, sender).await.map(Some),
+            Access::Authenticated => Ok(Some(self.admit(claim, Purpose::Read).await?.requester)),
             Access::Legacy => Ok(None),
+        }
+    }
+
+    /// Looks whether an upload may begin, and charges what it announces, before a byte is read.
+    fn begin_upload(
+        &self,
+        upload: &NewUpload,
+        terms: &Terms,
+        tab: &mut Tab,
+    ) -> Result<(), ApiError> {
+        self.policy.check_type(&upload.content_type)?;
+        match upload.announced_size {
+            Some(size) if size <= terms.allowance.max_bytes => {
+                Ok(self.traffic.charge(tab, size, Instant::now())?)
+            }
+            // What is too large is refused, and what is not announced is charged at its end.
+            Some(_) | None => Ok(()),
         }
     }
 }

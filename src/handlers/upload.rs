@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
-use crate::auth::Requester;
+use super::Admitted;
 use crate::error::ApiError;
 use crate::media::{MediaService, NewUpload};
 use crate::response::Reply;
@@ -17,12 +17,11 @@ struct Uploaded {
 
 pub(super) async fn upload(
     media: &MediaService,
-    requester: &Requester,
-    headers: &HeaderMap,
-    query: Query<'_>,
+    Admitted { requester, terms }: &Admitted<'_>,
+    upload: NewUpload,
     body: &mut dyn BodyReader,
 ) -> Result<Reply, ApiError> {
-    let mxc = media.upload(requester, new_upload(headers, query), body).await?;
+    let mxc = media.upload(requester, &terms.allowance, upload, body).await?;
     Ok(Reply::json(StatusCode::OK, &Uploaded { content_uri: mxc.to_string() }))
 }
 
@@ -32,18 +31,17 @@ struct Nothing {}
 
 pub(super) async fn upload_to(
     media: &MediaService,
-    requester: &Requester,
+    Admitted { requester, terms }: &Admitted<'_>,
     mxc: &Mxc,
-    headers: &HeaderMap,
-    query: Query<'_>,
+    upload: NewUpload,
     body: &mut dyn BodyReader,
 ) -> Result<Reply, ApiError> {
-    media.upload_to(requester, mxc, new_upload(headers, query), body).await?;
+    media.upload_to(requester, &terms.allowance, mxc, upload, body).await?;
     Ok(Reply::json(StatusCode::OK, &Nothing {}))
 }
 
 /// Reads what the uploader says of the file, the same for both (CS-PUT-07).
-fn new_upload(headers: &HeaderMap, query: Query<'_>) -> NewUpload {
+pub(super) fn new_upload(headers: &HeaderMap, query: Query<'_>) -> NewUpload {
     NewUpload {
         content_type: content_type(headers),
         filename: query.get("filename").and_then(|name| FileName::clean(&name)),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::QuotaInfo;
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::store::StoreError;
 use crate::thumbnail::ThumbnailError;
@@ -41,6 +42,12 @@ pub enum MediaError {
     UploadTooLarge {
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The user has reached their quota, or would with this (CS-LIM-04).
+    #[error("the user's quota is reached")]
+    OverQuota {
+        /// Where they learn more.
+        info: Option<Arc<QuotaInfo>>,
     },
     /// A file of another server is larger than allowed (CS-LIM-03).
     #[error("the remote file is larger than {limit} bytes")]

@@ -17,7 +17,7 @@ use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-use super::incoming::{Arrival, Incoming};
+use super::incoming::{Arrival, Cap, Incoming};
 use super::share::{Share, Shares};
 use super::source::{Asker, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
@@ -335,7 +335,7 @@ impl Lead {
         let arrival = Arc::clone(incoming.arrival());
         let store = &self.fetcher.store;
         let end = tokio::select! {
-            end = incoming.take(&mut body, limit, store, || {}) => end.err(),
+            end = incoming.take(&mut body, Cap::of(limit), store, || {}) => end.err(),
             () = arrival.abandoned(UNFOLLOWED_TIME) => {
                 tracing::debug!(mxc = %self.key.mxc, "gave up a fetch that nobody follows");
                 None

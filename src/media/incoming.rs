@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::MediaError;
 use super::fetch::in_its_own_words;
+use super::quota::Charge;
 use crate::store::{
     Follower, Growing, MediaRecord, MediaSource, NewMedia, Staging, Store, StoreError,
 };
@@ -109,22 +110,26 @@ impl Incoming {
         &self.arrival
     }
 
-    /// Takes the body to its end and commits it. `begun` is called when the first bytes are there,
+    /// Takes the body to its end, as much as the cap allows, and commits it. `begun` is called when the first bytes are there,
     /// or at the end of a body that has none.
     pub(super) async fn take(
         mut self,
         body: &mut dyn BodyReader,
-        limit: u64,
+        mut cap: Cap,
         store: &Store,
         begun: impl FnOnce() + Send,
     ) -> End {
-        let received = match receive(&mut self.staging, body, limit, Haste::AtOnce, begun).await {
+        let received = receive(&mut self.staging, body, &mut cap, Haste::AtOnce, begun).await;
+        let received = match received {
             // Followers read to the end even if somebody else has stored the media for us.
             Ok(()) => self.staging.push().await.map_err(MediaError::from),
             Err(error) => Err(error),
         };
         let committed = match received {
-            Ok(()) => commit(store, self.staging, self.arrival.media.clone()).await,
+            Ok(()) => {
+                let charge = cap.into_charge(&self.staging);
+                commit(store, self.staging, self.arrival.media.clone(), charge).await
+            }
             Err(error) => {
                 self.staging.discard().await;
                 Err(error)
@@ -140,9 +145,10 @@ async fn commit(
     store: &Store,
     staging: Staging,
     media: NewMedia,
+    charge: Charge,
 ) -> Result<MediaRecord, MediaError> {
     let is_owned = media.source == MediaSource::Owned;
-    match store.commit_media(staging, media).await {
+    match store.commit_media_with(staging, media, charge).await {
         Ok(record) => Ok(record),
         // Whoever fetched the same media at the same time and was first has stored it for us.
         Err(StoreError::AlreadyExists(present)) if !is_owned => Ok(*present),
@@ -180,15 +186,47 @@ pub(super) enum Haste {
     InBatches,
 }
 
-/// Writes a body of at most `limit` bytes down.
+/// How much of a body is taken.
+pub(super) struct Cap {
+    limit: u64,
+    charge: Charge,
+}
+
+impl Cap {
+    /// Takes at most `limit` bytes, and no more than can be charged.
+    pub(super) fn new(limit: u64, charge: Charge) -> Self {
+        Self { limit, charge }
+    }
+
+    /// Takes at most `limit` bytes.
+    pub(super) fn of(limit: u64) -> Self {
+        Self::new(limit, Charge::free())
+    }
+
+    fn admit(&mut self, bytes: u64) -> Result<(), MediaError> {
+        if bytes > self.limit {
+            return Err(BodyError::TooLarge { limit: self.limit }.into());
+        }
+        self.charge.cover(bytes)
+    }
+
+    /// Returns the charge for a body that was taken to its end and is to be committed.
+    pub(super) fn into_charge(mut self, staging: &Staging) -> Charge {
+        self.charge.settle(staging.size());
+        self.charge
+    }
+}
+
+/// Writes a body down, as much as the cap allows.
 ///
 /// # Errors
 ///
-/// [`BodyError::TooLarge`] at the first byte past the limit, the body's own error, or the store's.
+/// [`BodyError::TooLarge`] or [`MediaError::OverQuota`] at the first byte past the cap, the body's own
+/// error, or the store's.
 pub(super) async fn receive(
     staging: &mut Staging,
     body: &mut dyn BodyReader,
-    limit: u64,
+    cap: &mut Cap,
     haste: Haste,
     begun: impl FnOnce() + Send,
 ) -> Result<(), MediaError> {
@@ -205,9 +243,7 @@ pub(super) async fn receive(
             }
         };
         if let Some(chunk) = &chunk {
-            if staging.size() + chunk.len() as u64 > limit {
-                return Err(BodyError::TooLarge { limit }.into());
-            }
+            cap.admit(staging.size() + chunk.len() as u64)?;
             staging.write(chunk).await?;
         }
         if let Some(begun) = begun.take() {

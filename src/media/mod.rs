@@ -12,6 +12,7 @@ mod expected;
 mod fetch;
 mod incoming;
 mod memory;
+mod quota;
 mod reserve;
 mod retention;
 mod share;
@@ -38,6 +39,7 @@ pub use clock::Clock;
 pub use error::MediaError;
 pub use fetch::FetchLimits;
 pub use incoming::ArrivingBody;
+pub use quota::{Quota, QuotaInfo};
 pub use reserve::Created;
 pub use retention::CacheLimits;
 pub use stored::StoredBody;
@@ -48,6 +50,7 @@ pub use visibility::{Freeze, Provenance};
 use board::Board;
 use fetch::Fetcher;
 use memory::Memory;
+use quota::Quotas;
 use retention::Retention;
 use source::Source;
 use stored::Damage;
@@ -55,14 +58,21 @@ use stored::Damage;
 /// Bounds on what is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The largest upload.
-    pub max_upload_bytes: u64,
-    /// How many media ids without content a user may have (CS-CRE-05).
-    pub max_pending: u64,
     /// How long a media id without content is kept (CS-CRE-04).
     pub unused_expiry: Duration,
     /// What may be fetched.
     pub fetches: FetchLimits,
+}
+
+/// How much one user may upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// The largest upload (CS-UP-06).
+    pub max_bytes: u64,
+    /// What they may keep here (CS-LIM-04).
+    pub quota: Quota,
+    /// How many media ids without content they may have (CS-CRE-05).
+    pub max_pending: u64,
 }
 
 /// On whose behalf media is read.
@@ -154,6 +164,7 @@ pub struct MediaService {
     homeserver: Homeserver,
     fetcher: Arc<Fetcher>,
     board: Arc<Board>,
+    quotas: Arc<Quotas>,
     engine: ThumbnailEngine,
     ladder: Ladder,
     memory: Arc<Memory>,
@@ -203,6 +214,7 @@ impl MediaService {
         let fetcher =
             Fetcher::new(parts.store.clone(), source, parts.limits.fetches, parts.metrics.clone());
         Self {
+            quotas: Quotas::new(parts.store.clone(), parts.clock.clone()),
             store: parts.store,
             homeserver: parts.homeserver,
             fetcher: Arc::new(fetcher),
@@ -218,10 +230,5 @@ impl MediaService {
             freeze: parts.freeze,
             metrics: parts.metrics,
         }
-    }
-
-    /// Returns the bounds on what is taken in.
-    pub fn limits(&self) -> Limits {
-        self.limits
     }
 }

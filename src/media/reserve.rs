@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::incoming::Incoming;
-use super::upload::{LONGEST_UPLOAD, random_media_id};
-use super::{MediaError, MediaService, NewUpload};
+use super::incoming::{Cap, Incoming};
+use super::quota::Want;
+use super::upload::{LONGEST_UPLOAD, check_size, random_media_id};
+use super::{Allowance, MediaError, MediaService, NewUpload};
 use crate::auth::Requester;
 use crate::store::{MediaRecord, Reservation, StoreError};
 use crate::types::{BodyError, BodyReader, Mxc, UnixMillis, UserId};
@@ -31,19 +32,27 @@ impl MediaService {
     ///
     /// # Errors
     ///
+    /// [`MediaError::OverQuota`] if nothing could be uploaded to it (CS-CRE-06), and
     /// [`MediaError::TooManyPending`] if they have as many without content as allowed (CS-CRE-05).
-    pub async fn create(&self, requester: &Requester) -> Result<Created, MediaError> {
+    pub async fn create(
+        &self,
+        requester: &Requester,
+        allowance: &Allowance,
+    ) -> Result<Created, MediaError> {
         let server_name = self.homeserver.name()?.clone();
         let mxc = Mxc { server_name, media_id: random_media_id()? };
         let now = self.clock.now();
         let unused_expires_at = now.plus(self.limits.unused_expiry);
+        let want = Want { mxc: mxc.clone(), bytes: 0, spare_bytes: 1, reserved_until: None };
+        let mut charge = self.quotas.charge(requester.user_id(), &allowance.quota, want)?;
+        charge.settle(0);
         let reservation = Reservation {
             mxc: mxc.clone(),
             uploader: requester.user_id().clone(),
             created_at: now,
             expires_at: unused_expires_at,
         };
-        match self.store.reserve(reservation, self.limits.max_pending).await {
+        match self.store.reserve_with(reservation, allowance.max_pending, charge).await {
             Ok(()) => Ok(Created { mxc, unused_expires_at }),
             Err(StoreError::TooManyReserved { earliest_expiry }) => {
                 let retry_after = now.until(earliest_expiry).min(MAX_RETRY);
@@ -64,27 +73,32 @@ impl MediaService {
     pub async fn upload_to(
         &self,
         requester: &Requester,
+        allowance: &Allowance,
         mxc: &Mxc,
         upload: NewUpload,
         body: &mut dyn BodyReader,
     ) -> Result<(), MediaError> {
         let user = requester.user_id();
         self.check_may_fill(user, mxc)?;
-        let limit = self.check_size(&upload)?;
+        check_size(allowance, &upload)?;
         let claim = self.board.claim(&mxc.media_id).ok_or(MediaError::CannotOverwrite)?;
         // Another upload may have come to its end before the claim.
-        self.check_may_fill(user, mxc)?;
+        let reserved_until = Some(self.check_may_fill(user, mxc)?);
         let size = upload.announced_size;
+        let bytes = size.unwrap_or(0);
+        let want = Want { mxc: mxc.clone(), bytes, spare_bytes: 0, reserved_until };
+        let cap = Cap::new(allowance.max_bytes, self.quotas.charge(user, &allowance.quota, want)?);
         let media = self.owned_media(mxc.clone(), requester, upload);
         let incoming = Incoming::new(self.store.stage().await?, media, size);
         let arrival = Arc::clone(incoming.arrival());
-        let taken = incoming.take(body, limit, &self.store, || claim.announce(&arrival));
+        let taken = incoming.take(body, cap, &self.store, || claim.announce(&arrival));
         let end = timeout(LONGEST_UPLOAD, taken).await.map_err(|_| BodyError::TimedOut)?;
         end.map(drop).map_err(in_the_uploaders_words)
     }
 
-    /// Looks whether a user may give a media id its content now.
-    fn check_may_fill(&self, user: &UserId, mxc: &Mxc) -> Result<(), MediaError> {
+    /// Looks whether a user may give a media id its content now, and returns until when it is
+    /// reserved.
+    fn check_may_fill(&self, user: &UserId, mxc: &Mxc) -> Result<UnixMillis, MediaError> {
         // By the proposal also what is not ours is not there (CS-PUT-03).
         if mxc.server_name != *self.homeserver.name()? {
             return Err(MediaError::NotFound);
@@ -108,13 +122,14 @@ fn in_the_uploaders_words(error: Arc<MediaError>) -> MediaError {
     }
 }
 
-/// Decides whether a user may give a media id its content (CS-PUT-02 to CS-PUT-05).
+/// Decides whether a user may give a media id its content (CS-PUT-02 to CS-PUT-05), and until when it
+/// is reserved.
 fn judge(
     user: &UserId,
     record: Option<&MediaRecord>,
     reservation: Option<&Reservation>,
     now: UnixMillis,
-) -> Result<(), MediaError> {
+) -> Result<UnixMillis, MediaError> {
     if let Some(record) = record {
         // The homeserver's own older media has an uploader whom only the homeserver knows.
         let is_anothers = record.uploader.as_ref().is_some_and(|uploader| uploader != user);
@@ -128,7 +143,7 @@ fn judge(
         None => Err(MediaError::NotFound),
         Some(reservation) if reservation.uploader != *user => Err(MediaError::NotTheCreator),
         Some(reservation) if reservation.is_expired(now) => Err(MediaError::NotFound),
-        Some(_) => Ok(()),
+        Some(reservation) => Ok(reservation.expires_at),
     }
 }
 

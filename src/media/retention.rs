@@ -281,8 +281,6 @@ mod tests {
             memory_bytes: 1 << 20,
             cache,
             limits: Limits {
-                max_upload_bytes: 1 << 20,
-                max_pending: 1,
                 unused_expiry: Duration::from_secs(1),
                 fetches: FetchLimits { max_size: 1 << 20, max_fetches: 1, max_unfinished: 1 << 20 },
             },

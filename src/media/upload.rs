@@ -6,8 +6,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use tokio::time::timeout;
 
-use super::incoming::{Haste, receive};
-use super::{MediaError, MediaService};
+use super::incoming::{Cap, Haste, receive};
+use super::quota::Want;
+use super::{Allowance, MediaError, MediaService};
 use crate::auth::Requester;
 use crate::store::{MediaSource, NewMedia};
 use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc};
@@ -34,23 +35,34 @@ impl MediaService {
     ///
     /// # Errors
     ///
-    /// [`MediaError::UploadTooLarge`] before a byte is read if the announced size says so, otherwise
-    /// at the first byte past the limit. On any error nothing stays behind.
+    /// [`MediaError::UploadTooLarge`] or [`MediaError::OverQuota`] before a byte is read if the
+    /// announced size says so, otherwise at the first byte past the limit. On any error nothing stays
+    /// behind and nothing is counted.
     pub async fn upload(
         &self,
         requester: &Requester,
+        allowance: &Allowance,
         upload: NewUpload,
         body: &mut dyn BodyReader,
     ) -> Result<Mxc, MediaError> {
-        let limit = self.check_size(&upload)?;
+        check_size(allowance, &upload)?;
         let server_name = self.homeserver.name()?.clone();
+        let mxc = Mxc { server_name, media_id: random_media_id()? };
+        let want = Want {
+            mxc: mxc.clone(),
+            bytes: upload.announced_size.unwrap_or(0),
+            spare_bytes: 0,
+            reserved_until: None,
+        };
+        let charge = self.quotas.charge(requester.user_id(), &allowance.quota, want)?;
+        let mut cap = Cap::new(allowance.max_bytes, charge);
         let mut staging = self.store.stage().await?;
-        let received = receive(&mut staging, body, limit, Haste::InBatches, || {});
+        let received = receive(&mut staging, body, &mut cap, Haste::InBatches, || {});
         let received = timeout(LONGEST_UPLOAD, received).await.map_err(|_| BodyError::TimedOut)?;
         received.map_err(too_large)?;
-        let mxc = Mxc { server_name, media_id: random_media_id()? };
         let media = self.owned_media(mxc.clone(), requester, upload);
-        self.store.commit_media(staging, media).await?;
+        let charge = cap.into_charge(&staging);
+        self.store.commit_media_with(staging, media, charge).await?;
         Ok(mxc)
     }
 
@@ -71,14 +83,14 @@ impl MediaService {
             legacy_readable: false,
         }
     }
+}
 
-    /// Returns how large an upload may be, unless it says itself that it is larger.
-    pub(super) fn check_size(&self, upload: &NewUpload) -> Result<u64, MediaError> {
-        let limit = self.limits.max_upload_bytes;
-        if upload.announced_size.is_some_and(|size| size > limit) {
-            return Err(MediaError::UploadTooLarge { limit });
-        }
-        Ok(limit)
+/// Refuses an upload that says itself that it is too large.
+pub(super) fn check_size(allowance: &Allowance, upload: &NewUpload) -> Result<(), MediaError> {
+    let limit = allowance.max_bytes;
+    match upload.announced_size {
+        Some(size) if size > limit => Err(MediaError::UploadTooLarge { limit }),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -109,15 +109,25 @@ pub(super) fn client(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) 
 }
 
 /// Returns the address of a client that speaks through a trusted proxy.
-pub(super) fn client_behind(
-    headers: &HeaderMap,
-    peer: Peer,
-    trusted: &TrustedProxies,
-) -> Option<IpAddr> {
-    if !peer.is_trusted(trusted) || !headers.contains_key(FORWARDED_FOR) {
-        return None;
+pub(super) fn client_behind(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
+    Peer::of(session).is_trusted(trusted).then(|| limited_address(session, trusted)).flatten()
+}
+
+/// Returns the address whose limits a request is bound by. Whoever the operator trusts to speak for
+/// others has none: if a proxy names no client, all clients have its address.
+pub(super) fn limited_address(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let client = client(&session.req_header().headers, Peer::of(session), trusted)?;
+    (!trusted.contains(client)).then_some(client)
+}
+
+/// Returns the address of a peer that says whom it speaks for and is not believed: a stranger, or a
+/// proxy that the operator forgot.
+pub(super) fn unbelieved(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let is_claim = session.req_header().headers.contains_key(FORWARDED_FOR);
+    match Peer::of(session) {
+        Peer::Address(address) if is_claim && !trusted.contains(address) => Some(address),
+        Peer::Address(_) | Peer::Local => None,
     }
-    client(headers, peer, trusted).filter(|client| !trusted.contains(*client))
 }
 
 fn listed(headers: &HeaderMap) -> Vec<String> {

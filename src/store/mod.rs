@@ -51,11 +51,12 @@ pub use follow::{Follower, Growing};
 pub use orphans::Swept;
 pub use reader::BlobReader;
 pub use record::{
-    BlobRecord, MediaRecord, MediaSource, NewMedia, Reservation, Tally, ThumbnailRecord, Usage,
+    BlobRecord, Holdings, MediaRecord, MediaSource, NewMedia, Presence, Reservation, Tally,
+    ThumbnailRecord, Usage,
 };
 pub use staging::Staging;
 
-use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
+use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis, UserId};
 use blob::Blobs;
 use metadata::Metadata;
 use publishing::Publishing;
@@ -206,7 +207,40 @@ impl Store {
         reservation: Reservation,
         max_pending: u64,
     ) -> Result<(), StoreError> {
-        self.blocking(move |inner| inner.metadata.reserve(reservation, max_pending)).await
+        self.reserve_with(reservation, max_pending, ()).await
+    }
+
+    /// As [`reserve`](Self::reserve); `hold` is kept until it is certain what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    pub async fn reserve_with(
+        &self,
+        reservation: Reservation,
+        max_pending: u64,
+        hold: impl Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |inner| {
+            let _hold = hold;
+            inner.metadata.reserve(reservation, max_pending)
+        })
+        .await
+    }
+
+    /// Returns what a user has here, and how some media ids stand at the same moment. Takes
+    /// microseconds, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] or [`StoreError::Database`].
+    pub fn holdings(
+        &self,
+        uploader: &UserId,
+        now: UnixMillis,
+        ids: &[Mxc],
+    ) -> Result<Holdings, StoreError> {
+        self.inner.metadata.holdings(uploader, now, ids)
     }
 
     /// Returns the reservation of a media id, whether expired or not; `None` if there is none or
@@ -242,8 +276,27 @@ impl Store {
         staged: Staging,
         media: NewMedia,
     ) -> Result<MediaRecord, StoreError> {
+        self.commit_media_with(staged, media, ()).await
+    }
+
+    /// As [`commit_media`](Self::commit_media); `hold` is kept until it is certain whether the record
+    /// is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_media`](Self::commit_media).
+    pub async fn commit_media_with(
+        &self,
+        staged: Staging,
+        media: NewMedia,
+        hold: impl Send + 'static,
+    ) -> Result<MediaRecord, StoreError> {
         let settled = staged.settle().await?;
-        self.blocking(move |inner| inner.commit_media(settled, media)).await
+        self.blocking(move |inner| {
+            let _hold = hold;
+            inner.commit_media(settled, media)
+        })
+        .await
     }
 
     /// Stores a thumbnail, with the same care as [`commit_media`](Self::commit_media).

@@ -122,6 +122,28 @@ pub struct Tally {
     pub bytes: u64,
 }
 
+/// What a user has here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    /// The media that they uploaded here.
+    pub uploaded: Tally,
+    /// Their reservations that have not expired.
+    pub pending: u64,
+    /// How the media ids that were asked for stood at the same moment, in their order.
+    pub ids: Vec<Presence>,
+}
+
+/// What a media id leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing.
+    Absent,
+    /// A reservation that has not expired.
+    Reserved,
+    /// Media.
+    Stored,
+}
+
 /// What the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {

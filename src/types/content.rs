@@ -132,10 +132,20 @@ impl ContentType {
         &self.0
     }
 
+    /// Returns the type itself without its parameters, in lower case: what types are compared by
+    /// (FLD-16).
+    pub fn essence(&self) -> String {
+        self.written_essence().to_ascii_lowercase()
+    }
+
+    fn written_essence(&self) -> &str {
+        self.0.split(';').next().unwrap_or_default().trim_end()
+    }
+
     /// Returns how a browser is told to treat this type (CS-HDR-03): by its essence alone,
     /// whatever its case and parameters.
     pub fn disposition(&self) -> Disposition {
-        let essence = self.0.split(';').next().unwrap_or_default().trim_end();
+        let essence = self.written_essence();
         if Self::INLINE.iter().any(|safe| essence.eq_ignore_ascii_case(safe)) {
             Disposition::Inline
         } else {

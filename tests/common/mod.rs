@@ -58,7 +58,8 @@ impl Settings {
         }
     }
 
-    /// Adds TOML to the configuration file, such as `[uploads]\nmax_size = "1 KiB"`.
+    /// Adds TOML to the configuration file, such as `[uploads]\nmax_size = "1 KiB"`. Without a section
+    /// `[limits]`, users may ask as often as they like: whoever waits for something does.
     pub fn with(mut self, toml: &str) -> Self {
         self.extra.push_str(toml);
         self.extra.push('\n');
@@ -134,7 +135,11 @@ impl Settings {
     /// Writes the configuration file and returns the command that runs Mediary on free ports.
     fn command(&self) -> Command {
         let config = self.directory.path().join("mediary.toml");
-        std::fs::write(&config, &self.extra).expect("the configuration can be written");
+        let mut extra = self.extra.clone();
+        if !extra.contains("[limits]") {
+            extra.push_str("[limits]\nuser_requests_per_second = 0\n");
+        }
+        std::fs::write(&config, extra).expect("the configuration can be written");
         let wrapper = self.wrapper.iter().map(String::as_str);
         let words: Vec<_> = wrapper.chain([env!("CARGO_BIN_EXE_mediary")]).collect();
         let mut command = Command::new(words[0]);

@@ -62,7 +62,9 @@ impl Synapse {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
         let appservice = path("appservice.yaml");
-        let started = script(&["start", "--dir", &path(""), "--appservice", &appservice]);
+        let guests = ["--set", "allow_guest_access=true"];
+        let start = ["start", "--dir", &path(""), "--appservice", &appservice];
+        let started = script(&[&start[..], &guests].concat());
         let text = |key: &str| started[key].as_str().expect("a text").to_owned();
         Self {
             url: text("url"),

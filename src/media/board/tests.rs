@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::media::Once;
+use crate::media::incoming::Cap;
 use crate::media::incoming::Incoming;
 use crate::store::{MediaSource, NewMedia, Store};
 use crate::types::{ContentType, Mxc, UnixMillis};
@@ -54,7 +55,7 @@ impl Uploads {
     }
 
     async fn keep(&self, incoming: Incoming) {
-        incoming.take(&mut Once(None), 0, &self.store, || {}).await.unwrap();
+        incoming.take(&mut Once(None), Cap::of(0), &self.store, || {}).await.unwrap();
     }
 }
 

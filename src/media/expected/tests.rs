@@ -13,7 +13,8 @@ use super::*;
 use crate::auth::Requester;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::media::{
-    CacheLimits, Clock, Created, FetchLimits, Freeze, Limits, MediaItem, NewUpload, Once, Parts,
+    Allowance, CacheLimits, Clock, Created, FetchLimits, Freeze, Limits, MediaItem, NewUpload,
+    Once, Parts, Quota,
 };
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -21,6 +22,11 @@ use crate::thumbnail::{Capacity, Ladder, ThumbnailEngine};
 use crate::types::{ContentType, UnixMillis};
 
 const MAX_PENDING: u64 = 5;
+const ALLOWANCE: Allowance = Allowance {
+    max_bytes: 100,
+    quota: Quota { bytes: None, files: None, info: None },
+    max_pending: MAX_PENDING,
+};
 const EXPIRY: Duration = Duration::from_secs(60 * 60);
 
 /// A media service whose homeserver cannot be reached.
@@ -49,8 +55,6 @@ impl Service {
             memory_bytes: 1 << 20,
             cache: CacheLimits { max_bytes: 1 << 20, min_free_bytes: 0 },
             limits: Limits {
-                max_upload_bytes: 100,
-                max_pending: MAX_PENDING,
                 unused_expiry: EXPIRY,
                 fetches: FetchLimits { max_size: 1, max_fetches: 0, max_unfinished: 1 },
             },
@@ -62,7 +66,7 @@ impl Service {
     }
 
     async fn create(&self, user: &Requester) -> Created {
-        self.media.create(user).await.unwrap()
+        self.media.create(user, &ALLOWANCE).await.unwrap()
     }
 
     async fn upload(&self, user: &Requester, mxc: &Mxc, body: &'static [u8]) -> Result<(), Fault> {
@@ -72,7 +76,7 @@ impl Service {
             announced_size: Some(body.len() as u64),
         };
         let mut body = Once(Some(Bytes::from_static(body)));
-        self.media.upload_to(user, mxc, upload, &mut body).await.map_err(Fault::from)
+        self.media.upload_to(user, &ALLOWANCE, mxc, upload, &mut body).await.map_err(Fault::from)
     }
 
     /// Reads in the name of another server, for which nothing is asked elsewhere.
@@ -223,7 +227,7 @@ async fn through_a_whole_day_ids_are_bounded_and_none_outlives_its_time() {
         for _ in 0..5 {
             let user = random(USERS);
             let open = given.iter().filter(|it| it.user == user && is_open(it)).count();
-            match service.media.create(&users[user]).await.map_err(Fault::from) {
+            match service.media.create(&users[user], &ALLOWANCE).await.map_err(Fault::from) {
                 Ok(Created { mxc, unused_expires_at }) => {
                     assert!((open as u64) < MAX_PENDING, "one too many");
                     assert_eq!(unused_expires_at, now.plus(EXPIRY));

@@ -71,7 +71,7 @@ impl Stage {
         let (script, body) = unbounded_channel();
         let writing = store.clone();
         let writer = tokio::spawn(async move {
-            incoming.take(&mut Scripted(body), limit, &writing, begun).await
+            incoming.take(&mut Scripted(body), Cap::of(limit), &writing, begun).await
         });
         Self { store, _directory: directory, arrival, script: Some(script), writer }
     }

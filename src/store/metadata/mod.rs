@@ -14,6 +14,7 @@ mod reservation;
 mod schema;
 mod setting;
 mod thumbnail;
+mod uploaded;
 mod usage;
 mod writer;
 
@@ -22,10 +23,10 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
-    BlobRecord, MediaRecord, OpenError, Removed, Reservation, StoreError, Tally, ThumbnailRecord,
-    Usage,
+    BlobRecord, Holdings, MediaRecord, OpenError, Removed, Reservation, StoreError, Tally,
+    ThumbnailRecord, Usage,
 };
-use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis};
+use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis, UserId};
 use readers::Readers;
 use writer::Writer;
 
@@ -216,6 +217,16 @@ impl Metadata {
             named(connection, &source)?;
             Ok(record)
         })
+    }
+
+    /// Returns what a user has here, and how some media ids stand at the same moment.
+    pub(super) fn holdings(
+        &self,
+        uploader: &UserId,
+        now: UnixMillis,
+        ids: &[Mxc],
+    ) -> Result<Holdings, StoreError> {
+        self.readers.read(|connection| uploaded::holdings(connection, uploader, now, ids))
     }
 
     /// Adds everything up; reads the whole database.

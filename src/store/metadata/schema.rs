@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("001_begin.sql"),
     include_str!("002_cache.sql"),
     include_str!("003_reservation.sql"),
+    include_str!("004_uploaded.sql"),
 ];
 
 /// How long a change waits for another process that has locked the database, such as a backup.
@@ -191,6 +192,47 @@ mod tests {
         assert_eq!(total, Ok((3, 5430)));
         let media = connection.query_row("SELECT count(*) FROM media", [], |row| row.get(0));
         assert_eq!(media, Ok(6));
+    }
+
+    #[test]
+    fn what_users_had_uploaded_before_it_was_counted_is_counted() {
+        let (_directory, path) = empty();
+        create_private(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        prepare(&connection).unwrap();
+        take(&STEPS[..3], &mut connection).unwrap();
+        let hash = |digit: u8| format!("x'{}'", digit.to_string().repeat(64));
+        let mut sql = String::new();
+        for (content, size) in [(1, 10), (2, 200)] {
+            sql += &format!("INSERT INTO blob VALUES ({}, {size}, x'00000000');", hash(content));
+        }
+        for (number, (content, source, uploader)) in [
+            (1, "owned", "'@alice:a'"),
+            (1, "owned", "'@alice:a'"),
+            (2, "owned", "'@bob:a'"),
+            (2, "remote", "'@alice:a'"),
+            (2, "upstream", "NULL"),
+            (2, "owned", "NULL"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            sql += &format!(
+                "INSERT INTO media VALUES ('a', '{number}', {}, 'a/b', NULL, {uploader}, '{source}',
+                 0, 0);",
+                hash(content)
+            );
+        }
+        connection.execute_batch(&sql).unwrap();
+        drop(connection);
+
+        let connection = open(&path, true).unwrap();
+        let mut rows = connection.prepare("SELECT uploader, files, bytes FROM uploaded").unwrap();
+        let rows: Vec<(String, i64, i64)> = rows
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .and_then(|rows| rows.collect())
+            .unwrap();
+        assert_eq!(rows, [("@alice:a".to_owned(), 2, 20), ("@bob:a".to_owned(), 1, 200)]);
     }
 
     #[test]
