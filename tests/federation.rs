@@ -80,6 +80,7 @@ fn judging(
     })
 }
 
+/// FM-S-01, FLD-24
 #[test]
 fn an_unsigned_request_is_refused_and_goes_nowhere() {
     let homeserver = FakeHomeserver::start();
@@ -96,6 +97,7 @@ fn an_unsigned_request_is_refused_and_goes_nowhere() {
     assert!(homeserver.received_for("/federation/").is_empty());
 }
 
+/// FM-S-03, FM-S-04, FM-S-05, FLD-01, FLD-02, FLD-03, FLD-04
 #[test]
 fn what_was_uploaded_is_served_in_two_parts() {
     let homeserver = FakeHomeserver::start();
@@ -123,6 +125,7 @@ fn what_was_uploaded_is_served_in_two_parts() {
     }
 }
 
+/// FM-S-03, FLD-01, FLD-02
 #[test]
 fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
     let homeserver = FakeHomeserver::start();
@@ -140,6 +143,7 @@ fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
     assert_eq!(part.body, answer.body);
 }
 
+/// FM-S-11, FM-S-12, FLD-10, FLD-32
 #[test]
 fn a_thumbnail_is_the_one_that_clients_get() {
     let homeserver = FakeHomeserver::start();
@@ -155,6 +159,7 @@ fn a_thumbnail_is_the_one_that_clients_get() {
     }
 }
 
+/// FM-S-10, FM-S-11, CS-TH-01, CS-TH-12
 #[test]
 fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     let homeserver = FakeHomeserver::start();
@@ -172,6 +177,7 @@ fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     }
 }
 
+/// FM-S-09, FLD-25
 #[test]
 fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
     let homeserver = FakeHomeserver::start();
@@ -236,6 +242,7 @@ fn a_relayed_answer_that_breaks_off_looks_incomplete() {
     }
 }
 
+/// FM-S-01, FM-S-08, FM-S-10, XM-08
 #[test]
 fn what_the_homeserver_refuses_is_refused_in_its_words() {
     for (status, errcode, body) in [
@@ -260,6 +267,7 @@ fn what_the_homeserver_refuses_is_refused_in_its_words() {
     }
 }
 
+/// FM-S-01, FLD-06
 #[test]
 fn a_homeserver_that_cannot_judge_lets_nobody_in() {
     for (status, answer, content_type, body) in [
@@ -299,6 +307,7 @@ fn a_homeserver_that_finds_nothing_for_unsigned_requests_either_is_no_judge() {
     assert_eq!(homeserver.received_for("/thumbnail/mediaryprobe").len(), 1);
 }
 
+/// FM-S-02, FM-S-09
 #[test]
 fn what_is_only_cached_is_never_handed_to_other_servers() {
     let homeserver = FakeHomeserver::with(|request, stream| {
@@ -336,7 +345,7 @@ impl Signer {
         Self { server_name: synapse.server_name.clone(), key_id, key }
     }
 
-    /// Returns the Authorization field for a GET (SA-01 and following).
+    /// Returns the Authorization field for a GET (XM-01, XM-04).
     fn authorization(&self, target: &str) -> String {
         let name = &self.server_name;
         // The map is sorted and written without blanks, which for ASCII is canonical JSON.
@@ -379,6 +388,7 @@ fn unbase64(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// FM-S-01, XM-01
 #[test]
 fn synapse_judges_signatures_for_what_mediary_owns() {
     let synapse = Synapse::start();
