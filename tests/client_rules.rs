@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::fake::{OTHER_TOKEN, TOKEN, respond, respond_with};
+use common::fake::{self, OTHER_TOKEN, TOKEN, respond, respond_with};
 use common::http::Answer;
+use common::record::Recorder;
 use common::samples::png;
 use common::{Client, FakeHomeserver, Mediary, Settings, files_below, noise};
+use serde_json::{Value, json};
 
 /// How often a thumbnail was made since the start.
 const THUMBNAILS_MADE: &str = "mediary_thumbnail_duration_seconds_count";
@@ -102,16 +104,26 @@ fn a_preflight_of_any_route_runs_nothing_of_it() {
     put(&user, &reserved, b"body").assert_stored();
 }
 
+/// What a homeserver says of media whose id is a status, and of one that another server asks for.
+const WORDS: [(u16, &str); 4] = [
+    (429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Slower","retry_after_ms":2000}"#),
+    (500, "{}"),
+    (502, r#"{"errcode":"M_TOO_LARGE","error":"Too large"}"#),
+    (504, r#"{"errcode":"M_NOT_YET_UPLOADED","error":"Not yet"}"#),
+];
+
 /// Answers for media by its id: a number is the status, and 307 and 308 lead elsewhere.
 fn homeserver_of_every_kind() -> FakeHomeserver {
     FakeHomeserver::with(|request, stream| {
         let target = request.target();
-        let (_, id) = target.split('?').next()?.split_once("/download/other.example/")?;
-        let status = id.parse().ok()?;
+        let path = target.split('?').next()?;
+        let marks = ["/download/other.example/", "/federation/v1/media/thumbnail/"];
+        let status = marks.iter().find_map(|mark| path.split_once(mark)?.1.parse().ok())?;
         let elsewhere = [("Location", "https://cdn.example/file")];
-        Some(match status {
-            307 | 308 => respond_with(stream, status, &elsewhere, b""),
-            _ => respond(stream, status, "{}"),
+        let words = WORDS.iter().find(|(said, _)| *said == status);
+        Some(match words {
+            Some((_, words)) => respond(stream, status, words),
+            None => respond_with(stream, status, &elsewhere, b""),
         })
     })
 }
@@ -165,6 +177,144 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
             answer.assert_error(status, errcode);
         }
     }
+}
+
+/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-DL-15, CS-TH-13, CS-TH-20
+#[test]
+fn however_media_is_asked_for_it_is_refused_alike() {
+    let homeserver = homeserver_of_every_kind();
+    let settings = "[legacy]\nmode = \"open\"\n[thumbnails]\nmax_pixels = 1000";
+    let mediary = Settings::new(&homeserver.url).with(settings).start();
+    let client = mediary.client().with_token(TOKEN);
+    let prefixes = ["/_matrix/client/v1/media", "/_matrix/media/v3"];
+    for (status, errcode) in [
+        (307, None),
+        (308, None),
+        (429, Some("M_LIMIT_EXCEEDED")),
+        (502, Some("M_TOO_LARGE")),
+        (504, Some("M_NOT_YET_UPLOADED")),
+    ] {
+        for prefix in prefixes {
+            for name in ["", "/name.png"] {
+                let target = format!("{prefix}/download/other.example/{status}{name}");
+                let answer = client.get(&format!("{target}?allow_redirect=true"));
+                assert_eq!(answer.status, status, "{target}: {answer:?}");
+                assert_eq!(answer.header("location").is_some(), errcode.is_none());
+                errcode.inspect(|errcode| answer.assert_error(status, errcode));
+            }
+            let thumbnail = format!("{prefix}/thumbnail/other.example/{status}?width=9&height=9");
+            // Elsewhere there is no thumbnail.
+            let (status, errcode) = errcode.map_or((502, "M_UNKNOWN"), |errcode| (status, errcode));
+            client.get(&thumbnail).assert_error(status, errcode);
+        }
+    }
+    let here = client.upload("image/png", None, &png(64, 64));
+    for prefix in prefixes {
+        let target = format!("{prefix}/thumbnail/{here}?width=9&height=9");
+        client.get(&target).assert_error(413, "M_TOO_LARGE");
+    }
+    let id = here.split_once('/').expect("a server name and an id").1;
+    for (id, status, errcode) in
+        [(id, 413, "M_TOO_LARGE"), ("429", 429, "M_LIMIT_EXCEEDED"), ("502", 502, "M_TOO_LARGE")]
+    {
+        let target = format!("/_matrix/federation/v1/media/thumbnail/{id}?width=9&height=9");
+        let signed = [("Authorization", "X-Matrix origin=a.example,key=\"ed25519:1\",sig=\"abc\"")];
+        mediary.client().get_with(&target, &signed).assert_error(status, errcode);
+    }
+}
+
+/// CS-GEN-07, CS-WHO-02
+#[test]
+fn what_the_homeserver_says_of_a_token_counts_on_every_route_that_asks_for_one() {
+    const OF_TOKENS: [(&str, u16, &str); 2] = [
+        ("forbidden", 403, r#"{"errcode":"M_FORBIDDEN","error":"Not this user"}"#),
+        ("limited", 429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Slower"}"#),
+    ];
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let token = request.header("authorization")?.strip_prefix("Bearer ")?;
+        let (_, status, words) = OF_TOKENS.iter().find(|(of, ..)| *of == token)?;
+        Some(respond(stream, *status, words))
+    });
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let asks = |method: &str, target: &str| {
+        method != "GET"
+            || ["/client/", "preview_url", "config"].iter().any(|it| target.contains(it))
+    };
+    for (token, status, words) in OF_TOKENS {
+        let client = mediary.client().with_token(token);
+        for (method, target) in routes("fake.example/abc") {
+            if asks(method, &target) {
+                let answer = client.request(method, &target, &[], b"{}");
+                assert_eq!((answer.status, answer.text().as_str()), (status, words), "{target}");
+            }
+        }
+    }
+    assert!(homeserver.passed_on().is_empty(), "{:?}", homeserver.passed_on());
+}
+
+/// What so many tests stand on; openapi.py holds the answers against the specification.
+#[test]
+fn the_homeserver_that_tests_make_up_speaks_as_a_homeserver() {
+    let homeserver = FakeHomeserver::start();
+    let client = Client::new(homeserver.address).recorded_as("made up");
+    let user = client.clone().with_token(TOKEN);
+    let whoami = "/_matrix/client/v3/account/whoami";
+    assert_eq!(user.get(whoami).json()["user_id"], "@alice:fake.example");
+    assert_eq!(client.get(whoami).errcode(), "M_UNKNOWN_TOKEN");
+    assert_eq!(client.get("/_matrix/client/versions").json()["versions"][0], "v1.11");
+    let nothing = format!("/_matrix/client/v1/media/download/{}/nothing", fake::SERVER_NAME);
+    assert_eq!(user.get(&nothing).errcode(), "M_NOT_FOUND");
+}
+
+/// Sends heads to a recorder and returns what it makes of as many answers.
+fn recorded(sent: &[&[u8]], answers: &[Answer]) -> Vec<Value> {
+    let mut recorder = Recorder::new("mediary");
+    sent.iter().for_each(|bytes| recorder.sent(bytes));
+    let lines = answers.iter().filter_map(|answer| recorder.line(answer));
+    lines.map(|line| serde_json::from_str(&line).expect("a line of JSON")).collect()
+}
+
+#[test]
+fn answers_are_recorded_with_their_requests_and_without_tokens() {
+    let answer = |status, content_type: &str, body: &[u8]| Answer {
+        status,
+        headers: vec![("content-type".to_owned(), content_type.to_owned())],
+        body: body.to_vec(),
+        complete: true,
+    };
+    let sent: &[&[u8]] = &[
+        b"PUT /_matrix/media/v3/upload/a/b?filename=x&access_token=in-query HTTP/1.1\r\nHost",
+        b": a\r\nContent-Length: 9\r\n\r\nGET /x\r",
+        b"\n\rGET /_matrix/media/v3/thumbnail/a/b?width=1&acc%65ss_token=in-query&animated",
+        b"=true HTTP/1.1\r\nauthorization: Bearer in-header\r\n\r\n",
+        b"POST /_matrix/client/v3/login HTTP/1.1\r\n\r\nPOST /_matrix/media/v1/create HTTP/1.1\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\nGET /media HTTP/1.1\r\n\r\n",
+    ];
+    let json = "application/json";
+    let answers = [
+        answer(200, json, b"{}"),
+        answer(200, "image/png", b"in-header"),
+        answer(404, json, b"{}"),
+        answer(429, json, b"not in-header"),
+        answer(200, json, b"{}"),
+    ];
+    let lines = recorded(sent, &answers);
+    let seen: Vec<_> = lines
+        .iter()
+        .map(|line| (line["method"].as_str(), line["target"].as_str(), line["status"].as_u64()))
+        .collect();
+    let expected = [
+        ("PUT", "/_matrix/media/v3/upload/a/b", 200),
+        ("GET", "/_matrix/media/v3/thumbnail/a/b?width=1&animated=true", 200),
+        ("POST", "/_matrix/media/v1/create", 429),
+    ];
+    assert_eq!(seen, expected.map(|(method, target, n)| (Some(method), Some(target), Some(n))));
+    assert_eq!([&lines[0]["body"], &lines[1]["body"]], [&json!("{}"), &Value::Null]);
+    assert!(!serde_json::to_string(&lines).expect("JSON").contains("in-query"));
+    let of_bearer = b"GET /media/in-header HTTP/1.1\r\nAuthorization: Bearer in-header\r\n\r\n";
+    let lines = recorded(&[of_bearer], &[answer(200, json, b"\"in-header\"")]);
+    assert_eq!(lines[0]["target"], "/media/[token]");
+    assert_eq!(lines[0]["body"], "\"[token]\"");
 }
 
 /// The codes of the specification (client-server API, "Standard error response", and the endpoints
