@@ -179,7 +179,8 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
     }
 }
 
-/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-DL-15, CS-TH-13, CS-TH-20
+/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-DL-15, CS-TH-12, CS-TH-13,
+/// CS-TH-20
 #[test]
 fn however_media_is_asked_for_it_is_refused_alike() {
     let homeserver = homeserver_of_every_kind();
@@ -209,9 +210,12 @@ fn however_media_is_asked_for_it_is_refused_alike() {
         }
     }
     let here = client.upload("image/png", None, &png(64, 64));
+    let text = client.upload("text/plain", None, b"hello");
     for prefix in prefixes {
-        let target = format!("{prefix}/thumbnail/{here}?width=9&height=9");
-        client.get(&target).assert_error(413, "M_TOO_LARGE");
+        for (media, status, errcode) in [(&here, 413, "M_TOO_LARGE"), (&text, 400, "M_UNKNOWN")] {
+            let target = format!("{prefix}/thumbnail/{media}?width=9&height=9");
+            client.get(&target).assert_error(status, errcode);
+        }
     }
     let id = here.split_once('/').expect("a server name and an id").1;
     for (id, status, errcode) in

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import yaml
@@ -58,6 +58,17 @@ CORS = {
     "access-control-allow-methods": {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"},
     "access-control-allow-headers": {"X-Requested-With", "Content-Type", "Authorization"},
 }
+
+# What a browser may show in place (checklist section 8).
+INLINE = set(
+    """
+    text/css text/plain text/csv application/json application/ld+json
+    image/jpeg image/gif image/png image/apng image/webp image/avif
+    video/mp4 video/webm video/ogg video/quicktime
+    audio/mp4 audio/webm audio/aac audio/mpeg audio/ogg audio/wave audio/wav audio/x-wav audio/x-pn-wav audio/flac
+    audio/x-flac
+    """.split()
+)
 
 # Statuses that the files do not list for a route and that any route may have, with a standard error.
 COMMON_ERRORS = {
@@ -170,7 +181,7 @@ class Answer:
         self.test: str = record["test"]
         self.method: str = record["method"]
         self.target: str = record["target"]
-        self.path = urlsplit(self.target).path
+        self.path, self.query = urlsplit(self.target)[2:4]
         self.status: int = record["status"]
         self.headers: dict[str, str] = {}
         for key, value in record["headers"]:
@@ -200,6 +211,8 @@ class Judge:
     def __init__(self) -> None:
         self.operations = operations()
         self.seen: dict[str, Counter[int]] = defaultdict(Counter)
+        # Operations and statuses that were seen with the meaning that the files give them.
+        self.shown: set[tuple[str, str]] = set()
         # What is wrong, and the answers of which it was said.
         self.wrong: dict[str, list[Answer]] = defaultdict(list)
 
@@ -247,6 +260,8 @@ class Judge:
     def judge_for(self, operation: Operation, answer: Answer) -> Iterator[str]:
         listed = operation.answers.get(str(answer.status))
         if listed is not None:
+            if errcode(answer) in meant(listed, answer.status):
+                self.shown.add((operation.name, str(answer.status)))
             yield from as_listed(listed, answer)
         elif answer.status in INSTEAD_OF_200 and operation.method == "GET":
             if answer.status == 206:
@@ -255,6 +270,8 @@ class Judge:
             yield "a status that neither the operation lists nor any route may have"
         if answer.status >= 400:
             yield from standard_error(answer)
+        elif answer.is_mediarys:
+            yield from prose(operation, answer)
 
     def problems(self) -> Iterator[str]:
         """Yields what is wrong, with the first answer and test that show it."""
@@ -266,18 +283,17 @@ class Judge:
         """Returns what is listed and was never seen, and the excuses that nobody needs."""
         missing, used = [], set()
         for operation in self.operations:
-            ours = MEDIA.match(operation.path)
-            seen = self.seen[operation.name if ours else f"made up: {operation.name}"]
             for status in sorted(operation.answers):
                 fitting = [
                     number
                     for number, (name, statuses, _) in enumerate(EXCUSED)
                     if re.fullmatch(name, operation.name) and re.fullmatch(statuses, status)
                 ]
-                if not seen[int(status)] and not fitting:
-                    missing.append(f"{operation.name}: {status} was seen by no test")
-                if not seen[int(status)]:
-                    used.update(fitting)
+                if (operation.name, status) in self.shown:
+                    continue
+                used.update(fitting)
+                if not fitting:
+                    missing.append(f"{operation.name}: {status} as it is meant there was seen by no test")
         needless = [f"{it[0]} {it[1]}" for number, it in enumerate(EXCUSED) if number not in used]
         return missing, needless
 
@@ -306,8 +322,17 @@ def errcode(answer: Answer) -> str | None:
     return body.get("errcode") if isinstance(body, dict) else None
 
 
+def meant(listed: dict[str, Any], status: int) -> set[str | None]:
+    """Returns the codes that the files give a status: those of its examples. What is no error has none."""
+    examples = listed.get("content", {}).get("application/json", {}).get("examples", {})
+    named = {example["value"].get("errcode") for example in examples.values()}
+    return named or set(CODES.get(status, {None}))
+
+
 def standard_error(answer: Answer) -> Iterator[str]:
     """Yields what keeps an answer from being a standard error (CS-GEN-01, CS-GEN-03)."""
+    if answer.status == 405 and not answer.headers.get("allow"):
+        yield "405 without Allow"
     if answer.essence != "application/json":
         yield f"an error of type {answer.essence or 'none'}"
         return
@@ -352,6 +377,36 @@ def as_listed(listed: dict[str, Any], answer: Answer) -> Iterator[str]:
             yield "a body that is no JSON"
         else:
             yield from breaches(schema, body, "body")
+
+
+def prose(operation: Operation, answer: Answer) -> Iterator[str]:
+    """Yields where an answer is not as the files describe it in words alone, or the text beside them."""
+    headers = answer.headers
+    if answer.status in (307, 308):
+        asked = parse_qs(answer.query).get("allow_redirect") == ["true"]
+        if operation.path.startswith("/_matrix/media/") and not asked:
+            yield "a redirect that was not asked for (CS-DL-06)"
+        return
+    if answer.status == 206 and not headers.get("content-range", "").startswith("bytes "):
+        yield "a part without Content-Range"
+    if not re.search("/(download|thumbnail)/", operation.path) or "/federation/" in operation.path:
+        return
+    cache = headers.get("cache-control", "")
+    if "/client/" in operation.path and not re.search("private|no-store", cache):
+        yield f"shared caches may keep this: {cache or 'no Cache-Control'} (CS-DL-16)"
+    if not headers.get("content-security-policy", "").startswith("sandbox; default-src 'none'; script-src 'none'"):
+        yield "no Content-Security-Policy as it is recommended (CS-HDR-08)"
+    if headers.get("cross-origin-resource-policy") != "cross-origin":
+        yield "no Cross-Origin-Resource-Policy: cross-origin (CS-HDR-09)"
+    if answer.status == 304:
+        return
+    disposition = headers.get("content-disposition", "").split(";")[0]
+    if disposition not in ("inline", "attachment"):
+        yield f"a disposition of {disposition or 'none'} (CS-HDR-02)"
+    if disposition == "inline" and answer.essence not in INLINE:
+        yield f"{answer.essence} is inline (CS-HDR-03, CS-INL-01)"
+    if "/thumbnail/" in operation.path and disposition != "inline":
+        yield "a thumbnail that is not inline (CS-HDR-06)"
 
 
 def breaches(schema: dict[str, Any], value: Any, what: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from openapi import Answer, Judge, operations
 
+LEGACY = "/_matrix/media/v3/download/example.org/abc"
 DOWNLOAD = "/_matrix/client/v1/media/download/example.org/abc"
 THUMBNAIL = "/_matrix/client/v1/media/thumbnail/example.org/abc"
 CREATE = "/_matrix/media/v1/create"
@@ -19,7 +20,15 @@ CORS = {
     "access-control-allow-headers": "X-Requested-With, Content-Type, Authorization",
 }
 JSON = {"content-type": "application/json"}
-FILE = {"content-type": "img/png", "content-disposition": "attachment"}
+SAFE = {
+    "content-security-policy": "sandbox; default-src 'none'; script-src 'none'; object-src 'self';",
+    "cross-origin-resource-policy": "cross-origin",
+    "cache-control": "private, max-age=5",
+}
+FILE = {**SAFE, "content-type": "img/png", "content-disposition": "attachment; filename=a"}
+PICTURE = {**SAFE, "content-type": "image/png", "content-disposition": "inline; filename=thumbnail.png"}
+PART = {"content-range": "bytes 0-1/5"}
+ELSEWHERE = {"location": "https://cdn.example/a"}
 
 
 def answer(
@@ -60,21 +69,23 @@ class Good(unittest.TestCase):
         for what in [
             ("GET", DOWNLOAD, 200, FILE),
             ("HEAD", DOWNLOAD, 200, FILE),
-            ("GET", DOWNLOAD + "/name", 206, FILE),
-            ("GET", DOWNLOAD, 304, {}),
-            ("GET", DOWNLOAD, 307, {"location": "https://cdn.example/a"}),
+            ("GET", DOWNLOAD + "/name", 206, {**FILE, **PART}),
+            ("GET", DOWNLOAD, 304, SAFE),
+            ("GET", DOWNLOAD, 307, ELSEWHERE),
+            ("GET", LEGACY + "?allow_redirect=true", 308, ELSEWHERE),
+            ("GET", LEGACY, 200, {**FILE, "cache-control": "public"}),
             ("GET", DOWNLOAD, 404, JSON, error("M_NOT_FOUND")),
             ("HEAD", DOWNLOAD, 404, JSON),
             ("GET", DOWNLOAD, 416, JSON, error("M_UNKNOWN")),
             ("GET", DOWNLOAD, 504, JSON, error("M_NOT_YET_UPLOADED")),
-            ("GET", THUMBNAIL + "?width=1", 200, {"content-type": "image/png", "content-disposition": "inline"}),
+            ("GET", THUMBNAIL + "?width=1", 200, PICTURE),
             ("POST", CREATE, 200, JSON, created),
             ("POST", "/_matrix/media/unstable/fi.mau.msc2246/create", 200, JSON, created),
             ("POST", CREATE, 429, JSON, {**error("M_LIMIT_EXCEEDED"), "retry_after_ms": 5}),
             ("PUT", "/_matrix/media/v3/upload/example.org/abc", 200, JSON, {}),
             ("GET", "/_matrix/media/r0/config", 200, JSON, {"m.upload.size": 1}),
             ("GET", "/_matrix/media/v3/nonsense", 404, JSON, error("M_UNRECOGNIZED")),
-            ("DELETE", DOWNLOAD, 405, JSON, error("M_UNRECOGNIZED")),
+            ("DELETE", DOWNLOAD, 405, {**JSON, "allow": "GET"}, error("M_UNRECOGNIZED")),
             ("OPTIONS", DOWNLOAD, 204, {}),
             (
                 "GET",
@@ -113,7 +124,7 @@ class Bad(unittest.TestCase):
             for what in [
                 ("GET", DOWNLOAD, 200, {**FILE, name: ""}),
                 ("GET", DOWNLOAD, 404, {**JSON, name: ""}, error("M_NOT_FOUND")),
-                ("GET", DOWNLOAD, 308, {"location": "https://a.example", name: ""}),
+                ("GET", DOWNLOAD, 308, {**ELSEWHERE, name: ""}),
                 ("OPTIONS", DOWNLOAD, 204, {name: ""}),
             ]:
                 self.expect(f"{name} lacks", *what)
@@ -141,6 +152,21 @@ class Bad(unittest.TestCase):
             self.expect("a body of type image/png", "GET", target, 200, {"content-type": "image/png"})
             self.expect("no boundary", "GET", target, 200, {"content-type": "multipart/mixed"})
 
+    def test_what_the_files_say_in_words(self) -> None:
+        for query in ["", "?allow_redirect=false", "?allow_redirect=True"]:
+            self.expect("not asked for", "GET", LEGACY + query, 307, ELSEWHERE)
+        self.expect("without Content-Range", "GET", DOWNLOAD, 206, FILE)
+        self.expect("without Allow", "DELETE", DOWNLOAD, 405, JSON, error("M_UNRECOGNIZED"))
+        for status in [200, 304]:
+            for cache in ["", "public, max-age=5"]:
+                self.expect("shared caches", "GET", DOWNLOAD, status, {**FILE, "cache-control": cache})
+            self.expect("CS-HDR-08", "GET", DOWNLOAD, status, {**FILE, "content-security-policy": ""})
+            self.expect("CS-HDR-09", "GET", THUMBNAIL, status, {**FILE, "cross-origin-resource-policy": "same-site"})
+        self.expect("CS-HDR-02", "GET", DOWNLOAD, 200, {**FILE, "content-disposition": "form-data; filename=a"})
+        for content_type in ["text/html", "image/svg+xml", "img/png"]:
+            self.expect("CS-INL-01", "GET", DOWNLOAD, 200, {**PICTURE, "content-type": content_type})
+        self.expect("CS-HDR-06", "GET", THUMBNAIL, 200, {**PICTURE, "content-disposition": "attachment"})
+
     def test_bodies(self) -> None:
         self.expect("required property", "POST", CREATE, 200, JSON, {})
         self.expect("does not match", "POST", CREATE, 200, JSON, {"content_uri": "https://a.example"})
@@ -155,9 +181,18 @@ class Bad(unittest.TestCase):
     def test_what_was_never_seen(self) -> None:
         judge = Judge()
         judge.take(answer("GET", "/_matrix/media/v1/config", 200, JSON, {}))
+        judge.take(answer("GET", DOWNLOAD, 504, JSON, error("M_NOT_YET_UPLOADED")))
+        # Not what the files mean by it: the homeserver is down.
+        judge.take(answer("GET", DOWNLOAD, 502, JSON, error("M_UNKNOWN")))
         missing, _ = judge.unseen()
-        self.assertNotIn("GET /_matrix/media/v3/config: 200 was seen by no test", missing)
-        self.assertIn("GET /_matrix/client/v1/media/config: 200 was seen by no test", missing)
+        for operation, status, is_missing in [
+            ("/_matrix/media/v3/config", 200, False),
+            ("/_matrix/client/v1/media/config", 200, True),
+            ("/_matrix/client/v1/media/download/{serverName}/{mediaId}", 504, False),
+            ("/_matrix/client/v1/media/download/{serverName}/{mediaId}", 502, True),
+        ]:
+            found = any(one.startswith(f"GET {operation}: {status} ") for one in missing)
+            self.assertEqual(found, is_missing, (operation, status))
 
 
 class Files(unittest.TestCase):
