@@ -363,6 +363,82 @@ fn no_code_of_our_own_begins_with_the_letter_that_is_reserved() {
     assert!(invented.is_empty(), "{invented:?}");
 }
 
+/// What may be served inline (client-server API, "Serving inline content").
+const INLINE: &[&str] = &[
+    "text/css",
+    "text/plain",
+    "text/csv",
+    "application/json",
+    "application/ld+json",
+    "image/jpeg",
+    "image/gif",
+    "image/png",
+    "image/apng",
+    "image/webp",
+    "image/avif",
+    "video/mp4",
+    "video/webm",
+    "video/ogg",
+    "video/quicktime",
+    "audio/mp4",
+    "audio/webm",
+    "audio/aac",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/wave",
+    "audio/wav",
+    "audio/x-wav",
+    "audio/x-pn-wav",
+    "audio/flac",
+    "audio/x-flac",
+];
+
+/// CS-HDR-01, CS-HDR-02, CS-HDR-03, CS-INL-01
+#[test]
+fn every_type_of_the_list_is_inline_and_none_of_its_neighbours() {
+    let homeserver = FakeHomeserver::start();
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let client = mediary.client().with_token(TOKEN);
+    let disposition = |content_type: &str| {
+        let answer = client.download(&client.upload(content_type, None, b"body"));
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        answer.header("content-disposition").expect("a disposition").to_owned()
+    };
+    for safe in INLINE {
+        for same in [safe.to_string(), safe.to_uppercase(), format!("{safe}; charset=utf-8")] {
+            assert_eq!(disposition(&same), "inline", "{same}");
+        }
+        for other in [format!("{safe}x"), format!("x-{safe}"), format!("{safe}+xml")] {
+            assert_eq!(disposition(&other), "attachment", "{other}");
+        }
+    }
+}
+
+/// CS-AUTH-01, CS-AUTH-02
+#[test]
+fn a_token_is_any_text_and_reaches_the_homeserver_as_it_is() {
+    let homeserver = FakeHomeserver::with(|request, stream| {
+        let is_question = request.target().contains("/whoami");
+        is_question.then(|| respond(stream, 200, r#"{"user_id":"@alice:fake.example"}"#))
+    });
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let config = "/_matrix/client/v1/media/config";
+    let long = "t".repeat(2000);
+    let tokens = ["1", "mat_1.2-3_4~5+6/7==", "eyJhbGciOiJub25lIn0.e30.", "!#$%&'*^`|{}", &long];
+    for token in tokens {
+        assert_eq!(mediary.client().with_token(token).get(config).status, 200, "{token}");
+        let asked = homeserver.received_for("/whoami");
+        let bearer = format!("Bearer {token}");
+        let last = asked.last().expect("a question");
+        assert_eq!(last.header("authorization"), Some(bearer.as_str()));
+        // In a query it is encoded, and it is the same token.
+        let encoded: String = token.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let answer = mediary.client().get(&format!("{config}?access_token={encoded}"));
+        assert_eq!(answer.status, 200, "{token}");
+        assert_eq!(homeserver.received_for("/whoami").len(), asked.len(), "{token}");
+    }
+}
+
 /// CS-UP-02, CS-PUT-07
 #[test]
 fn what_is_put_without_a_type_is_an_octet_stream_without_a_name() {

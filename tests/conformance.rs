@@ -134,13 +134,16 @@ fn files() -> Vec<File> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("the project is here") {
             let path = entry.expect("a directory entry").path();
-            if path.is_dir() { folders.push(path) } else { paths.push(path) }
+            if path.is_file() {
+                paths.push(path);
+            } else if !path.ends_with("node_modules") {
+                folders.push(path);
+            }
         }
     }
     let is_ours = |path: &PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         matches!(extension, Some("rs" | "py" | "sh" | "js" | "mjs" | "html"))
-            && !path.components().any(|part| part.as_os_str() == "node_modules")
     };
     paths.retain(is_ours);
     paths.sort();

@@ -79,8 +79,10 @@ COMMON_ERRORS = {
     405: "another method (CS-GEN-06)",
     408: "HTTP: the request took too long to arrive",
     413: "HTTP: a body that is too large for what it is sent to, or the homeserver's word on its own media (CS-DL-13)",
+    414: "HTTP: a target that is longer than any that is meant",
     416: "HTTP: a range past the end",
     429: "any limit (CS-RL-01)",
+    431: "HTTP: more header fields, or larger ones, than are taken",
     500: "the store failed",
     502: "the homeserver cannot be reached or misbehaves (CS-DL-17)",
     503: "something of Mediary's own is overloaded",
@@ -93,6 +95,9 @@ INSTEAD_OF_200 = {
     206: "a part of the file",
     304: "the client has the file already; nothing but the fields of a cache needs to be there",
 }
+
+# What may be said where no operation is known: unknown paths, wrong methods, and what any request may hear.
+NO_ROUTE = {400, 404, 405, 408, 414, 429, 431, 503}
 
 # What Pingora refuses before there is a route: it answers without a body, and closes.
 BEFORE_ROUTES = {
@@ -249,8 +254,8 @@ class Judge:
         # What the homeserver of the tests says is not what Mediary was seen to say.
         self.seen[name if answer.is_mediarys else f"{answer.server}: {name}"][answer.status] += 1
         if operation is None:
-            if answer.status not in (400, 404, 405):
-                yield "neither 400 nor 404 nor 405 (CS-GEN-05, CS-GEN-06)"
+            if answer.status not in NO_ROUTE:
+                yield "a status for what is no route (CS-GEN-05, CS-GEN-06)"
             yield from standard_error(answer)
             if answer.status in (404, 405) and errcode(answer) not in (None, "M_UNRECOGNIZED"):
                 yield f"{errcode(answer)} in the place of M_UNRECOGNIZED"

@@ -242,6 +242,14 @@ mod tests {
         assert!("a".repeat(256).parse::<ServerName>().is_err());
     }
 
+    /// MXC-07
+    #[test]
+    fn names_that_nobody_should_have_are_taken_all_the_same() {
+        for name in ["MATRIX.ORG".to_owned(), "a".repeat(231), "a".repeat(255)] {
+            assert!(name.parse::<ServerName>().is_ok(), "{name}");
+        }
+    }
+
     /// MXC-06
     #[test]
     fn server_names_differ_by_case() {
