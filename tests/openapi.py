@@ -5,8 +5,9 @@
     openapi.py DIR --partial    not all tests have run: what was never seen is no failure
 
 Prints for each operation how often each status was seen; `*` marks statuses that the files do not list. Fails on every
-answer that is not as the specification has it, and on every status that the files list and that no test has seen, unless
-EXCUSED says why. Needs PyYAML and jsonschema, which come with Synapse: run it with target/venv/bin/python.
+answer that is not as the specification has it, by the schemas of the files and by a few rules that they have in words
+alone, and on every status that the files list and that no test has seen, unless EXCUSED says why. Needs PyYAML and
+jsonschema, which come with Synapse: run it with target/venv/bin/python.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import jsonschema
 import yaml
@@ -116,7 +117,7 @@ CODES = {
 
 # (operation, status) pairs of the files that no test sees, by patterns, and why.
 EXCUSED: list[tuple[str, str, str]] = [
-    (r"GET .*/thumbnail/.*", r"30[78]", "thumbnails are made of a body that is here; where one is redirected there is none"),
+    (r"GET .*/thumbnail/.*", r"30[78]", "thumbnails are made here; of a body that is elsewhere there is none"),
     (r"GET .*/whoami", r"403|429", "the homeserver that tests make up says so by script alone, as each test words it"),
 ]
 
@@ -186,7 +187,7 @@ class Answer:
         self.test: str = record["test"]
         self.method: str = record["method"]
         self.target: str = record["target"]
-        self.path, self.query = urlsplit(self.target)[2:4]
+        self.path, _, self.query = self.target.partition("?")
         self.status: int = record["status"]
         self.headers: dict[str, str] = {}
         for key, value in record["headers"]:
@@ -265,7 +266,8 @@ class Judge:
     def judge_for(self, operation: Operation, answer: Answer) -> Iterator[str]:
         listed = operation.answers.get(str(answer.status))
         if listed is not None:
-            if errcode(answer) in meant(listed, answer.status):
+            is_shown = errcode(answer) in meant(listed, answer.status)
+            if is_shown and answer.is_mediarys == bool(MEDIA.match(operation.path)):
                 self.shown.add((operation.name, str(answer.status)))
             yield from as_listed(listed, answer)
         elif answer.status in INSTEAD_OF_200 and operation.method == "GET":
@@ -448,7 +450,7 @@ def main() -> int:
     count = sum(sum(statuses.values()) for statuses in judge.seen.values())
     for problem in problems:
         print(problem, file=sys.stderr)
-    if problems or not count:
+    if problems or not (count or arguments.partial):
         print(f"{len(problems)} problems in {count} answers", file=sys.stderr)
         return 1
     print(f"{count} answers are as the specification has them")
