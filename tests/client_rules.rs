@@ -11,7 +11,7 @@ use common::fake::{self, OTHER_TOKEN, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::record::Recorder;
 use common::samples::png;
-use common::{Client, FakeHomeserver, Mediary, Settings, files_below, noise};
+use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, files_below, noise};
 use serde_json::{Value, json};
 
 /// How often a thumbnail was made since the start.
@@ -437,6 +437,23 @@ fn a_token_is_any_text_and_reaches_the_homeserver_as_it_is() {
         assert_eq!(answer.status, 200, "{token}");
         assert_eq!(homeserver.received_for("/whoami").len(), asked.len(), "{token}");
     }
+}
+
+/// CS-WHO-03
+#[test]
+fn a_guest_is_known_by_whoami_as_any_user() {
+    let synapse = Synapse::get();
+    let mediary = Mediary::in_front_of(&synapse.url);
+    let register = "/_matrix/client/v3/register?kind=guest";
+    let registered = mediary.client().request("POST", register, &[], b"{}");
+    assert_eq!(registered.status, 200, "the Synapse has allow_guest_access: {registered:?}");
+    let registered = registered.json();
+    let token = registered["access_token"].as_str().expect("a token");
+    let guest = mediary.client().with_token(token);
+    let whoami = guest.get("/_matrix/client/v3/account/whoami").json();
+    assert_eq!((&whoami["user_id"], &whoami["is_guest"]), (&registered["user_id"], &json!(true)));
+    let media = mediary.client_of(&synapse.user()).upload("text/plain", None, b"hello");
+    guest.download(&media).assert_whole(b"hello");
 }
 
 /// CS-UP-02, CS-PUT-07

@@ -5,7 +5,6 @@
 //! `MEDIARY_UPDATE=1 cargo test --test conformance` writes both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -270,43 +269,39 @@ impl<'a> Map<'a> {
 
     /// Returns a line for each row that is not as the table says.
     fn gaps(&self) -> Vec<String> {
-        let mut gaps = Vec::new();
         let mut seen = BTreeSet::new();
-        for id in self.table.ids() {
-            if !seen.insert(id) {
-                gaps.push(format!("{id} is there twice"));
-            }
-        }
-        for row in self.table.rows() {
-            let Row { id, asks, .. } = row;
-            let tests = self.tests_of(id);
-            let names: Vec<_> = tests.iter().map(|test| test.name.as_str()).collect();
-            let names = names.join(", ");
-            match row.standing() {
-                None => gaps.push(format!("{id} says more than one thing of itself")),
-                Some(Standing::Applies) if tests.is_empty() => {
-                    gaps.push(format!("{id} is shown by no test: {asks}"));
-                }
-                Some(Standing::NotApplicable(_)) if !tests.is_empty() => {
-                    gaps.push(format!("{id} is said not to apply, and is shown by {names}"));
-                }
-                Some(Standing::Pending(_)) if !tests.is_empty() => {
-                    gaps.push(format!("{id} is shown by {names}: strike its `pending` out"));
-                }
-                Some(
-                    Standing::NotApplicable(reason)
-                    | Standing::Later(reason)
-                    | Standing::Pending(reason),
-                ) if reason.trim().is_empty() => gaps.push(format!("{id} gives no reason")),
-                Some(_) => {}
-            }
-        }
-        for section in &self.table.section {
-            if !section.ids.is_empty() && section.later.as_deref().unwrap_or("").is_empty() {
-                gaps.push(format!("section {} gives no reason for its ids", section.number));
-            }
-        }
+        let ids = self.table.ids().into_iter();
+        let twice = ids.filter(|id| !seen.insert(*id)).map(|id| format!("{id} is there twice"));
+        let mut gaps: Vec<_> = twice.collect();
+        gaps.extend(self.table.rows().filter_map(|row| self.gap(row)));
+        let is_bare = |section: &&Section| {
+            !section.ids.is_empty() && section.later.as_deref().unwrap_or_default().is_empty()
+        };
+        let bare = self.table.section.iter().filter(is_bare);
+        gaps.extend(bare.map(|it| format!("section {} gives no reason for its ids", it.number)));
         gaps
+    }
+
+    /// Returns what is not as the table says of a row.
+    fn gap(&self, row: &Row) -> Option<String> {
+        let Row { id, asks, .. } = row;
+        let tests: Vec<_> = self.tests_of(id).iter().map(|test| test.name.as_str()).collect();
+        let names = tests.join(", ");
+        match row.standing() {
+            None => Some(format!("{id} says more than one thing of itself")),
+            Some(Standing::Applies) => {
+                tests.is_empty().then(|| format!("{id} is shown by no test: {asks}"))
+            }
+            Some(Standing::NotApplicable(_)) if !tests.is_empty() => {
+                Some(format!("{id} is said not to apply, and is shown by {names}"))
+            }
+            Some(Standing::Pending(_)) if !tests.is_empty() => {
+                Some(format!("{id} is shown by {names}: strike its `pending` out"))
+            }
+            Some(
+                Standing::NotApplicable(said) | Standing::Later(said) | Standing::Pending(said),
+            ) => said.trim().is_empty().then(|| format!("{id} gives no reason")),
+        }
     }
 
     /// Returns the page that has all of the map.
@@ -318,22 +313,19 @@ impl<'a> Map<'a> {
              by `MEDIARY_UPDATE=1 cargo test --test conformance`.\n",
         );
         for section in &self.table.section {
-            let Section { number, title, .. } = section;
-            write!(page, "\n## {number}. {title}\n\n").expect("a string takes all");
+            page += &format!("\n## {}. {}\n\n", section.number, section.title);
             if let Some(later) = &section.later {
-                write!(page, "Comes with {later}.\n\n").expect("a string takes all");
+                page += &format!("Comes with {later}.\n\n");
             }
-            if section.rows.is_empty() {
-                page.push_str("| row | shown already by |\n|---|---|\n");
-            } else {
-                page.push_str("| row | asks | shown by |\n|---|---|---|\n");
-            }
+            page += match section.rows[..] {
+                [] => "| row | shown already by |\n|---|---|\n",
+                _ => "| row | asks | shown by |\n|---|---|---|\n",
+            };
             for row in &section.rows {
-                let line = format!("| {} | {} | {} |\n", row.id, row.asks, self.cell(row));
-                page.push_str(&line);
+                page += &format!("| {} | {} | {} |\n", row.id, row.asks, self.cell(row));
             }
             for id in &section.ids {
-                page.push_str(&format!("| {id} | {} |\n", links(self.tests_of(id))));
+                page += &format!("| {id} | {} |\n", links(self.tests_of(id)));
             }
         }
         page
@@ -394,7 +386,8 @@ fn links(tests: &[&Test]) -> String {
         by_file.entry(&test.path).or_default().push(&test.name);
     }
     let file = |(path, names): (&str, Vec<&str>)| {
-        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        let names: Vec<_> =
+            names.iter().map(|name| format!("`{}`", name.replace('|', "\\|"))).collect();
         format!("[{path}](../../{path}): {}", names.join(", "))
     };
     by_file.into_iter().map(file).collect::<Vec<_>>().join("<br>")
