@@ -73,7 +73,7 @@ fn assert_cors(answer: &Answer) {
     }
 }
 
-/// CS-CORS-02, CS-CORS-03, CS-CORS-04, CS-CORS-05
+/// CS-CORS-02, CS-CORS-03, CS-CORS-04, CS-CORS-05, FLD-27
 #[test]
 fn a_preflight_of_any_route_runs_nothing_of_it() {
     let homeserver = FakeHomeserver::start();
@@ -439,7 +439,7 @@ fn a_token_is_any_text_and_reaches_the_homeserver_as_it_is() {
     }
 }
 
-/// CS-WHO-03
+/// CS-WHO-01, CS-WHO-03
 #[test]
 fn a_guest_is_known_by_whoami_as_any_user() {
     let synapse = Synapse::get();

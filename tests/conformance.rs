@@ -368,15 +368,22 @@ impl<'a> Map<'a> {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
             }
-            table.push_str(&line(&format!("{}. {}", section.number, section.title), counts));
+            let title = format!("{}. {}", section.number, section.title);
+            table += &line(&format!("[{title}]({PAGE}#{})", anchor(&title)), counts);
         }
-        table.push_str(&line("all", sums));
+        table += &line("all", sums);
         table + "\n" + MARKS[1]
     }
 }
 
 fn line(name: &str, [all, shown, not_applicable, later]: [usize; 4]) -> String {
     format!("| {name} | {all} | {shown} | {not_applicable} | {later} |\n")
+}
+
+/// Returns what leads to a heading of a page: its words in lower case.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
 /// Returns tests by file, each file a link as seen from the page.
