@@ -314,21 +314,26 @@ impl<'a> Map<'a> {
         );
         for section in &self.table.section {
             page += &format!("\n## {}. {}\n\n", section.number, section.title);
-            if let Some(later) = &section.later {
-                page += &format!("Comes with {later}.\n\n");
+            if !section.rows.is_empty() {
+                page += "| row | asks | shown by |\n|---|---|---|\n";
             }
-            page += match section.rows[..] {
-                [] => "| row | shown already by |\n|---|---|\n",
-                _ => "| row | asks | shown by |\n|---|---|---|\n",
-            };
             for row in &section.rows {
                 page += &format!("| {} | {} | {} |\n", row.id, row.asks, self.cell(row));
             }
-            for id in &section.ids {
-                page += &format!("| {id} | {} |\n", links(self.tests_of(id)));
-            }
+            page += &self.page_of_later(section);
         }
         page
+    }
+
+    /// Returns what the page has of the ids of a section that come later.
+    fn page_of_later(&self, section: &Section) -> String {
+        let Section { rows, ids, later: Some(later), .. } = section else { return String::new() };
+        let gap = if rows.is_empty() { "" } else { "\n" };
+        let shown = ids.iter().filter(|id| !self.tests_of(id).is_empty());
+        let shown = shown.map(|id| format!("- {id} already: {}\n", links(self.tests_of(id))));
+        let shown: String = shown.collect();
+        let gap_before_shown = if shown.is_empty() { "" } else { "\n" };
+        format!("{gap}Later, with {later}: {}.\n{gap_before_shown}{shown}", ids.join(", "))
     }
 
     /// Returns what the page has beside a row.

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use common::fake::{Received, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::samples::{bytes, png};
-use common::{Client, FakeHomeserver, Mediary, Synapse};
+use common::{Client, FakeHomeserver, Mediary, Settings, Synapse};
 use ring::signature::Ed25519KeyPair;
 use serde_json::json;
 
@@ -159,6 +159,41 @@ fn a_thumbnail_is_the_one_that_clients_get() {
     }
 }
 
+/// FM-S-15
+#[test]
+fn whoever_asks_for_a_part_gets_the_whole() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    for size in [10_000, 700_001] {
+        let media = user(&mediary).upload("video/mp4", None, &bytes(size));
+        let fields = [("Authorization", SIGNED), ("Range", "bytes=0-9"), ("If-None-Match", "*")];
+        let answer = client.get_with(&format!("{DOWNLOAD}/{}", id(&media)), &fields);
+        assert!(parts(&answer).body == bytes(size), "{size}");
+        assert_eq!(answer.header("accept-ranges"), None);
+    }
+}
+
+/// FM-S-16, CS-DL-04, CS-FRZ-01
+#[test]
+fn an_old_server_gets_what_is_older_than_the_freeze() {
+    let homeserver = FakeHomeserver::start();
+    for (frozen_since, is_shown) in
+        [("2999-01-01T00:00:00Z", true), ("2001-01-01T00:00:00Z", false)]
+    {
+        let settings = format!("[legacy]\nfrozen_since = {frozen_since}");
+        let mediary = Settings::new(&homeserver.url).with(&settings).start();
+        let media = user(&mediary).upload("text/plain", None, b"hello");
+        for version in ["v3", "r0"] {
+            let target = format!("/_matrix/media/{version}/download/{media}?allow_remote=false");
+            let answer = mediary.client().get(&target);
+            match is_shown {
+                true => answer.assert_whole(b"hello"),
+                false => answer.assert_error(404, "M_NOT_FOUND"),
+            }
+        }
+    }
+}
+
 /// FM-S-10, FM-S-11, CS-TH-01, CS-TH-12
 #[test]
 fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
@@ -267,7 +302,7 @@ fn what_the_homeserver_refuses_is_refused_in_its_words() {
     }
 }
 
-/// FM-S-01, FLD-06
+/// FM-S-01, FM-S-07, FLD-06
 #[test]
 fn a_homeserver_that_cannot_judge_lets_nobody_in() {
     for (status, answer, content_type, body) in [
@@ -277,6 +312,8 @@ fn a_homeserver_that_cannot_judge_lets_nobody_in() {
         (504, 504, "text/html", "<html>"),
         (404, 502, "text/html", "<html>"),
         (302, 502, "text/plain", ""),
+        (307, 502, "text/plain", ""),
+        (308, 502, "text/plain", ""),
         // Only the form that the specification asks for is taken for media (FLD-06).
         (200, 502, "image/png", "hello"),
         (200, 502, "application/json", "{}"),
