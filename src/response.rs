@@ -299,7 +299,6 @@ mod tests {
         }
     }
 
-    /// CS-RL-02
     #[test]
     fn limits_without_a_known_end_tell_a_time_too() {
         for error in [MediaError::TooManyWaiting, MediaError::TooManyFetches] {

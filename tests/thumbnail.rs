@@ -633,7 +633,6 @@ fn assert_valid_or_refused(path: &Path, answer: &Answer) {
     }
 }
 
-/// CS-LIM-06, CS-HDR-07
 #[test]
 fn the_whole_corpus_is_stored_served_and_thumbnailed_or_refused() {
     let pictures = corpus("");
