@@ -269,7 +269,6 @@ fn any_number_of_shapes_keeps_a_bounded_number_of_thumbnails() {
     assert!(kept <= 1 + 64, "{kept} files");
 }
 
-/// CS-TH-01
 #[test]
 fn parameters_that_make_no_sense_are_400() {
     let (_synapse, mediary, client) = start();
@@ -395,7 +394,6 @@ fn transparent_pictures_become_png_and_opaque_ones_jpeg() {
     }
 }
 
-/// CS-TH-14, CS-TH-15, CS-TH-16, CS-TH-19, CS-PATH-07
 #[test]
 fn a_small_animation_moves_only_when_that_is_asked_for() {
     let (_synapse, _mediary, client) = start();

@@ -170,7 +170,7 @@ mod tests {
         search(Access::Authenticated, Query::new(query.as_bytes())).wait
     }
 
-    /// CS-DL-08, CS-DL-09, FLD-18
+    /// CS-DL-08, CS-DL-09
     #[test]
     fn a_reader_waits_as_long_as_it_says_but_not_longer_than_allowed() {
         for (query, millis) in [
