@@ -115,7 +115,7 @@ CODES = {
     429: {"M_LIMIT_EXCEEDED"},
 }
 
-# Tests in which a homeserver leaves out the text of an error, to see that its words are relayed to the byte (CS-AUTH-06).
+# Tests in which a homeserver leaves out the text of an error, to see its words relayed to the byte (CS-AUTH-06).
 WITHOUT_TEXT = {"what_the_homeserver_says_of_a_session_is_relayed_to_the_byte"}
 
 # (operation, status) pairs of the files that no test sees, by patterns, and why.
