@@ -11,7 +11,7 @@ use common::fake::{self, OTHER_TOKEN, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::record::Recorder;
 use common::samples::png;
-use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, files_below, noise};
+use common::{Client, FakeHomeserver, Mediary, Settings, files_below, noise};
 use serde_json::{Value, json};
 
 /// How often a thumbnail was made since the start.
@@ -442,19 +442,19 @@ fn a_token_is_any_text_and_reaches_the_homeserver_as_it_is() {
 
 /// CS-WHO-01, CS-WHO-03
 #[test]
-fn a_guest_is_known_by_whoami_as_any_user() {
-    let synapse = Synapse::get();
-    let mediary = Mediary::in_front_of(&synapse.url);
-    let register = "/_matrix/client/v3/register?kind=guest";
-    let registered = mediary.client().request("POST", register, &[], b"{}");
-    assert_eq!(registered.status, 200, "the Synapse has allow_guest_access: {registered:?}");
-    let registered = registered.json();
-    let token = registered["access_token"].as_str().expect("a token");
-    let guest = mediary.client().with_token(token);
-    let whoami = guest.get("/_matrix/client/v3/account/whoami").json();
-    assert_eq!((&whoami["user_id"], &whoami["is_guest"]), (&registered["user_id"], &json!(true)));
-    let media = mediary.client_of(&synapse.user()).upload("text/plain", None, b"hello");
-    guest.download(&media).assert_whole(b"hello");
+fn a_guest_without_a_device_is_known_by_whoami_as_any_user() {
+    let guest = r#"{"user_id":"@7:fake.example","is_guest":true}"#;
+    let homeserver = FakeHomeserver::with(move |request, stream| {
+        let is_guest = request.header("authorization") == Some("Bearer of-a-guest");
+        let is_question = request.target().contains("/account/whoami");
+        (is_guest && is_question).then(|| respond(stream, 200, guest))
+    });
+    let mediary = Mediary::in_front_of(&homeserver.url);
+    let media = mediary.client().with_token(TOKEN).upload("image/png", None, &png(64, 64));
+    let client = mediary.client().with_token("of-a-guest");
+    assert_eq!(client.get("/_matrix/client/v3/account/whoami").text(), guest);
+    client.download(&media).assert_whole(&png(64, 64));
+    assert_eq!(client.thumbnail(&media).status, 200);
 }
 
 /// CS-UP-02, CS-PUT-07
