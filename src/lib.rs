@@ -37,7 +37,7 @@
 //! Comments and tests name rules by ids: `CS-`, `MXC-`, `FM-` and their like are rows of the
 //! project's checklist of what the Matrix specification asks of a media repository, `FLD-` rows say
 //! where real servers differ from it, and two letters with a number (`AU-13`) are rows of its threat
-//! model.
+//! model. `tests/conformance` has the rows of the checklist and the tests that show them.
 //!
 //! # Invariants
 //!

@@ -327,6 +327,7 @@ mod tests {
         serde_json::from_slice(body).unwrap()
     }
 
+    /// CS-RL-02, CS-RL-03
     #[test]
     fn a_limit_tells_when_to_try_again_rounded_up_and_never_at_once() {
         for (millis, seconds, told_millis) in
@@ -375,6 +376,7 @@ mod tests {
         }
     }
 
+    /// CS-GEN-10, CS-PATH-07
     #[test]
     fn error_codes_are_those_of_the_clients_dialect() {
         for (error, status, stable, unstable) in [

@@ -382,6 +382,7 @@ mod tests {
         Mxc { server_name: "example.org".parse().unwrap(), media_id: id.parse().unwrap() }
     }
 
+    /// CS-PATH-01, CS-PATH-02, CS-PATH-03, CS-PATH-06, CS-PATH-07, FLD-11
     #[test]
     fn downloads_are_known_under_every_prefix() {
         for (prefix, access) in [
@@ -414,6 +415,7 @@ mod tests {
         }
     }
 
+    /// FM-S-02, CS-PATH-07
     #[test]
     fn federation_routes_hold_only_a_media_id() {
         for prefix in [
@@ -432,6 +434,7 @@ mod tests {
         }
     }
 
+    /// CS-PATH-02, CS-PATH-03, CS-PATH-05
     #[test]
     fn upload_is_a_post_under_the_media_prefixes_only() {
         for path in [
@@ -451,6 +454,7 @@ mod tests {
         );
     }
 
+    /// CS-PATH-01, CS-PATH-04, CS-PATH-05, CS-PATH-07
     #[test]
     fn asynchronous_uploads_have_one_stable_and_one_unstable_name() {
         for (prefix, version, dialect) in [
@@ -519,6 +523,7 @@ mod tests {
         }
     }
 
+    /// CS-PATH-07
     #[test]
     fn a_reader_that_waits_by_the_unstable_name_alone_hears_unstable_codes() {
         for (query, dialect) in [
@@ -544,6 +549,7 @@ mod tests {
         }
     }
 
+    /// CS-GEN-06, CS-CORS-02
     #[test]
     fn wrong_methods_are_named_and_options_is_a_preflight_everywhere() {
         let download = "/_matrix/client/v1/media/download/example.org/abc";
@@ -568,6 +574,7 @@ mod tests {
         }
     }
 
+    /// CS-GEN-05, CS-PATH-01
     #[test]
     fn anything_else_under_the_prefixes_is_unrecognized() {
         for path in [
@@ -589,6 +596,7 @@ mod tests {
         }
     }
 
+    /// MXC-02, MXC-03, MXC-05, MXC-08
     #[test]
     fn identifiers_outside_the_grammar_are_refused() {
         for (path, which) in [
@@ -633,6 +641,7 @@ mod tests {
         }
     }
 
+    /// CS-VER-01
     #[test]
     fn everything_else_passes_through() {
         for path in [

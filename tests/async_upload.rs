@@ -58,6 +58,7 @@ fn unix_millis() -> i64 {
     i64::try_from(now.expect("a time after 1970").as_millis()).expect("a time before the end")
 }
 
+/// CS-CRE-02, CS-CRE-03, CS-CRE-04, CS-PUT-01, CS-PUT-07, CS-UP-03, FLD-18
 #[test]
 fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
     let synapse = Synapse::get();
@@ -85,6 +86,7 @@ fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
     assert_eq!(other.header("content-disposition"), Some("inline; filename*=utf-8''my%20cat.png"));
 }
 
+/// CS-PUT-02, CS-PUT-04, CS-PUT-05, FLD-32
 #[test]
 fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
     let synapse = Synapse::get();
@@ -98,6 +100,7 @@ fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
     assert_eq!(bob.download(&media).text(), "hers");
 }
 
+/// FLD-19
 #[test]
 fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
     let homeserver = homeserver();
@@ -120,6 +123,7 @@ fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
     }
 }
 
+/// CS-CRE-01, CS-GEN-02
 #[test]
 fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
     let homeserver = homeserver();
@@ -136,6 +140,7 @@ fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
     assert_eq!(create(&client).status, 200);
 }
 
+/// CS-PUT-03, MXC-09
 #[test]
 fn ids_that_are_unknown_or_of_another_server_are_not_found() {
     let homeserver = homeserver();
@@ -151,6 +156,7 @@ fn ids_that_are_unknown_or_of_another_server_are_not_found() {
     assert_nothing_reached(&homeserver);
 }
 
+/// CS-PUT-03, CS-CRE-04
 #[test]
 fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
     let homeserver = homeserver();
@@ -169,6 +175,7 @@ fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
     assert_eq!(create(&client).status, 200, "an expired id counts for nothing");
 }
 
+/// CS-PUT-04, CS-PUT-05
 #[test]
 fn of_two_uploads_to_one_id_at_once_the_first_wins() {
     let homeserver = homeserver();
@@ -206,6 +213,7 @@ fn an_upload_that_broke_off_may_be_repeated() {
     wait_until("nothing stays of the first", || mediary.unfinished().is_empty());
 }
 
+/// CS-UP-06, CS-PUT-07, CS-LIM-01
 #[test]
 fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     let homeserver = homeserver();
@@ -227,6 +235,7 @@ fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     assert!(client.download(&media).body == body);
 }
 
+/// CS-CRE-05, CS-RL-02, CS-RL-03, FLD-18
 #[test]
 fn too_many_pending_uploads_are_refused_until_one_is_finished() {
     let homeserver = homeserver();
@@ -253,6 +262,7 @@ fn a_pending_upload_that_expires_soon_is_told_as_the_time_to_wait() {
     assert!(create(&client).assert_limited() <= 20);
 }
 
+/// CS-CRE-05, CS-RL-02, CS-RL-03
 #[test]
 fn a_user_that_creates_too_often_is_refused_for_a_while() {
     let homeserver = homeserver();
@@ -298,6 +308,7 @@ fn an_upload_cut_off_by_a_kill_may_be_repeated() {
     assert_eq!(client.download(&media).text(), "whole");
 }
 
+/// CS-PATH-07
 #[test]
 fn the_unstable_names_work_and_have_their_own_error_codes() {
     let homeserver = homeserver();
@@ -316,6 +327,7 @@ fn the_unstable_names_work_and_have_their_own_error_codes() {
     assert_nothing_reached(&homeserver);
 }
 
+/// CS-CRE-01, CS-PUT-01, CS-AUTH-04, CS-AUTH-05
 #[test]
 fn without_a_token_nothing_is_created_or_stored() {
     let homeserver = homeserver();
@@ -336,6 +348,7 @@ fn without_a_token_nothing_is_created_or_stored() {
     assert!(mediary.blobs().is_empty());
 }
 
+/// CS-PATH-04, CS-PATH-05, CS-GEN-05, CS-GEN-06, CS-CORS-02
 #[test]
 fn the_new_routes_have_their_methods_and_preflights() {
     let homeserver = homeserver();

@@ -46,6 +46,7 @@ fn call(client: &Client, method: &str, target: &str, body: &Value) -> Answer {
 
 // --- No token, unknown tokens ------------------------------------------------------------------
 
+/// CS-AUTH-04, CS-DL-02, CS-UP-01, CS-PV-01, CS-CFG-01
 #[test]
 fn without_a_token_nobody_is_let_in_and_nobody_is_asked() {
     let fake = FakeHomeserver::start();
@@ -104,6 +105,7 @@ fn strangers_get_the_same_answer_for_what_is_there_and_what_is_not() {
     }
 }
 
+/// CS-AUTH-05, CS-AUTH-06
 #[test]
 fn an_unknown_token_gets_the_homeservers_own_words() {
     let synapse = Synapse::get();
@@ -123,6 +125,7 @@ fn an_unknown_token_gets_the_homeservers_own_words() {
     assert!(mediary.blobs().is_empty());
 }
 
+/// CS-DL-02, CS-DL-16, CS-AUTH-05.
 /// Somebody who had a token once, or found the URL, gets nothing out of what is kept (AU-03).
 #[test]
 fn what_is_kept_is_behind_the_token_check() {
@@ -162,6 +165,7 @@ fn png() -> Vec<u8> {
     png.into_inner()
 }
 
+/// CS-CORS-03, CS-CORS-04
 #[test]
 fn a_preflight_needs_no_token_and_asks_nobody() {
     let fake = FakeHomeserver::start();
@@ -185,6 +189,7 @@ fn a_preflight_needs_no_token_and_asks_nobody() {
 
 // --- Header and query --------------------------------------------------------------------------
 
+/// CS-AUTH-02, FLD-21
 #[test]
 fn a_token_in_the_query_is_taken_but_goes_up_in_the_header() {
     let fake = FakeHomeserver::start();
@@ -366,6 +371,7 @@ fn until_closed(stream: &mut TcpStream) -> bool {
     false
 }
 
+/// CS-AUTH-06, CS-WHO-01
 #[test]
 fn a_homeserver_that_gives_no_clear_answer_lets_nobody_in_and_logs_nobody_out() {
     let fake = homeserver(misbehave);
@@ -405,6 +411,7 @@ fn a_homeserver_that_gives_no_clear_answer_lets_nobody_in_and_logs_nobody_out() 
     assert!(mediary.blobs().is_empty());
 }
 
+/// CS-AUTH-06
 #[test]
 fn a_homeserver_that_is_too_slow_lets_nobody_in_and_logs_nobody_out() {
     let fake = homeserver(misbehave);
@@ -416,6 +423,7 @@ fn a_homeserver_that_is_too_slow_lets_nobody_in_and_logs_nobody_out() {
     }
 }
 
+/// CS-AUTH-06
 #[test]
 fn a_homeserver_that_is_down_lets_nobody_in_and_logs_nobody_out() {
     let settings = Settings::new("http://127.0.0.1:1").without_waiting();
@@ -426,6 +434,7 @@ fn a_homeserver_that_is_down_lets_nobody_in_and_logs_nobody_out() {
     mediary.client().get(CONFIG).assert_error(401, "M_MISSING_TOKEN");
 }
 
+/// CS-AUTH-06, CS-AUTH-07, CS-AUTH-08, CS-GEN-07, CS-WHO-02
 #[test]
 fn what_the_homeserver_says_to_the_caller_arrives_unchanged() {
     const WORDS: [(&str, u16, &str); 5] = [
@@ -464,6 +473,7 @@ fn what_the_homeserver_says_to_the_caller_arrives_unchanged() {
 
 // --- Application services ----------------------------------------------------------------------
 
+/// CS-AS-01, CS-AS-03, CS-WHO-01
 #[test]
 fn whom_an_application_service_acts_for_is_asked_and_remembered_apart() {
     let fake = homeserver(|request, stream| {
@@ -495,6 +505,7 @@ fn whom_an_application_service_acts_for_is_asked_and_remembered_apart() {
     assert_eq!(asked, expected.map(|query| format!("/_matrix/client/v3/account/whoami{query}")));
 }
 
+/// CS-AS-01, CS-AS-02, CS-WHO-02
 #[test]
 fn an_application_service_acts_for_its_users_and_nobody_else() {
     let synapse = Synapse::get();
@@ -612,6 +623,7 @@ impl Household {
     }
 }
 
+/// CS-AUTH-05
 #[test]
 fn a_logout_counts_at_once() {
     let household = Household::new();

@@ -79,6 +79,7 @@ fn assert_no_damage(mediary: &Mediary) {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
+/// CS-LIM-05
 #[test]
 fn a_flood_of_remote_media_leaves_the_cache_within_its_size() {
     let homeserver = homeserver();
@@ -152,6 +153,7 @@ fn access_times_survive_an_orderly_restart() {
     assert_eq!((asked(&homeserver, &names[0]), asked(&homeserver, &names[1])), (1, 2));
 }
 
+/// CS-LIM-07
 #[test]
 fn owned_media_is_not_counted_and_survives_any_flood() {
     let homeserver = homeserver();

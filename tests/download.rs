@@ -48,6 +48,7 @@ fn assert_safe(answer: &Answer) {
     }
 }
 
+/// CS-UP-01, CS-UP-09, CS-DL-03
 #[test]
 fn what_was_uploaded_comes_back_byte_for_byte() {
     let synapse = Synapse::get();
@@ -62,6 +63,7 @@ fn what_was_uploaded_comes_back_byte_for_byte() {
     }
 }
 
+/// CS-PATH-02, CS-PATH-03, CS-PATH-06, CS-DL-01, CS-DL-15, FLD-11
 #[test]
 fn every_prefix_serves_media_with_and_without_a_name() {
     let synapse = Synapse::get();
@@ -80,6 +82,7 @@ fn every_prefix_serves_media_with_and_without_a_name() {
     }
 }
 
+/// CS-DL-02, CS-AUTH-04, CS-AUTH-05, CS-CFG-01, FLD-32
 #[test]
 fn authenticated_prefixes_want_a_token() {
     let synapse = Synapse::get();
@@ -95,6 +98,7 @@ fn authenticated_prefixes_want_a_token() {
     }
 }
 
+/// CS-DL-15, CS-HDR-04, FLD-15
 #[test]
 fn the_name_in_the_path_replaces_the_stored_one_and_nothing_else() {
     let synapse = Synapse::get();
@@ -118,6 +122,7 @@ fn the_name_in_the_path_replaces_the_stored_one_and_nothing_else() {
     assert_eq!(disposition(&format!("{path}/a%2Fb.png")), "attachment; filename=ab.png");
 }
 
+/// CS-HDR-04, FLD-32
 #[test]
 fn without_a_name_none_is_sent() {
     let synapse = Synapse::get();
@@ -127,6 +132,7 @@ fn without_a_name_none_is_sent() {
     assert_eq!(client.download(&media).header("content-disposition"), Some("inline"));
 }
 
+/// CS-HDR-01, CS-HDR-02, CS-HDR-08, CS-HDR-09, CS-HDR-11, FLD-16, FLD-26
 #[test]
 fn a_whole_answer_has_every_header() {
     let synapse = Synapse::get();
@@ -152,6 +158,7 @@ fn a_whole_answer_has_every_header() {
     }
 }
 
+/// CS-DL-16, FLD-26
 #[test]
 fn legacy_answers_are_for_shared_caches_that_ask_again() {
     let synapse = Synapse::get();
@@ -164,6 +171,7 @@ fn legacy_answers_are_for_shared_caches_that_ask_again() {
     assert_eq!(answer.header("content-disposition"), Some("attachment"));
 }
 
+/// CS-HDR-01, CS-HDR-02, CS-HDR-03, CS-INL-01, CS-INL-02, FLD-16
 #[test]
 fn only_the_safe_types_are_inline_on_every_route_and_status() {
     let synapse = Synapse::get();
@@ -203,6 +211,7 @@ fn only_the_safe_types_are_inline_on_every_route_and_status() {
     }
 }
 
+/// CS-UP-02, CS-HDR-01
 #[test]
 fn an_upload_without_a_usable_type_is_an_octet_stream() {
     let synapse = Synapse::get();
@@ -219,6 +228,7 @@ fn an_upload_without_a_usable_type_is_an_octet_stream() {
     }
 }
 
+/// CS-DL-16, FLD-27
 #[test]
 fn head_has_the_headers_of_get_no_body_and_leaves_the_connection_usable() {
     let synapse = Synapse::get();
@@ -259,6 +269,7 @@ fn two_requests_on_one_connection_are_both_answered() {
     assert_eq!(ask(&mut connection, "GET", &path(&one), &[&token]).body, b"one");
 }
 
+/// CS-DL-16
 #[test]
 fn who_has_a_copy_gets_304() {
     let synapse = Synapse::get();
@@ -291,6 +302,7 @@ fn who_has_a_copy_gets_304() {
     }
 }
 
+/// CS-DL-16, FLD-26
 #[test]
 fn who_has_a_copy_but_no_token_gets_401() {
     let synapse = Synapse::get();
@@ -303,6 +315,7 @@ fn who_has_a_copy_but_no_token_gets_401() {
     stranger.get_with(&path(&media), &condition).assert_error(401, "M_UNKNOWN_TOKEN");
 }
 
+/// CS-DL-16
 #[test]
 fn a_range_is_that_part_of_the_body() {
     let synapse = Synapse::get();
@@ -370,6 +383,7 @@ fn any_ranges_are_slices_of_the_body() {
     }
 }
 
+/// CS-DL-16
 #[test]
 fn range_past_end_is_416_with_the_size() {
     let synapse = Synapse::get();
@@ -393,6 +407,7 @@ fn range_past_end_is_416_with_the_size() {
     }
 }
 
+/// CS-DL-16
 #[test]
 fn several_ranges_or_none_that_makes_sense_give_the_whole_body() {
     let synapse = Synapse::get();
@@ -456,6 +471,7 @@ fn an_empty_file_is_served_and_has_no_ranges() {
     }
 }
 
+/// CS-DL-12, CS-GEN-03
 #[test]
 fn unknown_media_is_not_found() {
     let synapse = Synapse::get();
@@ -471,6 +487,7 @@ fn unknown_media_is_not_found() {
     }
 }
 
+/// CS-CFG-01, CS-CFG-02, CS-CFG-03, CS-FRZ-05, CS-GEN-01
 #[test]
 fn config_tells_the_limit_of_mediary() {
     let synapse = Synapse::get();
@@ -496,6 +513,7 @@ fn previewing(content_type: &'static str, body: &'static [u8]) -> FakeHomeserver
     })
 }
 
+/// CS-PV-02, CS-PV-03, CS-PV-04, CS-FRZ-05, FLD-21
 #[test]
 fn previews_are_asked_for_with_the_token_in_the_header_and_relayed() {
     let preview = br#"{"og:title":"</script>","og:image":"mxc://fake.example/a"}"#;
@@ -520,6 +538,7 @@ fn previews_are_asked_for_with_the_token_in_the_header_and_relayed() {
     }
 }
 
+/// CS-PV-01, CS-PV-02
 #[test]
 fn previews_need_a_token_and_a_url() {
     let homeserver = previewing("application/json", b"{}");
@@ -534,6 +553,7 @@ fn previews_need_a_token_and_a_url() {
     assert!(homeserver.received_for("preview_url").is_empty());
 }
 
+/// CS-PV-03
 #[test]
 fn a_preview_that_is_not_json_is_502() {
     for (content_type, body) in [
@@ -551,6 +571,7 @@ fn a_preview_that_is_not_json_is_502() {
     }
 }
 
+/// CS-PV-07, FLD-31
 #[test]
 fn a_homeserver_without_previews_says_so_itself() {
     let synapse = Synapse::get();
@@ -568,6 +589,7 @@ fn legacy(media: &str) -> Vec<String> {
     LEGACY.iter().map(|prefix| format!("{prefix}/download/{media}")).collect()
 }
 
+/// CS-FRZ-01, CS-FRZ-03, FLD-22
 #[test]
 fn new_uploads_are_not_found_on_the_legacy_routes() {
     let synapse = Synapse::get();
@@ -598,6 +620,7 @@ fn the_legacy_mode_open_serves_everybody_and_off_nobody() {
     }
 }
 
+/// CS-FRZ-01
 #[test]
 fn media_from_before_the_freeze_stays_open() {
     let synapse = Synapse::get();
@@ -611,6 +634,7 @@ fn media_from_before_the_freeze_stays_open() {
     }
 }
 
+/// CS-FRZ-01, CS-FRZ-03
 #[test]
 fn what_synapse_has_frozen_stays_frozen() {
     let synapse = Synapse::get();
@@ -651,6 +675,7 @@ fn assert_asked_for_anybody(homeserver: &FakeHomeserver, media: &str, times: usi
     }
 }
 
+/// CS-DL-01, CS-DL-04, CS-FRZ-01, CS-FRZ-06
 #[test]
 fn what_the_homeserver_shows_to_anybody_is_read_through_once() {
     let homeserver = with_old_media();
@@ -678,6 +703,7 @@ fn a_kept_copy_is_opened_when_the_homeserver_shows_the_media_to_anybody() {
     assert_asked_for_anybody(&homeserver, "old", 1);
 }
 
+/// CS-FRZ-03, CS-FRZ-06
 #[test]
 fn a_kept_copy_stays_closed_when_the_homeserver_does_not_show_the_media() {
     let homeserver = with_old_media();
@@ -689,6 +715,7 @@ fn a_kept_copy_stays_closed_when_the_homeserver_does_not_show_the_media() {
     assert_asked_for_anybody(&homeserver, "new", 1);
 }
 
+/// CS-FRZ-06, FLD-22
 #[test]
 fn with_the_legacy_mode_off_the_homeserver_is_not_asked() {
     let homeserver = with_old_media();

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use common::fake::{Received, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::samples::{bytes, png};
-use common::{Client, FakeHomeserver, Mediary, Synapse};
+use common::{Client, FakeHomeserver, Mediary, Settings, Synapse};
 use ring::signature::Ed25519KeyPair;
 use serde_json::json;
 
@@ -80,6 +80,7 @@ fn judging(
     })
 }
 
+/// FM-S-01, FLD-24
 #[test]
 fn an_unsigned_request_is_refused_and_goes_nowhere() {
     let homeserver = FakeHomeserver::start();
@@ -96,6 +97,7 @@ fn an_unsigned_request_is_refused_and_goes_nowhere() {
     assert!(homeserver.received_for("/federation/").is_empty());
 }
 
+/// FM-S-03, FM-S-04, FM-S-05, FLD-01, FLD-02, FLD-03, FLD-04
 #[test]
 fn what_was_uploaded_is_served_in_two_parts() {
     let homeserver = FakeHomeserver::start();
@@ -123,6 +125,7 @@ fn what_was_uploaded_is_served_in_two_parts() {
     }
 }
 
+/// FM-S-03, FLD-01, FLD-02
 #[test]
 fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
     let homeserver = FakeHomeserver::start();
@@ -140,6 +143,7 @@ fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
     assert_eq!(part.body, answer.body);
 }
 
+/// FM-S-11, FM-S-12, FLD-10, FLD-32
 #[test]
 fn a_thumbnail_is_the_one_that_clients_get() {
     let homeserver = FakeHomeserver::start();
@@ -155,6 +159,42 @@ fn a_thumbnail_is_the_one_that_clients_get() {
     }
 }
 
+/// FM-S-15
+#[test]
+fn whoever_asks_for_a_part_gets_the_whole() {
+    let homeserver = FakeHomeserver::start();
+    let (mediary, client) = start(&homeserver);
+    for size in [10_000, 700_001] {
+        let media = user(&mediary).upload("video/mp4", None, &bytes(size));
+        let fields = [("Authorization", SIGNED), ("Range", "bytes=0-9"), ("If-None-Match", "*")];
+        let answer = client.get_with(&format!("{DOWNLOAD}/{}", id(&media)), &fields);
+        assert!(parts(&answer).body == bytes(size), "{size}");
+        assert_eq!(answer.header("accept-ranges"), None);
+    }
+}
+
+/// FM-S-16, CS-DL-04, CS-FRZ-01
+#[test]
+fn an_old_server_gets_what_is_older_than_the_freeze() {
+    let homeserver = FakeHomeserver::start();
+    for (frozen_since, is_shown) in
+        [("2999-01-01T00:00:00Z", true), ("2001-01-01T00:00:00Z", false)]
+    {
+        let settings = format!("[legacy]\nfrozen_since = {frozen_since}");
+        let mediary = Settings::new(&homeserver.url).with(&settings).start();
+        let media = user(&mediary).upload("text/plain", None, b"hello");
+        for version in ["v3", "r0"] {
+            let target = format!("/_matrix/media/{version}/download/{media}?allow_remote=false");
+            let answer = mediary.client().get(&target);
+            match is_shown {
+                true => answer.assert_whole(b"hello"),
+                false => answer.assert_error(404, "M_NOT_FOUND"),
+            }
+        }
+    }
+}
+
+/// FM-S-10, FM-S-11, CS-TH-01, CS-TH-12
 #[test]
 fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     let homeserver = FakeHomeserver::start();
@@ -172,6 +212,7 @@ fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     }
 }
 
+/// FM-S-09, FLD-25
 #[test]
 fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
     let homeserver = FakeHomeserver::start();
@@ -236,6 +277,7 @@ fn a_relayed_answer_that_breaks_off_looks_incomplete() {
     }
 }
 
+/// FM-S-01, FM-S-08, FM-S-10, XM-08
 #[test]
 fn what_the_homeserver_refuses_is_refused_in_its_words() {
     for (status, errcode, body) in [
@@ -260,6 +302,7 @@ fn what_the_homeserver_refuses_is_refused_in_its_words() {
     }
 }
 
+/// FM-S-01, FM-S-07, FLD-06
 #[test]
 fn a_homeserver_that_cannot_judge_lets_nobody_in() {
     for (status, answer, content_type, body) in [
@@ -269,6 +312,8 @@ fn a_homeserver_that_cannot_judge_lets_nobody_in() {
         (504, 504, "text/html", "<html>"),
         (404, 502, "text/html", "<html>"),
         (302, 502, "text/plain", ""),
+        (307, 502, "text/plain", ""),
+        (308, 502, "text/plain", ""),
         // Only the form that the specification asks for is taken for media (FLD-06).
         (200, 502, "image/png", "hello"),
         (200, 502, "application/json", "{}"),
@@ -299,6 +344,7 @@ fn a_homeserver_that_finds_nothing_for_unsigned_requests_either_is_no_judge() {
     assert_eq!(homeserver.received_for("/thumbnail/mediaryprobe").len(), 1);
 }
 
+/// FM-S-02, FM-S-09
 #[test]
 fn what_is_only_cached_is_never_handed_to_other_servers() {
     let homeserver = FakeHomeserver::with(|request, stream| {
@@ -336,7 +382,7 @@ impl Signer {
         Self { server_name: synapse.server_name.clone(), key_id, key }
     }
 
-    /// Returns the Authorization field for a GET (SA-01 and following).
+    /// Returns the Authorization field for a GET (XM-01, XM-04).
     fn authorization(&self, target: &str) -> String {
         let name = &self.server_name;
         // The map is sorted and written without blanks, which for ASCII is canonical JSON.
@@ -379,6 +425,7 @@ fn unbase64(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// FM-S-01, XM-01
 #[test]
 fn synapse_judges_signatures_for_what_mediary_owns() {
     let synapse = Synapse::start();

@@ -783,6 +783,7 @@ fn a_body_that_breaks_off_looks_whole_to_nobody() {
     }
 }
 
+/// CS-DL-13, CS-TH-13, CS-LIM-03
 #[test]
 fn a_size_over_the_limit_is_refused_to_all_before_a_byte_is_sent() {
     let (source, mediary, client) = start(SMALL);
@@ -1012,6 +1013,7 @@ fn what_is_said_of_the_media_counts_for_all() {
 
 const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Frozen"}"#;
 
+/// CS-DL-04, CS-FRZ-03, CS-FRZ-06
 #[test]
 fn readers_without_a_token_see_nothing_of_what_a_token_fetches() {
     let body = noise(100_000, 8);
@@ -1089,6 +1091,7 @@ fn frozen_media_stays_so_for_readers_who_waited_while_somebody_else_fetched_it()
     }
 }
 
+/// CS-DL-04
 #[test]
 fn whether_other_servers_may_be_asked_is_passed_on_where_the_freeze_is_lifted() {
     let (source, mediary, _) = start("[legacy]\nmode = \"open\"");
@@ -1172,6 +1175,7 @@ fn unfinished_bodies_wait_for_room() {
     assert_eq!(mediary.blobs().len(), 2);
 }
 
+/// CS-DL-14
 #[test]
 fn a_fetch_that_waits_for_too_long_is_told_to_come_later() {
     let limits = ["[remote]\nmax_fetches = 1", "[remote]\nmax_unfinished = \"1 MiB\""];
@@ -1280,6 +1284,7 @@ fn a_fetch_that_nobody_follows_does_not_keep_the_process() {
 
 // --- a homeserver of the Conduit family
 
+/// CS-DL-17, CS-HDR-01
 #[test]
 fn what_conduit_and_its_kin_answer_is_understood() {
     let body = noisy_png(100, 100);

@@ -433,6 +433,7 @@ fn an_id_waits_for_its_content_across_a_restart() {
 
 // --- the time to wait
 
+/// CS-DL-08, CS-DL-10, CS-TH-20, FLD-32
 #[test]
 fn without_patience_the_answer_is_at_once_that_nothing_is_uploaded_yet() {
     for site in Site::each() {
@@ -459,6 +460,7 @@ fn without_patience_the_answer_is_at_once_that_nothing_is_uploaded_yet() {
     }
 }
 
+/// CS-DL-08
 #[test]
 fn without_patience_an_upload_under_way_is_followed_all_the_same() {
     let site = Site::new();
@@ -475,6 +477,7 @@ fn without_patience_an_upload_under_way_is_followed_all_the_same() {
     answer.assert_whole(b"firstlater");
 }
 
+/// CS-DL-08, CS-DL-10
 #[test]
 fn a_reader_waits_as_long_as_it_says() {
     for site in Site::each() {
@@ -503,6 +506,7 @@ fn a_reader_waits_as_long_as_it_says() {
     }
 }
 
+/// CS-DL-08
 #[test]
 fn a_time_that_makes_no_sense_is_the_default() {
     let site = Site::new();
@@ -534,6 +538,7 @@ fn an_uploader_that_sends_nothing_is_waited_for_like_one_that_has_not_come() {
     reader.read_answer("GET").assert_whole(b"body");
 }
 
+/// CS-DL-11, CS-TH-20
 #[test]
 fn an_id_that_expires_is_not_found_from_then_on() {
     for unknown in [NOT_FOUND, UNKNOWN] {
@@ -551,6 +556,7 @@ fn an_id_that_expires_is_not_found_from_then_on() {
     }
 }
 
+/// CS-PUT-06
 #[test]
 fn an_upload_that_began_in_time_is_followed_past_the_expiry() {
     let site = Site::with(NOT_FOUND, "[uploads]\nunused_expiry = \"2s\"");
@@ -699,6 +705,7 @@ fn an_upload_by_somebody_else_ends_no_wait() {
 
 // --- thumbnails
 
+/// CS-TH-20
 #[test]
 fn a_thumbnail_waits_for_the_whole_picture() {
     for site in Site::each() {
@@ -750,6 +757,7 @@ fn a_thumbnail_of_an_upload_that_fails_is_of_something_not_uploaded_yet() {
     }
 }
 
+/// CS-TH-20
 #[test]
 fn a_thumbnail_waits_for_a_slow_upload_no_longer_than_it_says() {
     let site = Site::new();
@@ -970,6 +978,7 @@ fn a_request_sent_behind_one_that_waits_never_gets_its_neighbours_bytes() {
 
 // --- who may see
 
+/// CS-FRZ-01, CS-FRZ-03, CS-TH-20
 #[test]
 fn frozen_routes_know_nothing_of_what_is_to_come() {
     let homeserver = conduit(NOT_FOUND);
@@ -1001,6 +1010,7 @@ fn frozen_routes_know_nothing_of_what_is_to_come() {
     site.mediary.client().get(&format!("{DOWNLOAD}/{media}")).assert_error(401, "M_MISSING_TOKEN");
 }
 
+/// CS-DL-08, CS-DL-10, CS-TH-20
 #[test]
 fn open_legacy_routes_wait_and_follow() {
     let site = Site::with(NOT_FOUND, "[legacy]\nmode = \"open\"");
@@ -1046,6 +1056,7 @@ fn media_part(answer: &Answer) -> &[u8] {
     media
 }
 
+/// FM-S-03, FM-S-08
 #[test]
 fn other_servers_wait_and_follow() {
     let site = Site::new();
@@ -1085,6 +1096,7 @@ fn other_servers_wait_and_follow() {
     }
 }
 
+/// FM-S-08
 #[test]
 fn a_thumbnail_for_another_server_waits_as_well() {
     let site = Site::new();
@@ -1127,6 +1139,7 @@ fn no_upload_under_way_holds_its_own_boundary() {
 
 // --- bounds
 
+/// CS-DL-14, CS-TH-20, CS-RL-02
 #[test]
 fn a_user_with_too_many_waiting_requests_is_refused_until_some_have_ended() {
     const OF_ONE_USER: usize = 32;

@@ -43,6 +43,7 @@ fn holding(headers: &'static [(&str, &str)], body: &'static [u8]) -> FakeHomeser
 /// A word that stands in a file that must never be served.
 const CANARY: &str = "the canary sings";
 
+/// MXC-02, MXC-03, MXC-05, MXC-09
 #[test]
 fn no_spelling_of_a_path_leaves_the_store_or_reaches_the_homeserver() {
     let fake = FakeHomeserver::start();
@@ -148,6 +149,7 @@ fn assert_refused(answer: &Answer, path: &str) {
     assert!(!answer.text().contains(CANARY), "{path}");
 }
 
+/// MXC-08, MXC-09
 #[test]
 fn an_identifier_that_is_too_long_is_refused_as_such() {
     let fake = FakeHomeserver::start();
@@ -167,6 +169,7 @@ fn an_identifier_that_is_too_long_is_refused_as_such() {
     client.download(&format!("{SERVER_NAME}/{longest}")).assert_error(404, "M_NOT_FOUND");
 }
 
+/// MXC-01, MXC-06
 #[test]
 fn only_the_exact_server_name_is_our_own() {
     let fake = FakeHomeserver::start();
@@ -185,6 +188,7 @@ fn only_the_exact_server_name_is_our_own() {
     assert_eq!(client.download(&media).text(), "ours");
 }
 
+/// MXC-01
 #[test]
 fn ids_that_look_like_files_of_the_store_are_ordinary_ids() {
     let fake = FakeHomeserver::with(|request, stream| {
@@ -210,6 +214,7 @@ fn ids_that_look_like_files_of_the_store_are_ordinary_ids() {
     }
 }
 
+/// CS-DL-15, FLD-15
 #[test]
 fn a_name_in_the_path_only_comes_back_cleaned() {
     let fake = FakeHomeserver::start();
@@ -244,6 +249,7 @@ fn names(answer: &Answer) -> Vec<&str> {
     names
 }
 
+/// CS-HDR-04, FLD-15
 #[test]
 fn a_file_name_adds_no_field_and_no_second_name() {
     let fake = FakeHomeserver::start();
@@ -344,6 +350,7 @@ const DISPOSITIONS: [(&str, &str); 6] = [
     ("", "attachment"),
 ];
 
+/// CS-HDR-05
 #[test]
 fn odd_fields_of_another_server_are_cleaned() {
     let homeserver = FakeHomeserver::with(|request, stream| {
@@ -370,6 +377,7 @@ fn odd_fields_of_another_server_are_cleaned() {
     assert_eq!(homeserver.received_for("/download/").len(), DISPOSITIONS.len());
 }
 
+/// CS-HDR-05, CS-HDR-08, CS-HDR-09
 #[test]
 fn fields_of_the_homeservers_media_answers_do_not_leak_through() {
     let homeserver = holding(
@@ -416,6 +424,7 @@ fn assert_safe(answer: &Answer, case: &str) {
     assert!(cache.contains("private"), "{case}: {cache}");
 }
 
+/// CS-GEN-01, CS-CORS-01, CS-HDR-08, CS-HDR-09, CS-HDR-11
 #[test]
 fn every_media_answer_has_the_safe_fields() {
     let fake = FakeHomeserver::start();
@@ -459,6 +468,7 @@ fn every_media_answer_has_the_safe_fields() {
 
 // --- XS: scripts
 
+/// CS-HDR-03, CS-INL-01
 #[test]
 fn what_a_browser_could_run_is_an_attachment_everywhere() {
     let fake = FakeHomeserver::start();
@@ -499,6 +509,7 @@ fn what_a_browser_could_run_is_an_attachment_everywhere() {
     }
 }
 
+/// CS-HDR-01, CS-INL-02, CS-UP-09
 #[test]
 fn a_type_is_served_as_it_was_declared_and_never_guessed() {
     let fake = FakeHomeserver::start();
@@ -511,6 +522,7 @@ fn a_type_is_served_as_it_was_declared_and_never_guessed() {
     assert_safe(&answer, "html as png");
 }
 
+/// CS-HDR-06, CS-HDR-07, CS-TH-12
 #[test]
 fn a_thumbnail_has_the_type_of_its_encoder_and_svg_has_none() {
     let fake = FakeHomeserver::start();

@@ -34,6 +34,7 @@ fn wait_for(signal: &Mutex<Receiver<()>>) {
 
 // --- What goes up ------------------------------------------------------------------------------
 
+/// FLD-25
 #[test]
 fn a_target_arrives_byte_for_byte() {
     let fake = recorder();
@@ -208,6 +209,7 @@ fn claim_to_be_another(mediary: &Mediary, fake: &FakeHomeserver) -> Received {
     fake.passed_on().remove(0)
 }
 
+/// CS-CORS-02
 #[test]
 fn a_preflight_outside_the_media_routes_is_the_homeservers() {
     let fake = recorder();
@@ -660,6 +662,7 @@ fn no_spelling_of_a_media_path_reaches_the_homeserver() {
     assert!(fake.passed_on().is_empty(), "{:?}", fake.passed_on());
 }
 
+/// CS-GEN-05, CS-GEN-06, CS-CORS-02, CS-CORS-03, FLD-32
 #[test]
 fn unknown_routes_and_methods_and_preflights_are_answered_without_the_homeserver() {
     let fake = recorder();
@@ -996,6 +999,7 @@ fn next_message(client: &Client, room: &str, since: &str) -> Value {
     }
 }
 
+/// CS-VER-01, CS-VER-02, CS-VER-04
 #[test]
 fn versions_and_errors_are_the_homeservers_own() {
     let synapse = Synapse::get();
@@ -1007,6 +1011,7 @@ fn versions_and_errors_are_the_homeservers_own() {
         for target in [
             "/_matrix/client/versions",
             "/_matrix/client/v3/account/whoami",
+            "/_matrix/client/v3/capabilities",
             "/_matrix/client/v3/profile/%40nobody%3A",
             "/_matrix/client/v3/nonsense",
             "/nonsense",

@@ -58,6 +58,7 @@ fn start_with(homeserver: &FakeHomeserver, settings: &str) -> (Mediary, Client) 
     (mediary, client)
 }
 
+/// CS-DL-03, CS-HDR-01, CS-HDR-04
 #[test]
 fn media_of_synapse_is_served_byte_for_byte_with_its_type_and_name() {
     let synapse = Synapse::get();
@@ -98,6 +99,7 @@ fn media_of_synapse_has_thumbnails() {
     assert!(mediary.client_of(&user).download(&media).body == source);
 }
 
+/// CS-DL-03, CS-HDR-05, FLD-30
 #[test]
 fn what_was_read_through_is_kept_and_served_when_the_homeserver_is_gone() {
     for size in SIZES {
@@ -151,6 +153,7 @@ fn what_was_read_through_survives_a_crash() {
     assert_eq!(homeserver.received_for(REMOTE).len(), 1);
 }
 
+/// CS-HDR-08, CS-HDR-09
 #[test]
 fn the_first_answer_has_the_headers_that_keep_browsers_safe() {
     let homeserver = answering(200, &[("Content-Type", "text/html")], "<script>");
@@ -170,6 +173,7 @@ fn the_first_answer_has_the_headers_that_keep_browsers_safe() {
     assert!(answer.header("content-security-policy").is_some());
 }
 
+/// CS-HDR-01
 #[test]
 fn a_type_that_fits_no_header_or_none_becomes_an_octet_stream() {
     for headers in [&[][..], &[("Content-Type", "")], &[("Content-Type", "png")]] {
@@ -201,6 +205,7 @@ fn a_body_of_unknown_length_is_served_and_kept() {
     }
 }
 
+/// FLD-27
 #[test]
 fn head_of_what_is_not_held_has_no_body_and_sends_for_it() {
     let homeserver = serving(bytes(SIZES[1]));
@@ -215,6 +220,7 @@ fn head_of_what_is_not_held_has_no_body_and_sends_for_it() {
     assert_eq!(homeserver.received_for(REMOTE).len(), 1);
 }
 
+/// CS-DL-05, FLD-21, FLD-30
 #[test]
 fn the_token_goes_up_in_the_header_and_never_in_a_query() {
     let homeserver = serving(b"x".to_vec());
@@ -234,6 +240,7 @@ fn the_token_goes_up_in_the_header_and_never_in_a_query() {
     assert!(homeserver.received().iter().all(|request| !request.target().contains(TOKEN)));
 }
 
+/// CS-DL-02
 #[test]
 fn nobody_without_a_good_token_makes_the_homeserver_fetch() {
     let homeserver = serving(b"x".to_vec());
@@ -247,6 +254,7 @@ fn nobody_without_a_good_token_makes_the_homeserver_fetch() {
     assert!(homeserver.received_for("/media/").is_empty());
 }
 
+/// CS-DL-08, CS-DL-09, FLD-18
 #[test]
 fn a_wait_is_passed_on_and_capped_at_a_minute() {
     let homeserver = serving(b"x".to_vec());
@@ -271,6 +279,7 @@ fn a_wait_is_passed_on_and_capped_at_a_minute() {
     }
 }
 
+/// CS-DL-12, CS-DL-17
 #[test]
 fn what_the_homeserver_does_not_have_is_not_found() {
     for (status, body) in [
@@ -289,6 +298,7 @@ fn what_the_homeserver_does_not_have_is_not_found() {
     }
 }
 
+/// CS-DL-10, CS-DL-13, CS-DL-14, CS-GEN-07, CS-TH-20
 #[test]
 fn what_the_homeserver_says_to_the_caller_is_relayed() {
     for (status, errcode, body) in [
@@ -340,6 +350,7 @@ fn what_came_in_a_coding_of_its_own_is_not_kept_for_what_it_is_not() {
     }
 }
 
+/// CS-DL-06, CS-DL-07, CS-HDR-10, CS-CORS-01
 #[test]
 fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
     const ELSEWHERE: &str = "https://cdn.example/signed?for=a%20while";
@@ -377,6 +388,7 @@ fn a_reader_is_sent_elsewhere_only_where_that_is_allowed() {
     }
 }
 
+/// CS-DL-17, CS-CORS-01, CS-GEN-03
 #[test]
 fn a_homeserver_that_fails_is_502_or_504_and_its_words_stay_here() {
     for (status, answer, body) in [
@@ -501,6 +513,7 @@ fn there_is_no_thumbnail_of_a_body_that_breaks_off() {
     wait_until("it may be fetched again", || client.thumbnail(REMOTE).status == 200);
 }
 
+/// CS-TH-10, FLD-30
 #[test]
 fn thumbnails_of_what_is_not_held_fetch_it_once() {
     let homeserver = serving(png(400, 300));
@@ -519,6 +532,7 @@ fn thumbnails_of_what_is_not_held_fetch_it_once() {
     assert!(homeserver.received_for("/thumbnail/").is_empty());
 }
 
+/// CS-TH-13, CS-LIM-02
 #[test]
 fn a_picture_with_too_many_pixels_is_413_of_ours_and_502_of_another_server() {
     let homeserver = serving(png(200, 200));
@@ -532,6 +546,7 @@ fn a_picture_with_too_many_pixels_is_413_of_ours_and_502_of_another_server() {
 
 const SMALL: &str = "[remote]\nmax_size = \"1 KiB\"";
 
+/// CS-DL-13, CS-LIM-03
 #[test]
 fn a_remote_file_that_says_it_is_too_large_is_502() {
     for (size, status) in [(1_024, 200), (1_025, 502)] {
@@ -550,6 +565,7 @@ fn a_remote_file_that_says_it_is_too_large_is_502() {
     }
 }
 
+/// CS-LIM-03
 #[test]
 fn a_remote_file_that_turns_out_too_large_breaks_off() {
     let homeserver = homeserver(|_, stream| {

@@ -115,6 +115,7 @@ fn start_with(settings: &str) -> (Synapse, Mediary, Client) {
     (synapse, mediary, client)
 }
 
+/// CS-TH-03, CS-TH-04, CS-TH-05, CS-TH-07, FLD-12
 #[test]
 fn scale_covers_the_request_and_never_enlarges() {
     let (_synapse, _mediary, client) = start();
@@ -137,6 +138,7 @@ fn scale_covers_the_request_and_never_enlarges() {
     }
 }
 
+/// CS-TH-03, CS-TH-04, CS-TH-05, CS-TH-08
 #[test]
 fn crop_has_the_exact_aspect_and_never_enlarges() {
     let (_synapse, _mediary, client) = start();
@@ -156,6 +158,7 @@ fn crop_has_the_exact_aspect_and_never_enlarges() {
     }
 }
 
+/// CS-TH-09
 #[test]
 fn the_sizes_that_every_server_has_are_exact() {
     let (_synapse, _mediary, client) = start();
@@ -171,6 +174,7 @@ fn the_sizes_that_every_server_has_are_exact() {
     }
 }
 
+/// CS-TH-02, FLD-13
 #[test]
 fn the_method_is_scale_unless_it_is_named() {
     let (_synapse, _mediary, client) = start();
@@ -185,6 +189,7 @@ fn the_method_is_scale_unless_it_is_named() {
     assert_eq!(body("width=96&height=96&method=crop"), crop);
 }
 
+/// CS-TH-05, CS-TH-06
 #[test]
 fn what_is_not_larger_than_asked_comes_as_it_is() {
     let (_synapse, _mediary, client) = start();
@@ -293,6 +298,7 @@ fn parameters_that_make_no_sense_are_400() {
     assert_eq!(mediary.metric(MADE), 0.0);
 }
 
+/// CS-TH-12, FLD-14
 #[test]
 fn what_is_no_picture_has_no_thumbnail() {
     let (_synapse, _mediary, client) = start();
@@ -317,6 +323,7 @@ fn what_is_no_picture_has_no_thumbnail() {
     }
 }
 
+/// CS-HDR-06
 #[test]
 fn the_claimed_type_says_nothing() {
     let (_synapse, _mediary, client) = start();
@@ -331,6 +338,7 @@ fn the_claimed_type_says_nothing() {
     }
 }
 
+/// CS-TH-13, CS-LIM-02, CS-LIM-06
 #[test]
 fn a_pixel_flood_is_refused_from_its_header_and_can_be_downloaded() {
     let (_synapse, mediary, client) = start();
@@ -362,6 +370,7 @@ fn the_pixel_limit_is_a_setting() {
     client.get(&target(&does_not, query)).assert_error(413, "M_TOO_LARGE");
 }
 
+/// CS-HDR-07, CS-TH-10
 #[test]
 fn transparent_pictures_become_png_and_opaque_ones_jpeg() {
     let (_synapse, _mediary, client) = start();
@@ -404,6 +413,7 @@ fn a_small_animation_moves_only_when_that_is_asked_for() {
     }
 }
 
+/// CS-TH-15
 #[test]
 fn a_thumbnail_of_a_large_animation_stands_still() {
     let (_synapse, _mediary, client) = start();
@@ -473,6 +483,7 @@ fn thumbnails_survive_a_restart() {
     assert_eq!(mediary.metric(MADE), 0.0);
 }
 
+/// CS-HDR-06, CS-HDR-07, CS-HDR-08, CS-HDR-09
 #[test]
 fn a_thumbnail_has_every_header_and_a_name_of_its_own() {
     let (_synapse, _mediary, client) = start();
@@ -517,6 +528,7 @@ fn who_has_the_thumbnail_gets_304_and_parts_can_be_asked_for() {
     stranger.assert_error(401, "M_MISSING_TOKEN");
 }
 
+/// CS-FRZ-01, CS-FRZ-03, CS-TH-20, CS-PATH-02
 #[test]
 fn legacy_thumbnails_follow_the_freeze() {
     let legacy = |media: &str| {
@@ -541,6 +553,7 @@ fn legacy_thumbnails_follow_the_freeze() {
     }
 }
 
+/// CS-PATH-07
 #[test]
 fn the_unstable_prefix_serves_thumbnails() {
     let (_synapse, _mediary, client) = start();

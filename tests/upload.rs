@@ -64,6 +64,7 @@ fn assert_nothing_stays(mediary: &Mediary, uploads: u32) {
     }
 }
 
+/// CS-UP-01, CS-UP-03, CS-UP-04, CS-UP-09, CS-HDR-04, CS-GEN-01, CS-PATH-02, CS-PATH-03, FLD-11
 #[test]
 fn type_and_name_are_kept_under_every_prefix() {
     let synapse = Synapse::get();
@@ -90,6 +91,7 @@ fn type_and_name_are_kept_under_every_prefix() {
     }
 }
 
+/// CS-UP-02
 #[test]
 fn without_a_type_it_is_octet_stream() {
     let synapse = Synapse::get();
@@ -101,6 +103,7 @@ fn without_a_type_it_is_octet_stream() {
     assert_eq!(answer.header("content-disposition"), Some("attachment"));
 }
 
+/// CS-UP-08, FLD-17
 #[test]
 fn a_body_without_a_length_is_taken_however_it_is_cut() {
     let synapse = Synapse::get();
@@ -147,6 +150,7 @@ fn what_follows_the_announced_end_is_not_part_of_the_file() {
     assert_eq!(mediary.client_of(&user).download(&media).text(), "file");
 }
 
+/// CS-UP-06, CS-CFG-03
 #[test]
 fn a_body_of_exactly_the_limit_is_taken() {
     let synapse = Synapse::get();
@@ -163,6 +167,7 @@ fn a_body_of_exactly_the_limit_is_taken() {
     assert_eq!(config.json()["m.upload.size"], LIMIT);
 }
 
+/// CS-UP-06, CS-LIM-01
 #[test]
 fn an_announced_size_over_the_limit_is_refused_before_the_body_is_sent() {
     let synapse = Synapse::get();
@@ -176,6 +181,7 @@ fn an_announced_size_over_the_limit_is_refused_before_the_body_is_sent() {
     assert_nothing_stays(&mediary, 3);
 }
 
+/// CS-UP-06
 #[test]
 fn a_client_that_waits_to_send_is_told_to_or_refused_at_once() {
     let synapse = Synapse::get();
@@ -197,6 +203,7 @@ fn a_client_that_waits_to_send_is_told_to_or_refused_at_once() {
     assert_eq!(mediary.client_of(&user).download(&media).text(), "body");
 }
 
+/// CS-UP-06, CS-UP-08, CS-LIM-01
 #[test]
 fn a_chunked_body_is_refused_at_the_first_byte_over_the_limit() {
     let synapse = Synapse::get();
@@ -286,6 +293,7 @@ fn a_broken_chunk_leaves_nothing() {
     assert_nothing_stays(&mediary, broken.len() as u32);
 }
 
+/// CS-UP-09
 #[test]
 fn a_form_is_stored_as_it_came_in_constant_memory() {
     let synapse = Synapse::get();
@@ -317,6 +325,7 @@ fn peak_memory(mediary: &Mediary) -> u64 {
     number.parse::<u64>().expect("a number") * 1024
 }
 
+/// CS-UP-10
 #[test]
 fn the_same_bytes_of_two_users_are_one_file_and_two_uris() {
     let synapse = Synapse::get();
@@ -371,6 +380,7 @@ fn a_known_user_can_upload_while_the_homeserver_is_down() {
     assert_eq!(mediary.blobs().len(), 2);
 }
 
+/// CS-GEN-06
 #[test]
 fn only_post_uploads() {
     let fake = FakeHomeserver::start();

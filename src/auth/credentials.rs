@@ -94,6 +94,7 @@ mod tests {
         })
     }
 
+    /// CS-AUTH-01, CS-AUTH-02
     #[test]
     fn the_header_counts_before_the_query() {
         let both = find(&["Bearer one"], &[("access_token", "two")]).unwrap();
@@ -113,6 +114,7 @@ mod tests {
         }
     }
 
+    /// CS-AUTH-01
     #[test]
     fn the_scheme_is_known_in_any_case() {
         assert_eq!(find(&["bEaReR   one"], &[]).unwrap().token.reveal(), "one");

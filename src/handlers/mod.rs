@@ -216,6 +216,7 @@ mod tests {
         search(Access::Authenticated, Query::new(query.as_bytes())).wait
     }
 
+    /// CS-DL-08, CS-DL-09
     #[test]
     fn a_reader_waits_as_long_as_it_says_but_not_longer_than_allowed() {
         for (query, millis) in [
@@ -233,6 +234,7 @@ mod tests {
         }
     }
 
+    /// CS-DL-08
     #[test]
     fn a_wait_that_makes_no_sense_or_is_not_named_is_the_default() {
         for text in ["", "x", "-1", "0.5", "1e3", "%20", "18446744073709551616"] {

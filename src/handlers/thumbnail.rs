@@ -60,6 +60,7 @@ fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {
 mod tests {
     use super::*;
 
+    /// CS-TH-01, CS-TH-02, CS-TH-14, CS-TH-16
     #[test]
     fn sizes_methods_and_animation_are_read() {
         let request = parse(Query::new(b"width=32&height=64&method=crop&animated=true")).unwrap();

@@ -142,6 +142,7 @@ mod tests {
         }
     }
 
+    /// CS-GEN-07
     #[test]
     fn a_client_error_with_a_matrix_body_is_relayed() {
         let body = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"gone","soft_logout":true}"#;

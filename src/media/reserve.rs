@@ -186,6 +186,7 @@ mod tests {
         }
     }
 
+    /// CS-PUT-02, CS-PUT-03, CS-CRE-04
     #[test]
     fn a_media_id_is_its_creators_until_it_expires() {
         let clock = Clock::standing_at(UnixMillis(100));
@@ -202,6 +203,7 @@ mod tests {
         }
     }
 
+    /// CS-PUT-04, MXC-10
     #[test]
     fn content_is_never_overwritten() {
         let now = UnixMillis(150);
@@ -215,6 +217,7 @@ mod tests {
         }
     }
 
+    /// CS-PUT-03
     #[test]
     fn what_was_never_given_out_is_not_found() {
         let judged = judge(&user("alice"), None, None, UnixMillis(150));

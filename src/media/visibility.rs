@@ -91,6 +91,7 @@ mod tests {
         assert!(!Freeze::Closed.asks_for_anybody());
     }
 
+    /// FM-S-02
     #[test]
     fn other_servers_see_only_our_own_media() {
         assert!(Freeze::Closed.shows(media(MediaSource::Owned, 0, false), Reader::Origin));

@@ -20,7 +20,8 @@ impl Inner {
         let recorded = self.metadata.insert_media(media.with_blob(blob));
         drop(published);
         self.tally_cache();
-        if recorded.as_ref().is_err_and(leaves_no_doubt) {
+        // Who evicted it in the meantime had to leave the file here.
+        if recorded.as_ref().err().is_none_or(leaves_no_doubt) {
             self.tidy(&content_hash);
         }
         recorded
@@ -42,14 +43,14 @@ impl Inner {
         let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type);
         drop(published);
         self.tally_cache();
-        let is_another = |present: &ThumbnailRecord| present.blob.content_hash != content_hash;
-        if recorded.as_ref().map_or_else(leaves_no_doubt, is_another) {
+        // It may be another's that is recorded, or be evicted again.
+        if recorded.as_ref().err().is_none_or(leaves_no_doubt) {
             self.tidy(&content_hash);
         }
         recorded
     }
 
-    /// Removes a blob that got no record; the next sweep would do so too.
+    /// Removes a blob that has no record, or not any more; the next sweep would do so too.
     pub(super) fn tidy(&self, content_hash: &ContentHash) {
         if let Err(error) = self.remove_if_orphan(content_hash) {
             tracing::warn!(%content_hash, %error, "cannot remove a blob that no record names");

@@ -241,6 +241,26 @@ mod tests {
         assert_eq!(read(&store, &again.blob).await.unwrap(), b"body");
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_that_is_evicted_as_soon_as_it_is_recorded_leaves_no_file() {
+        let (_directory, store) = open();
+        let evicting = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let mut evicted = 0;
+                while evicted < 100 {
+                    evicted += store.evict(u64::MAX).await.unwrap().contents.len();
+                }
+            }
+        });
+        for number in 0..100 {
+            put_remote(&store, &format!("media{number}"), 100).await;
+        }
+        evicting.await.unwrap();
+        let swept = store.sweep_orphans(|| false).await.unwrap();
+        assert_eq!(swept, Swept { complete: true, ..Swept::default() });
+    }
+
     #[tokio::test]
     async fn that_the_cache_exceeds_its_size_is_known_at_once() {
         let (_directory, store) = open();

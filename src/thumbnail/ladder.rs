@@ -230,6 +230,7 @@ mod tests {
         assert_eq!(empty.snap(size(100, 50), Crop, false).size, size(100, 50));
     }
 
+    /// CS-TH-09
     #[test]
     fn the_default_ladder_is_what_the_specification_lists() {
         let listed =
@@ -277,6 +278,7 @@ mod tests {
             prop_assert_eq!(rung.to_string().parse::<Rung>(), Ok(rung));
         }
 
+        /// CS-TH-03, CS-TH-04
         #[test]
         fn snapping_covers_the_request_and_is_stable(
             ladder in any_ladder(), asked in any_size(), method in any_method(), animated: bool
@@ -287,6 +289,7 @@ mod tests {
             prop_assert_eq!(ladder.snap(spec.size, method, animated), spec);
         }
 
+        /// CS-TH-08
         #[test]
         fn crops_keep_their_aspect(ladder in any_ladder(), asked in any_size()) {
             prop_assert!(have_same_aspect(ladder.snap(asked, Crop, false).size, asked));

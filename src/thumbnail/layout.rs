@@ -137,6 +137,7 @@ mod tests {
         Layout::Resize { crop: Area { left, top, width, height }, to: size(to.0, to.1) }
     }
 
+    /// CS-TH-04, FLD-12
     #[test]
     fn scale_fills_the_box_from_outside() {
         assert_eq!(plan((320, 240), Scale, (4000, 3000)), resized([0, 0, 4000, 3000], (320, 240)));
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(plan((320, 240), Scale, (8000, 1000)), resized([0, 0, 8000, 1000], (1920, 240)));
     }
 
+    /// CS-TH-05
     #[test]
     fn scale_never_enlarges() {
         for source in [(320, 240), (100, 5000), (5000, 240), (1, 1), (60_000, 1)] {
@@ -195,6 +197,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// CS-TH-04, CS-TH-05
         #[test]
         fn a_layout_lies_inside_the_source_and_is_as_large_as_asked(
             asked in (any_side(), any_side()), method in any_method(), source in (any_side(), any_side()),

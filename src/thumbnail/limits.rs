@@ -67,6 +67,7 @@ impl Limits {
 mod tests {
     use super::*;
 
+    /// CS-LIM-02
     #[test]
     fn the_limit_itself_is_allowed_and_one_pixel_more_is_not() {
         let limits = Limits { max_pixels: 12 };

@@ -229,6 +229,7 @@ mod tests {
         })
     }
 
+    /// CS-TH-10
     #[test]
     fn every_format_and_method_gives_the_planned_size() {
         use ImageFormat::{Gif, Jpeg, Png, WebP};
@@ -248,6 +249,7 @@ mod tests {
         }
     }
 
+    /// CS-TH-06
     #[test]
     fn what_is_not_larger_than_asked_is_the_original() {
         for (format, content_type) in [
@@ -262,6 +264,7 @@ mod tests {
         }
     }
 
+    /// CS-TH-14, CS-TH-15, CS-TH-16, CS-TH-18, CS-TH-19
     #[test]
     fn a_small_moving_picture_moves_only_if_asked() {
         let moving = [
@@ -370,6 +373,7 @@ mod tests {
         assert!(!bytes.windows(8).any(|window| window == b"<script>"));
     }
 
+    /// CS-LIM-02, CS-LIM-06
     #[test]
     fn pixels_are_counted_before_they_are_decoded() {
         let limits = Limits { max_pixels: 100 };
@@ -427,6 +431,7 @@ mod tests {
     }
 
     proptest! {
+        /// CS-LIM-06
         #[test]
         fn damage_gives_a_picture_or_an_error_but_no_panic(
             mut bytes in any_sample(),

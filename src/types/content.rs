@@ -319,6 +319,7 @@ mod tests {
         ContentType::from_header(Some(text.as_bytes()))
     }
 
+    /// CS-HDR-01, FLD-16
     #[test]
     fn odd_but_harmless_types_are_kept_as_they_are() {
         for kept in ["img/png", "Text/Plain; charset=utf-8", "image/svg", "a/b;c=\"d e\""] {
@@ -326,6 +327,7 @@ mod tests {
         }
     }
 
+    /// CS-HDR-01
     #[test]
     fn types_that_cannot_stand_in_a_header_become_octet_stream() {
         let long = format!("image/{}", "x".repeat(10 * 1024));
@@ -341,6 +343,7 @@ mod tests {
         );
     }
 
+    /// CS-HDR-03, CS-INL-01, FLD-16
     #[test]
     fn only_the_safe_list_is_inline_whatever_its_case_or_parameters() {
         for inline in ["image/png", "IMAGE/PNG", "Text/Plain; charset=utf-8", "audio/x-flac ; a=b"]
@@ -362,6 +365,7 @@ mod tests {
         }
     }
 
+    /// FLD-15
     #[test]
     fn a_token_name_is_plain_and_any_other_is_encoded() {
         let value = |name: &str| Disposition::Inline.header_value(FileName::clean(name).as_ref());
@@ -375,6 +379,7 @@ mod tests {
         assert_eq!(value(""), "inline");
     }
 
+    /// FLD-15
     #[test]
     fn names_lose_what_could_do_harm() {
         let clean = |raw: &str| FileName::clean(raw).map(|name| name.as_str().to_owned());
@@ -385,6 +390,7 @@ mod tests {
         assert_eq!(clean(&"é".repeat(200)).map(|name| name.len()), Some(254));
     }
 
+    /// CS-HDR-05, FLD-15
     #[test]
     fn names_are_read_from_every_form_of_disposition() {
         let read = |field: &str| {
@@ -405,6 +411,7 @@ mod tests {
     }
 
     proptest! {
+        /// CS-HDR-04, FLD-15
         #[test]
         fn a_written_name_is_read_back(raw in "\\PC{0,80}") {
             if let Some(name) = FileName::clean(&raw) {

@@ -192,6 +192,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// MXC-04, MXC-05
     #[test]
     fn server_names_of_the_grammar_are_accepted() {
         for name in [
@@ -211,6 +212,7 @@ mod tests {
         }
     }
 
+    /// MXC-03, MXC-05
     #[test]
     fn other_server_names_are_refused() {
         for name in [
@@ -240,6 +242,15 @@ mod tests {
         assert!("a".repeat(256).parse::<ServerName>().is_err());
     }
 
+    /// MXC-07
+    #[test]
+    fn names_that_nobody_should_have_are_taken_all_the_same() {
+        for name in ["MATRIX.ORG".to_owned(), "a".repeat(231), "a".repeat(255)] {
+            assert!(name.parse::<ServerName>().is_ok(), "{name}");
+        }
+    }
+
+    /// MXC-06
     #[test]
     fn server_names_differ_by_case() {
         let lower: ServerName = "matrix.org".parse().unwrap();
@@ -247,6 +258,7 @@ mod tests {
         assert_ne!(lower, upper);
     }
 
+    /// MXC-02, MXC-08
     #[test]
     fn media_ids_hold_only_their_alphabet() {
         for id in ["a", "GCmhgzMPRjqgpODLsNQzVuHZ", "-rf", "_", "--", "tmp"] {

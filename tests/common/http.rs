@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::record::Recorder;
 
 /// An answer that was read to its end.
 #[derive(Debug, Clone)]
@@ -107,12 +108,19 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
 pub struct Client {
     address: SocketAddr,
     token: Option<String>,
+    recorded_as: Option<&'static str>,
 }
 
 impl Client {
     /// Makes a client without a token.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, token: None }
+        Self { address, token: None, recorded_as: None }
+    }
+
+    /// Has the answers written down as those of a server of this name.
+    pub fn recorded_as(mut self, server: &'static str) -> Self {
+        self.recorded_as = Some(server);
+        self
     }
 
     /// Bears this token in every request.
@@ -182,7 +190,7 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_nodelay(true).expect("an option of the socket");
         let reader = BufReader::new(stream.try_clone().expect("a clone of the socket"));
-        Connection { stream, reader }
+        Connection { stream, reader, recorder: self.recorded_as.and_then(Recorder::of) }
     }
 
     /// Sends bytes as they are and reads one answer.
@@ -198,11 +206,15 @@ pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
     reader: BufReader<TcpStream>,
+    recorder: Option<Recorder>,
 }
 
 impl Connection {
     /// Writes bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(bytes);
+        }
         self.stream.write_all(bytes).expect("the connection takes bytes");
     }
 
@@ -259,6 +271,14 @@ impl Connection {
 
     /// Reads the rest of an answer's body.
     pub fn read_rest(&mut self, method: &str, answer: &mut Answer) {
+        self.read_body(method, answer);
+        let is_final = answer.status >= 200;
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| is_final) {
+            recorder.answered(answer);
+        }
+    }
+
+    fn read_body(&mut self, method: &str, answer: &mut Answer) {
         let is_bodiless = method == "HEAD"
             || matches!(answer.status, 0 | 204 | 304)
             || (100..200).contains(&answer.status);

@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod http;
+pub mod record;
 pub mod samples;
 pub mod synapse;
 
@@ -163,12 +164,12 @@ impl Mediary {
 
     /// Returns a client of the public listener, without a token.
     pub fn client(&self) -> Client {
-        Client::new(self.address)
+        Client::new(self.address).recorded_as("mediary")
     }
 
     /// Returns a client that bears a user's token.
     pub fn client_of(&self, user: &User) -> Client {
-        Client::new(self.address).with_token(&user.access_token)
+        self.client().with_token(&user.access_token)
     }
 
     /// Returns a client of the admin listener.

@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(reserved(&store).await, 0);
     }
 
+    /// CS-CRE-04
     #[tokio::test]
     async fn a_reservation_expires_at_its_moment_and_not_before() {
         let (_directory, store) = open();
@@ -152,6 +153,7 @@ mod tests {
         assert!(store.reservation(&mxc("second")).unwrap().is_some());
     }
 
+    /// CS-CRE-05
     #[tokio::test]
     async fn a_day_of_reserving_storing_and_expiring_never_passes_the_limit() {
         const MAX_PENDING: u64 = 5;
@@ -187,6 +189,7 @@ mod tests {
         assert_eq!(store.remove_expired_reservations(evening).await.unwrap(), 0);
     }
 
+    /// CS-CRE-05
     #[tokio::test]
     async fn of_two_that_race_for_the_last_place_one_gets_it() {
         let (_directory, store) = open();
@@ -220,6 +223,7 @@ mod tests {
         ));
     }
 
+    /// MXC-10
     #[tokio::test]
     async fn an_id_is_never_given_out_twice() {
         let (_directory, store) = open();
