@@ -586,14 +586,6 @@ fn a_long_query_is_read_and_passed_on_whole() {
 
 // --- LO: log and metrics
 
-/// Waits until everything was logged, and returns the log.
-fn whole_log(mut mediary: Mediary) -> String {
-    mediary.terminate();
-    assert_eq!(mediary.wait().code(), Some(0));
-    mediary.wait_for_log("(end of the log)");
-    mediary.log()
-}
-
 /// Asserts that every line is one event with nothing in it that a terminal would obey.
 fn assert_one_line_each(log: &str) {
     for line in log.lines().filter(|line| *line != "(end of the log)") {
@@ -649,7 +641,7 @@ fn every_event_is_one_clean_line_whatever_was_sent() {
         let answer = connection.read_answer("GET");
         assert!(answer.status < 500, "{}: {answer:?}", raw.escape_ascii());
     }
-    let log = whole_log(mediary);
+    let log = mediary.whole_log();
     assert_one_line_each(&log);
     assert!(log.contains("forged"), "nothing was logged: {log}");
     assert!(!log.lines().any(|line| line.contains("ERROR forged")), "{log}");
@@ -713,7 +705,7 @@ fn no_token_is_ever_logged_nor_shown_in_metrics() {
     }
     let metrics = mediary.admin_client().get("/metrics").text();
     assert!(!metrics.contains(SECRET));
-    let log = whole_log(mediary);
+    let log = mediary.whole_log();
     assert!(log.contains("/_matrix/client/v1/media/config"), "nothing was logged: {log}");
     for line in log.lines() {
         assert!(!line.contains(SECRET), "{line}");

@@ -252,6 +252,14 @@ impl Mediary {
         assert!(status.expect("kill runs").success());
     }
 
+    /// Ends the process in good order and returns all that it has logged.
+    pub fn whole_log(mut self) -> String {
+        self.terminate();
+        assert_eq!(self.wait().code(), Some(0));
+        self.wait_for_log("(end of the log)");
+        self.log()
+    }
+
     /// Waits for the process to end.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

@@ -1,0 +1,535 @@
+//! Thousands of generated requests, and what must be true whatever was sent: no panic, no needless
+//! 5xx, no file outside the store, no token in the log, no answer that is somebody else's.
+//!
+//! The same requests every time. `MEDIARY_TEST_SEED` chooses others and `MEDIARY_TEST_REQUESTS` how
+//! many; a failure names its seed and number, and `MEDIARY_TEST_ONLY` repeats that request alone.
+
+#[path = "hostile/answers.rs"]
+mod answers;
+mod common;
+#[path = "hostile/requests.rs"]
+mod requests;
+#[path = "hostile/trace.rs"]
+mod trace;
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use common::fake::{Received, SERVER_NAME, TOKEN, respond_with};
+use common::http::Answer;
+use common::{FakeHomeserver, Mediary, PATIENCE, Settings, samples, wait_until};
+use requests::{Framing, HIDDEN, Hostile, INJECTED, SECRET, World};
+use trace::Trace;
+
+/// How many requests are sent unless the environment says otherwise.
+const REQUESTS: u64 = 3000;
+
+/// How many of them at once.
+const SENDERS: usize = 4;
+
+/// Where the request behind a hostile one leads.
+const NEXT: &str = "/next";
+
+// --- What is sent ------------------------------------------------------------------------------
+
+/// A homeserver that marks its answers, and has odd media of another server.
+fn homeserver() -> FakeHomeserver {
+    FakeHomeserver::with(|request, stream| {
+        let target = request.target();
+        if !is_passed_on(request) {
+            if is_too_long_for_synapse(request) {
+                return Some(false);
+            }
+            let is_of_others = target.contains("/media/download/other.example");
+            let is_preview = target.contains("/media/preview_url");
+            return if is_of_others {
+                let fields = [
+                    ("Content-Type", "text/html"),
+                    ("Content-Disposition", "inline; filename=\"a\\\"; x-injected=\\\"\""),
+                    ("X-Injected", "1"),
+                    ("Set-Cookie", "a=b"),
+                ];
+                Some(respond_with(stream, 200, &fields, b"<script>alert(1)</script>"))
+            } else if is_preview {
+                let preview = br#"{"og:title":"<script>\r\nX-Injected: 1</script>"}"#;
+                Some(respond_with(stream, 200, &[("Content-Type", "text/html")], preview))
+            } else {
+                None
+            };
+        }
+        let number = request.header("x-number").unwrap_or("none");
+        if request.method == "HEAD" {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Fake: {number}\r\n\r\n");
+            return Some(stream.write_all(head.as_bytes()).is_ok());
+        }
+        Some(respond_with(stream, 200, &[("X-Fake", number)], target.as_bytes()))
+    })
+}
+
+/// Whether Synapse would close the connection at this without a word.
+fn is_too_long_for_synapse(request: &Received) -> bool {
+    let fields = request.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+    request.target.len() > 16_300 || fields.sum::<usize>() > 16_384
+}
+
+/// Whether Mediary passed this on; its own questions do not say by which protocol somebody came.
+fn is_passed_on(request: &Received) -> bool {
+    request.header("x-forwarded-proto").is_some()
+}
+
+fn settings(url: &str) -> Settings {
+    Settings::new(url).with(
+        "[legacy]\nmode = \"open\"\n[uploads]\nmax_size = \"64 KiB\"\nmax_pending = 1000\n\
+         create_per_second = 1000\ncreate_burst = 1000",
+    )
+}
+
+/// Stores what the requests are about.
+fn world(mediary: &Mediary) -> World {
+    let client = mediary.client().with_token(TOKEN);
+    let mut media = vec![
+        client.upload("text/html", Some("page.html"), b"<h1>page</h1>"),
+        client.upload("image/png", None, &samples::png(100, 80)),
+        client.upload("application/octet-stream", None, b""),
+        format!("{SERVER_NAME}/absent"),
+        "other.example/abc".to_owned(),
+    ];
+    for _ in 0..3 {
+        media.push(client.request("POST", "/_matrix/media/v1/create", &[], b"{}").media());
+    }
+    World { media, token: TOKEN }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(format!("MEDIARY_TEST_{name}")).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("MEDIARY_TEST_{name} is not a number: {text}")))
+}
+
+/// Sends the requests of a seed, several at once, and judges each by its answers.
+fn send_all(seed: u64, count: u64, mediary: &Mediary, world: &World, judge: &Judge) {
+    let (first, last) = match variable("ONLY") {
+        Some(only) => (only, only + 1),
+        None => (0, variable("REQUESTS").unwrap_or(count)),
+    };
+    let next = AtomicU64::new(first);
+    thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= last {
+                        break;
+                    }
+                    let request = requests::request(seed, number, world);
+                    let context = Context { seed, number, request: &request };
+                    let bytes = exchange(mediary, &context);
+                    judge.judge(&context, &bytes);
+                }
+            });
+        }
+    });
+}
+
+/// A request, for messages about it.
+struct Context<'a> {
+    seed: u64,
+    number: u64,
+    request: &'a Hostile,
+}
+
+impl Context<'_> {
+    #[track_caller]
+    fn fail(&self, what: &str, answer: &[u8]) -> ! {
+        let Self { seed, number, request } = self;
+        let cut = |bytes: &[u8]| bytes[..bytes.len().min(4000)].escape_ascii().to_string();
+        panic!(
+            "{what}\nrequest {number} of seed {seed} \
+             (MEDIARY_TEST_SEED={seed} MEDIARY_TEST_ONLY={number}), {:?}, {} bytes:\n{}\n\
+             answered with {} bytes:\n{}",
+            request.framing,
+            request.bytes.len(),
+            cut(&request.bytes),
+            answer.len(),
+            cut(answer)
+        )
+    }
+}
+
+/// Sends a request on a connection of its own, and another that is well-formed after the answer to
+/// a sound one; returns all that comes back.
+fn exchange(mediary: &Mediary, context: &Context<'_>) -> Vec<u8> {
+    let mut stream = TcpStream::connect(mediary.address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+    let Hostile { bytes, framing, is_head } = context.request;
+    // Whoever refuses early may close before all is written.
+    let _ = stream.write_all(bytes);
+    let mut received = Vec::new();
+    if *framing == Framing::Sound {
+        read_until(&mut stream, context, &mut received, |bytes| {
+            let answers = answers::read(bytes, *is_head).unwrap_or_default();
+            answers.first().is_some_and(|answer| answer.complete)
+        });
+        let number = context.number;
+        let next = format!(
+            "GET {NEXT} HTTP/1.1\r\nHost: h\r\nX-Number: next-{number}\r\nConnection: close\r\n\r\n"
+        );
+        let _ = stream.write_all(next.as_bytes());
+    } else {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    read_until(&mut stream, context, &mut received, |_| false);
+    received
+}
+
+/// Reads on until a condition holds of all that came or the other side has closed.
+fn read_until(
+    stream: &mut TcpStream,
+    context: &Context<'_>,
+    received: &mut Vec<u8>,
+    is_enough: impl Fn(&[u8]) -> bool,
+) {
+    let mut buffer = [0; 16 * 1024];
+    while !is_enough(received) {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => received.extend(&buffer[..read]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => context.fail(&format!("neither answered nor closed: {error}"), received),
+        }
+    }
+}
+
+// --- What is asked of the answers --------------------------------------------------------------
+
+/// What an answer is held against.
+struct Judge {
+    /// What only an error that says too much holds.
+    inside: Vec<String>,
+    /// Whether the homeserver gives no answers.
+    is_down: bool,
+}
+
+/// Whether this is how Pingora refuses what is no request: without a body, before Mediary sees it.
+fn is_refused_by_the_framework(answer: &Answer) -> bool {
+    REFUSED_BY_THE_FRAMEWORK.contains(&answer.status) && answer.body.is_empty()
+}
+
+/// The statuses with which Pingora refuses in words of its own, of which there are none.
+const REFUSED_BY_THE_FRAMEWORK: &[u16] = &[400, 405];
+
+impl Judge {
+    fn of(mediary: &Mediary, upstream: &str) -> Self {
+        let store = mediary.store().to_string_lossy().into_owned();
+        let upstream = upstream.trim_start_matches("http://").to_owned();
+        let words = ["sqlite", "panicked", ".rs:", "os error", "/proc/"].map(str::to_owned);
+        Self { inside: [vec![store, upstream], words.to_vec()].concat(), is_down: false }
+    }
+
+    fn judge(&self, context: &Context<'_>, bytes: &[u8]) {
+        let fail = |what: &str| context.fail(what, bytes);
+        let request = context.request;
+        let answers = match answers::read(bytes, request.is_head) {
+            Ok(answers) => answers,
+            Err(what) => fail(&what),
+        };
+        let next = format!("next-{}", context.number);
+        let is_next = |answer: &Answer| answer.header("x-fake") == Some(&next);
+        match request.framing {
+            Framing::Sound => {
+                if answers.iter().any(|answer| !answer.complete) {
+                    fail("an answer that is cut short");
+                }
+                if answers.is_empty() || answers.len() > 2 {
+                    fail(&format!("{} answers", answers.len()));
+                }
+                let mine = context.number.to_string();
+                if answers[0].header("x-fake").is_some_and(|number| number != mine) {
+                    fail("another request's answer");
+                }
+                if !self.is_down && answers.get(1).is_some_and(|answer| !is_next(answer)) {
+                    fail("the next request did not get its own answer");
+                }
+            }
+            // Whoever has hung up may get a part of the answer.
+            Framing::Doubtful => {}
+        }
+        for answer in &answers {
+            if let Err(what) = self.judge_answer(context, answer) {
+                fail(&format!("{what}: {answer:?}"));
+            }
+        }
+    }
+
+    fn judge_answer(&self, context: &Context<'_>, answer: &Answer) -> Result<(), String> {
+        let has = |name: &str| answer.headers.iter().any(|(key, _)| key.starts_with(name));
+        if has(INJECTED) || has("set-cookie") {
+            return Err("a field that nobody should have added".to_owned());
+        }
+        if has("content-length") && has("transfer-encoding") {
+            return Err("two ways to tell the length".to_owned());
+        }
+        if answer.header("x-fake").is_some() || !answer.complete {
+            return Ok(());
+        }
+        if answer.status >= 400 { self.judge_error(context, answer) } else { judge_success(answer) }
+    }
+
+    fn judge_error(&self, context: &Context<'_>, answer: &Answer) -> Result<(), String> {
+        let is_head = context.request.is_head && answer.body.is_empty();
+        let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let (errcode, error) = (json["errcode"].as_str(), json["error"].as_str());
+        let is_asked_for = match (answer.status, errcode) {
+            (504, Some("M_NOT_YET_UPLOADED")) => true,
+            (502 | 504, Some("M_UNKNOWN")) => self.is_down,
+            (504, None) => is_head,
+            (502, None) => is_head && self.is_down,
+            (status, _) => status < 500,
+        };
+        if !is_asked_for {
+            return Err("an error that nobody asked for".to_owned());
+        }
+        if self.is_down && errcode == Some("M_UNKNOWN_TOKEN") {
+            return Err("somebody is logged out by a homeserver that is down".to_owned());
+        }
+        if is_refused_by_the_framework(answer) {
+            return Ok(());
+        }
+        let is_matrix = is_head
+            || errcode.is_some_and(|code| code.starts_with("M_") || code.starts_with("FI.MAU."));
+        if !is_matrix || !(is_head || error.is_some_and(|error| !error.is_empty())) {
+            return Err("no Matrix error".to_owned());
+        }
+        if answer.header("content-type") != Some("application/json")
+            || answer.header("access-control-allow-origin") != Some("*")
+            || answer.header("cache-control") != Some("no-store")
+        {
+            return Err("an error without its fields".to_owned());
+        }
+        let text = answer.text();
+        let said = self.inside.iter().find(|word| text.contains(word.as_str()));
+        said.map_or(Ok(()), |word| Err(format!("an error that says {word:?}")))
+    }
+}
+
+/// Judges a good answer of Mediary's own: somebody's bytes are never without the fields that keep a
+/// browser from running them.
+fn judge_success(answer: &Answer) -> Result<(), String> {
+    let content_type = answer.header("content-type").unwrap_or_default();
+    if content_type.starts_with("multipart/mixed") {
+        return Ok(());
+    }
+    if answer.header("access-control-allow-origin") != Some("*") {
+        return Err("no CORS".to_owned());
+    }
+    let is_nosniff = answer.header("x-content-type-options") == Some("nosniff");
+    let policy = answer.header("content-security-policy").unwrap_or_default();
+    let is_media = answer.header("x-robots-tag").is_some();
+    match answer.status {
+        204 if answer.body.is_empty() => Ok(()),
+        200 | 206 | 304 if is_media && is_nosniff && policy.starts_with("sandbox;") => Ok(()),
+        200 if !is_media && is_nosniff && content_type == "application/json" => Ok(()),
+        _ => Err("a good answer without its fields".to_owned()),
+    }
+}
+
+// --- What is asked of the rest -----------------------------------------------------------------
+
+/// Asserts that what arrived was either passed on and is no media, or is a question of Mediary's.
+fn assert_only_own_questions_about_media(fake: &FakeHomeserver, seed: u64, world: &World) {
+    const OWN: [&str; 9] = [
+        "/_matrix/client/v3/account/whoami",
+        "/_matrix/key/v2/server",
+        "/_matrix/client/versions",
+        "/_matrix/client/v1/media/download/",
+        "/_matrix/media/v3/download/",
+        "/_matrix/client/v1/media/preview_url?",
+        "/_matrix/media/v3/preview_url?",
+        "/_matrix/federation/v1/media/",
+        "/_matrix/federation/unstable/org.matrix.msc3916.v2/media/",
+    ];
+    for request in fake.received() {
+        let target = request.target();
+        let has = |name: &str| {
+            request.headers.iter().any(|(key, _)| key.to_ascii_lowercase().starts_with(name))
+        };
+        if let Some(number) = target.strip_prefix(HIDDEN) {
+            let number = number.trim_start_matches('-').parse().expect("a number");
+            let request = &requests::request(seed, number, world);
+            Context { seed, number, request }.fail("what it hides was found", b"");
+        }
+        assert!(!has(INJECTED) || is_passed_on(&request), "{request:?}");
+        if is_passed_on(&request) {
+            assert!(!reads_as_media(&request.target), "{target} was passed on");
+            continue;
+        }
+        assert!(OWN.iter().any(|own| target.starts_with(own)), "{request:?}");
+        assert!(request.method == "GET" && request.body.is_empty(), "{request:?}");
+        let path = target.split('?').next().unwrap_or_default();
+        if target.contains("/download/") && !target.contains("/federation/") {
+            assert!(!path.contains('%') && !path.contains("..") && path.is_ascii(), "{target}");
+        }
+        let is_signed = target.starts_with("/_matrix/federation/");
+        assert!(is_signed || !target.contains(SECRET), "a token in a query: {target}");
+    }
+}
+
+/// Whether some server might read a target as one of the media API: decoded once, whatever the case,
+/// with dots resolved and parameters dropped.
+fn reads_as_media(target: &[u8]) -> bool {
+    let path = target.split(|&b| b == b'?').next().unwrap_or_default();
+    let path: Vec<u8> = percent_encoding::percent_decode(path).collect();
+    let path = String::from_utf8_lossy(&path).to_lowercase().replace('\\', "/");
+    let mut segments = Vec::new();
+    for segment in path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    [
+        &["_matrix", "media"][..],
+        &["_matrix", "client", "v1", "media"],
+        &["_matrix", "client", "unstable", "org.matrix.msc3916", "media"],
+        &["_matrix", "federation", "v1", "media"],
+        &["_matrix", "federation", "unstable", "org.matrix.msc3916", "media"],
+        &["_matrix", "federation", "unstable", "org.matrix.msc3916.v2", "media"],
+    ]
+    .iter()
+    .any(|prefix| segments.starts_with(prefix))
+}
+
+/// Returns how many series there are.
+fn series(mediary: &Mediary) -> BTreeSet<String> {
+    let text = mediary.admin_client().get("/metrics").text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+}
+
+/// Asserts that the process is as well as before, ends it and looks through its log.
+fn assert_unharmed(mediary: Mediary) {
+    assert_eq!(mediary.admin_client().get("/health").status, 200);
+    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
+    assert_round_trip(&mediary);
+    assert_log_is_clean(mediary);
+}
+
+/// Ends the process and looks through all that it has logged.
+fn assert_log_is_clean(mediary: Mediary) {
+    let log = mediary.whole_log();
+    assert!(log.contains("mediary::proxy"), "nothing was logged");
+    for line in log.lines() {
+        assert!(!line.contains("panicked"), "{line}");
+        assert!(!line.contains(SECRET) && !line.contains(TOKEN), "a token in the log: {line}");
+        assert!(line.len() < 4096, "a line of {} bytes: {line:.500}", line.len());
+    }
+}
+
+fn assert_round_trip(mediary: &Mediary) {
+    let client = mediary.client().with_token(TOKEN);
+    let media = client.upload("text/plain", Some("last.txt"), b"still here");
+    client.download(&media).assert_whole(b"still here");
+}
+
+/// Names of the files and directories right in the store.
+fn top(store: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(store).expect("the store can be listed");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+/// PT-01, PT-02, PT-03, PT-04, HI-01, HI-08, AU-05, AU-11, AU-12, AU-13, AU-14, SM-01, SM-02, SM-03,
+/// SM-05, SM-06, SM-08, LO-01, LO-03, LO-05
+#[test]
+fn whatever_is_sent_is_answered_or_refused_and_changes_nothing_else() {
+    let fake = homeserver();
+    let mediary = settings(&fake.url).start();
+    wait_until("the store was counted", || {
+        mediary.admin_client().get("/metrics").text().contains("mediary_store_items")
+    });
+    let (world, judge) = (world(&mediary), Judge::of(&mediary, &fake.url));
+    let (series_before, top_before) = (series(&mediary), top(&mediary.store()));
+    let seed = variable("SEED").unwrap_or(1);
+    send_all(seed, REQUESTS, &mediary, &world, &judge);
+    assert_eq!(series(&mediary), series_before);
+    assert_eq!(top(&mediary.store()), top_before);
+    assert_only_own_questions_about_media(&fake, seed, &world);
+    assert_unharmed(mediary);
+}
+
+/// AU-05, LO-05
+#[test]
+fn whatever_is_sent_while_the_homeserver_is_down_is_502_at_worst() {
+    let settings = settings("http://127.0.0.1:1").without_waiting();
+    let mediary = settings.with("[homeserver]\nserver_name = \"fake.example\"").start();
+    let world = World { media: vec![format!("{SERVER_NAME}/absent")], token: TOKEN };
+    let mut judge = Judge::of(&mediary, "127.0.0.1:1");
+    judge.is_down = true;
+    send_all(variable("SEED").unwrap_or(2), REQUESTS / 4, &mediary, &world, &judge);
+    assert_eq!(mediary.admin_client().get("/health").status, 200);
+    assert!(mediary.blobs().is_empty());
+    assert_log_is_clean(mediary);
+}
+
+// --- Under a trace -----------------------------------------------------------------------------
+
+/// How many requests are sent to a process whose every call is written down.
+const TRACED: u64 = 600;
+
+/// What the process may name outside its store once it runs: how many processors there are, which the
+/// cache of tokens asks when the first is forgotten.
+const OUTSIDE: [&str; 2] = ["/proc/self/cgroup", "/sys/fs/cgroup"];
+
+/// Pictures that name files, addresses and programs, for a renderer that would follow them.
+const LURES: [(&str, &[u8]); 4] = [
+    (
+        "image/svg+xml",
+        b"<?xml version=\"1.0\"?><!DOCTYPE svg [<!ENTITY x SYSTEM \"file:///etc/passwd\">]>\
+          <svg xmlns=\"http://www.w3.org/2000/svg\"><text>&x;</text>\
+          <image href=\"http://127.0.0.1:1/\"/></svg>",
+    ),
+    ("image/png", b"push graphic-context\nviewbox 0 0 9 9\nimage over 0,0 0,0 'msl:/etc/passwd'\n"),
+    ("image/jpeg", b"%!PS\n(/etc/passwd) (r) file\n"),
+    ("video/mp4", b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10.0,\nfile:///etc/passwd\n"),
+];
+
+/// PT-01, PT-02, PT-09, IM-06, IM-07
+#[test]
+fn no_file_outside_the_store_is_named_whatever_is_sent() {
+    let fake = homeserver();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("trace");
+    let (settings, trace) = Trace::of(settings(&fake.url), &file);
+    let mediary = settings.start();
+    let (world, judge) = (world(&mediary), Judge::of(&mediary, &fake.url));
+    let begun = trace::now();
+    send_all(variable("SEED").unwrap_or(3), TRACED, &mediary, &world, &judge);
+    let client = mediary.client().with_token(TOKEN);
+    for (content_type, lure) in LURES {
+        let media = client.upload(content_type, Some("..%2f..%2flure"), lure);
+        let thumbnail = format!("/_matrix/client/v1/media/thumbnail/{media}?width=9&height=9");
+        client.get(&thumbnail).assert_error(400, "M_UNKNOWN");
+        client.download(&media).assert_whole(lure);
+    }
+    assert_round_trip(&mediary);
+    let (store, upstream) = (mediary.store(), fake.address);
+    let calls = trace.calls_since(begun, mediary);
+    let named = calls.iter().filter(|call| !call.paths.is_empty()).count();
+    assert!(named > 30, "only {named} calls name a file");
+    for call in &calls {
+        assert!(!call.name.starts_with("exec"), "a program was started: {}", call.line);
+        for path in &call.paths {
+            let is_allowed = OUTSIDE.iter().any(|allowed| path.starts_with(allowed));
+            assert!(path.starts_with(&store) || is_allowed, "{path:?} in {}", call.line);
+        }
+        if call.name == "connect" {
+            let port = format!("htons({})", upstream.port());
+            let is_upstream = call.line.contains(&port) && call.line.contains("127.0.0.1");
+            assert!(is_upstream, "a connection to elsewhere: {}", call.line);
+        }
+    }
+}
