@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -240,6 +240,13 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         _: &mut Context,
     ) -> Result<(), Box<Error>> {
+        if session.req_header().version != Version::HTTP_11 {
+            // It goes on as HTTP/1.1, where there is always a host and 1xx may come.
+            if !request.headers.contains_key(header::HOST) {
+                request.insert_header(header::HOST, self.upstream.authority())?;
+            }
+            request.remove_header(&header::EXPECT);
+        }
         let peer = forwarded::Peer::of(session);
         forwarded::rewrite(request, peer, &self.trusted_proxies)
     }

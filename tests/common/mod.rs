@@ -195,6 +195,19 @@ impl Mediary {
         self.child.id()
     }
 
+    /// Returns the most memory that the process ever had, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("Linux shows how much memory a process had");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Returns how many files and sockets the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("Linux shows them").count()
+    }
+
     /// Returns everything that was logged so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().expect("the log").join("\n")
