@@ -7,6 +7,8 @@
 #[path = "hostile/answers.rs"]
 mod answers;
 mod common;
+#[path = "hostile/homeserver.rs"]
+mod homeserver;
 #[path = "hostile/requests.rs"]
 mod requests;
 #[path = "hostile/trace.rs"]
@@ -37,7 +39,7 @@ const NEXT: &str = "/next";
 // --- What is sent ------------------------------------------------------------------------------
 
 /// A homeserver that marks its answers, and has odd media of another server.
-fn homeserver() -> FakeHomeserver {
+fn marking() -> FakeHomeserver {
     FakeHomeserver::with(|request, stream| {
         let target = request.target();
         if !is_passed_on(request) {
@@ -210,8 +212,19 @@ fn read_until(
 struct Judge {
     /// What only an error that says too much holds.
     inside: Vec<String>,
-    /// Whether the homeserver gives no answers.
-    is_down: bool,
+    /// What kind of answers the homeserver gives.
+    homeserver: Kind,
+}
+
+/// What kind of answers a homeserver gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Those of the specification.
+    Sane,
+    /// None.
+    Down,
+    /// Any.
+    Mad,
 }
 
 /// Whether this is how Pingora refuses what is no request: without a body, before Mediary sees it.
@@ -227,7 +240,7 @@ impl Judge {
         let store = mediary.store().to_string_lossy().into_owned();
         let upstream = upstream.trim_start_matches("http://").to_owned();
         let words = ["sqlite", "panicked", ".rs:", "os error", "/proc/"].map(str::to_owned);
-        Self { inside: [vec![store, upstream], words.to_vec()].concat(), is_down: false }
+        Self { inside: [vec![store, upstream], words.to_vec()].concat(), homeserver: Kind::Sane }
     }
 
     fn judge(&self, context: &Context<'_>, bytes: &[u8]) {
@@ -251,7 +264,9 @@ impl Judge {
                 if answers[0].header("x-fake").is_some_and(|number| number != mine) {
                     fail("another request's answer");
                 }
-                if !self.is_down && answers.get(1).is_some_and(|answer| !is_next(answer)) {
+                if self.homeserver == Kind::Sane
+                    && answers.get(1).is_some_and(|answer| !is_next(answer))
+                {
                     fail("the next request did not get its own answer");
                 }
             }
@@ -283,17 +298,20 @@ impl Judge {
         let is_head = context.request.is_head && answer.body.is_empty();
         let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let (errcode, error) = (json["errcode"].as_str(), json["error"].as_str());
+        let is_sane = self.homeserver == Kind::Sane;
         let is_asked_for = match (answer.status, errcode) {
             (504, Some("M_NOT_YET_UPLOADED")) => true,
-            (502 | 504, Some("M_UNKNOWN")) => self.is_down,
+            (502 | 504, Some("M_UNKNOWN")) => !is_sane,
+            // Media whose end nobody can tell is not kept, and a thumbnail is made of what is kept.
+            (507, Some("M_UNKNOWN")) => !is_sane && context.request.asks_for("/thumbnail/"),
             (504, None) => is_head,
-            (502, None) => is_head && self.is_down,
+            (502, None) => is_head && !is_sane,
             (status, _) => status < 500,
         };
         if !is_asked_for {
-            return Err("an error that nobody asked for".to_owned());
+            return Err("a 5xx that nobody asked for".to_owned());
         }
-        if self.is_down && errcode == Some("M_UNKNOWN_TOKEN") {
+        if self.homeserver == Kind::Down && errcode == Some("M_UNKNOWN_TOKEN") {
             return Err("somebody is logged out by a homeserver that is down".to_owned());
         }
         if is_refused_by_the_framework(answer) {
@@ -446,7 +464,7 @@ fn top(store: &Path) -> BTreeSet<PathBuf> {
 /// SM-05, SM-06, SM-08, LO-01, LO-03, LO-05
 #[test]
 fn whatever_is_sent_is_answered_or_refused_and_changes_nothing_else() {
-    let fake = homeserver();
+    let fake = marking();
     let mediary = settings(&fake.url).start();
     wait_until("the store was counted", || {
         mediary.admin_client().get("/metrics").text().contains("mediary_store_items")
@@ -468,7 +486,7 @@ fn whatever_is_sent_while_the_homeserver_is_down_is_502_at_worst() {
     let mediary = settings.with("[homeserver]\nserver_name = \"fake.example\"").start();
     let world = World { media: vec![format!("{SERVER_NAME}/absent")], token: TOKEN };
     let mut judge = Judge::of(&mediary, "127.0.0.1:1");
-    judge.is_down = true;
+    judge.homeserver = Kind::Down;
     send_all(variable("SEED").unwrap_or(2), REQUESTS / 4, &mediary, &world, &judge);
     assert_eq!(mediary.admin_client().get("/health").status, 200);
     assert!(mediary.blobs().is_empty());
@@ -500,7 +518,7 @@ const LURES: [(&str, &[u8]); 4] = [
 /// PT-01, PT-02, PT-09, IM-06, IM-07
 #[test]
 fn no_file_outside_the_store_is_named_whatever_is_sent() {
-    let fake = homeserver();
+    let fake = marking();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("trace");
     let (settings, trace) = Trace::of(settings(&fake.url), &file);
@@ -532,4 +550,118 @@ fn no_file_outside_the_store_is_named_whatever_is_sent() {
             assert!(is_upstream, "a connection to elsewhere: {}", call.line);
         }
     }
+}
+
+// --- Behind a homeserver that is out of its mind -----------------------------------------------
+
+/// How many answers it gives.
+const MAD: u64 = 1500;
+
+/// Returns the number that a request of Mediary's bears somewhere.
+fn number_of(request: &Received) -> Option<u64> {
+    let text = format!("{} {}", request.target(), request.header("authorization").unwrap_or(""));
+    let (_, rest) = text.split_once("number-")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Asks for something whose answer is a mad one.
+fn ask_the_mad(number: u64) -> String {
+    let (good, mad) = (TOKEN, format!("{SECRET}number-{number}"));
+    let media = "/_matrix/client/v1/media";
+    let id = format!("number-{number}");
+    let (line, token, fields) = match number % 11 {
+        0 => (format!("GET {media}/config"), mad.as_str(), ""),
+        1 => ("POST /_matrix/media/v3/upload".to_owned(), mad.as_str(), "Content-Length: 0\r\n"),
+        2 => (format!("GET {media}/preview_url?url={id}"), good, ""),
+        3 => (format!("HEAD {media}/download/other.example/{id}"), good, ""),
+        4 => (format!("GET {media}/download/other.example/{id}"), good, "Range: bytes=1-2\r\n"),
+        5 => (format!("GET {media}/thumbnail/other.example/{id}?width=9&height=9"), good, ""),
+        6 => (format!("GET /_matrix/media/v3/download/other.example/{id}"), good, ""),
+        7 => (
+            format!("GET /_matrix/media/v3/download/{SERVER_NAME}/{id}?allow_redirect=true"),
+            good,
+            "",
+        ),
+        8 => (format!("GET /_matrix/federation/v1/media/download/{id}"), mad.as_str(), ""),
+        _ => (format!("GET {media}/download/other.example/{id}"), good, ""),
+    };
+    format!(
+        "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{fields}\r\n"
+    )
+}
+
+/// Judges the answer to a question whose answer was mad: somebody's bytes, the homeserver's refusal,
+/// or that it cannot be understood.
+fn judge_mad(judge: &Judge, context: &Context<'_>, bytes: &[u8]) {
+    let number = context.number;
+    let fail = |what: &str| -> ! { context.fail(what, bytes) };
+    let answers = match answers::read(bytes, context.request.is_head) {
+        Ok(answers) => answers,
+        Err(what) => fail(&what),
+    };
+    let [answer] = &answers[..] else {
+        // What breaks off before there is a head has no answer.
+        fail(if answers.is_empty() { "no answer" } else { "several answers" });
+    };
+    let text = answer.text();
+    let marks = text.split(homeserver::MARK).skip(1);
+    for mark in marks.filter_map(|rest| rest.split_once('.')).map(|(mark, _)| mark) {
+        if mark != number.to_string() {
+            fail("the answer to another question");
+        }
+    }
+    let verdict = match answer.status {
+        307 | 308 => match answer.header("location") {
+            Some(location) if location.starts_with("https://") => Ok(()),
+            _ => Err("sent elsewhere".to_owned()),
+        },
+        _ if !answer.complete => Ok(()),
+        _ => judge.judge_answer(context, answer),
+    };
+    if let Err(what) = verdict {
+        fail(&what);
+    }
+}
+
+/// AU-05, AU-06, HI-05, HI-06, FE-10, FE-11, LO-01, LO-05
+#[test]
+fn whatever_the_homeserver_answers_is_media_a_refusal_or_502() {
+    let seed = variable("SEED").unwrap_or(4);
+    let fake = FakeHomeserver::with(move |request, stream| {
+        let number = number_of(request)?;
+        let authorization = request.header("authorization").unwrap_or_default();
+        let token = authorization.trim_start_matches("Bearer ");
+        let answer = homeserver::answer(seed, number, token);
+        let _ = stream.write_all(&answer.bytes);
+        Some(answer.stays)
+    });
+    let mediary = settings(&fake.url).with("[homeserver]\ntimeout = \"1s\"").start();
+    let mut judge = Judge::of(&mediary, &fake.url);
+    judge.homeserver = Kind::Mad;
+    let last = variable("REQUESTS").unwrap_or(MAD);
+    let next = AtomicU64::new(variable("ONLY").unwrap_or(0));
+    let last = variable("ONLY").map_or(last, |only| only + 1);
+    thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= last {
+                        break;
+                    }
+                    let bytes = ask_the_mad(number).into_bytes();
+                    let is_head = bytes.starts_with(b"HEAD ");
+                    let request = Hostile { bytes, is_head, framing: Framing::Sound };
+                    let context = Context { seed, number, request: &request };
+                    let mut received = Vec::new();
+                    let mut stream = TcpStream::connect(mediary.address).expect("a connection");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+                    stream.write_all(&request.bytes).expect("Mediary takes bytes");
+                    read_until(&mut stream, &context, &mut received, |_| false);
+                    judge_mad(&judge, &context, &received);
+                }
+            });
+        }
+    });
+    assert_unharmed(mediary);
 }

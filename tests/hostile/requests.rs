@@ -70,6 +70,13 @@ pub struct Hostile {
     pub framing: Framing,
 }
 
+impl Hostile {
+    /// Whether its bytes hold this text.
+    pub fn asks_for(&self, text: &str) -> bool {
+        self.bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
 /// What the requests are about.
 pub struct World {
     /// Media that is there, behind `mxc://`.
