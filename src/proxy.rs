@@ -102,10 +102,13 @@ impl Proxy {
         self.services.answer(request(&head, route, sender), &mut body).await
     }
 
-    /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
-    /// was ended, and a stranger must not be able to empty the memory by hanging up.
+    /// As [`forget`](Self::forget), but only for somebody whose token is remembered: a stranger must
+    /// not be able to empty the memory with what the homeserver does not answer, which is anything
+    /// that is too long for it.
     async fn forget_if_known(&self, context: &mut Context) {
-        if matches!(&context.session_change, Some((_, Some(_)))) {
+        if let Some((_, Some(credentials))) = &context.session_change
+            && self.services.auth.knows(credentials).await
+        {
             self.forget(context).await;
         }
     }

@@ -110,6 +110,43 @@ fn no_parameter_of_a_stranger_reaches_the_homeserver_with_a_question() {
     }
 }
 
+/// The connection breaks off as Synapse breaks it off when a request is too long.
+///
+/// AU-04, AU-07
+#[test]
+fn a_stranger_cannot_make_anybody_forgotten() {
+    let fake = FakeHomeserver::with(|request, _| {
+        let is_ending = ["/logout", "/_synapse/admin/", "/delete_devices", "/devices/"]
+            .iter()
+            .any(|path| request.target().contains(path));
+        is_ending.then_some(false)
+    });
+    let mediary = Mediary::in_front_of(&fake.url);
+    let questions = || fake.received_for("/whoami").len();
+    let ending = [
+        ("POST", "/_matrix/client/v3/logout"),
+        ("POST", "/_matrix/client/v3/logout/all"),
+        ("POST", "/_matrix/client/v3/delete_devices"),
+        ("DELETE", "/_matrix/client/v3/devices/D"),
+        ("POST", "/_synapse/admin/v1/deactivate/@alice:fake.example"),
+    ];
+    assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+    assert_eq!(questions(), 1);
+    for (method, target) in ending {
+        for stranger in [mediary.client(), mediary.client().with_token("made-up")] {
+            assert_eq!(stranger.request(method, target, &[], b"{}").status, 502, "{target}");
+            assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+            assert_eq!(questions(), 1, "{target}");
+        }
+    }
+    // What somebody does whose token is known may have been done.
+    for (number, (method, target)) in ending.into_iter().enumerate() {
+        assert_eq!(knowing(&mediary).request(method, target, &[], b"{}").status, 502, "{target}");
+        assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+        assert_eq!(questions(), number + 2, "{target}");
+    }
+}
+
 /// XS-08, HI-08
 #[test]
 fn a_preview_is_json_whatever_the_homeserver_calls_it() {

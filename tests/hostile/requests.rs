@@ -88,7 +88,7 @@ pub struct World {
 /// Makes the request with this number of a seed.
 pub fn request(seed: u64, number: u64, world: &World) -> Hostile {
     let random = Random::new(seed, number);
-    Maker { random, number, world, is_sound: true, has_next: true }.request()
+    Maker { random, number, world, is_sound: true, has_next: true, is_open: false }.request()
 }
 
 const METHODS: [&str; 10] =
@@ -361,6 +361,8 @@ struct Maker<'w> {
     is_sound: bool,
     /// Whether what follows may be read as another request.
     has_next: bool,
+    /// Whether a secret stands where only its name tells that it is one.
+    is_open: bool,
 }
 
 impl Maker<'_> {
@@ -384,7 +386,7 @@ impl Maker<'_> {
             self.is_sound = false;
             let length = self.random.below(bytes.len());
             bytes.truncate(length);
-        } else if self.random.one_in(25) {
+        } else if self.random.one_in(25) && !self.is_open {
             self.is_sound = false;
             for _ in 0..=self.random.below(4) {
                 let at = self.random.below(bytes.len());
@@ -447,6 +449,7 @@ impl Maker<'_> {
             }
         }
         if self.random.one_in(40) {
+            self.is_open = true;
             let mark = self.random.pick(&["%3f", "&", "#", ";", "/"]);
             let equals = self.random.pick(&["=", "%3d", "%3D"]);
             target.extend(format!("{mark}access_token{equals}{}", self.secret()).bytes());
