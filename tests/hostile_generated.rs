@@ -16,7 +16,7 @@ mod trace;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -30,7 +30,10 @@ use trace::Trace;
 /// How many requests are sent unless the environment says otherwise.
 const REQUESTS: u64 = 3000;
 
-/// How many of them at once.
+/// How many of them the listener for metrics and health gets as well.
+const ADMIN: u64 = 300;
+
+/// How many are sent at once.
 const SENDERS: usize = 4;
 
 /// Where the request behind a hostile one leads.
@@ -128,7 +131,7 @@ fn send_all(seed: u64, count: u64, mediary: &Mediary, world: &World, judge: &Jud
                     }
                     let request = requests::request(seed, number, world);
                     let context = Context { seed, number, request: &request };
-                    let bytes = exchange(mediary, &context);
+                    let bytes = exchange(mediary.address, &context);
                     judge.judge(&context, &bytes);
                 }
             });
@@ -163,8 +166,8 @@ impl Context<'_> {
 
 /// Sends a request on a connection of its own, and another that is well-formed after the answer to
 /// a sound one; returns all that comes back.
-fn exchange(mediary: &Mediary, context: &Context<'_>) -> Vec<u8> {
-    let mut stream = TcpStream::connect(mediary.address).expect("a connection");
+fn exchange(address: SocketAddr, context: &Context<'_>) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
     let Hostile { bytes, framing, is_head } = context.request;
@@ -460,6 +463,20 @@ fn top(store: &Path) -> BTreeSet<PathBuf> {
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
+/// Sends requests to the listener for metrics and health, which tells strangers nothing either.
+fn send_to_admin(seed: u64, mediary: &Mediary, world: &World) {
+    for number in 0..ADMIN {
+        let request = requests::request(seed, number, world);
+        let context = Context { seed, number, request: &request };
+        let bytes = exchange(mediary.admin, &context);
+        match answers::read(&bytes, request.is_head) {
+            Ok(answers) if answers.iter().all(|answer| answer.status < 500) => {}
+            Ok(_) => context.fail("a 5xx that nobody asked for", &bytes),
+            Err(what) => context.fail(&what, &bytes),
+        }
+    }
+}
+
 /// PT-01, PT-02, PT-03, PT-04, HI-01, HI-08, AU-05, AU-11, AU-12, AU-13, AU-14, SM-01, SM-02, SM-03,
 /// SM-05, SM-06, SM-08, LO-01, LO-03, LO-05
 #[test]
@@ -473,6 +490,7 @@ fn whatever_is_sent_is_answered_or_refused_and_changes_nothing_else() {
     let (series_before, top_before) = (series(&mediary), top(&mediary.store()));
     let seed = variable("SEED").unwrap_or(1);
     send_all(seed, REQUESTS, &mediary, &world, &judge);
+    send_to_admin(seed, &mediary, &world);
     assert_eq!(series(&mediary), series_before);
     assert_eq!(top(&mediary.store()), top_before);
     assert_only_own_questions_about_media(&fake, seed, &world);

@@ -131,10 +131,12 @@ fn no_token_is_ever_logged_nor_shown_in_metrics() {
         format!("POST /login?{query} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {SECRET}\r\n\r\n"),
         format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{SECRET}"),
     ] {
-        let mut connection = mediary.client().connect();
-        connection.send(malformed.as_bytes());
-        let _ = connection.stream.shutdown(std::net::Shutdown::Write);
-        connection.read_answer("GET");
+        for client in [mediary.client(), mediary.admin_client()] {
+            let mut connection = client.connect();
+            connection.send(malformed.as_bytes());
+            let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+            connection.read_answer("GET");
+        }
     }
     let metrics = mediary.admin_client().get("/metrics").text();
     assert!(!metrics.contains(SECRET));
