@@ -91,12 +91,19 @@ pub fn request(seed: u64, number: u64, world: &World) -> Hostile {
     Maker { random, number, world, is_sound: true, has_next: true, is_open: false }.request()
 }
 
-const METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE", "PATCH", "TRACE", "get", "BREW"];
+/// Those that media routes know more than once.
+const METHODS: [&str; 18] = [
+    "GET", "GET", "GET", "GET", "GET", "GET", "HEAD", "POST", "POST", "POST", "PUT", "PUT",
+    "OPTIONS", "DELETE", "PATCH", "TRACE", "get", "BREW",
+];
 
-/// Every family of media routes, up to the operation.
-const PREFIXES: [&str; 8] = [
+/// Every family of media routes, up to the operation; those that have most of them more than once.
+const PREFIXES: [&str; 12] = [
     "/_matrix/client/v1/media",
+    "/_matrix/client/v1/media",
+    "/_matrix/client/v1/media",
+    "/_matrix/media/v3",
+    "/_matrix/media/v3",
     "/_matrix/client/unstable/org.matrix.msc3916/media",
     "/_matrix/media/v3",
     "/_matrix/media/r0",
@@ -367,7 +374,7 @@ struct Maker<'w> {
 
 impl Maker<'_> {
     fn request(&mut self) -> Hostile {
-        let method = *METHODS.get(self.random.below(14)).unwrap_or(&"GET");
+        let method = self.random.pick(&METHODS);
         let mut bytes = Vec::new();
         bytes.extend(self.method_as_written(method));
         bytes.push(b' ');
@@ -443,7 +450,7 @@ impl Maker<'_> {
             _ => self.media_path(method),
         };
         let mut target = path.into_bytes();
-        if self.random.one_in(3) {
+        if self.random.one_in(5) {
             for _ in 0..=self.random.below(3) {
                 self.misspell(&mut target);
             }
@@ -460,7 +467,11 @@ impl Maker<'_> {
 
     /// Mostly the media routes as they are, with a good or a bad identifier.
     fn media_path(&mut self, method: &str) -> String {
-        let prefix = self.random.pick(&PREFIXES);
+        // Uploads have one family of routes.
+        let prefix = match method {
+            "POST" | "PUT" if !self.random.one_in(3) => "/_matrix/media/v3",
+            _ => self.random.pick(&PREFIXES),
+        };
         if prefix.contains("federation") {
             let kind = self.random.pick(&["download", "thumbnail", "nothing"]);
             return format!("{prefix}/{kind}/{}", self.id());
@@ -479,7 +490,7 @@ impl Maker<'_> {
     }
 
     fn mxc(&mut self) -> String {
-        if self.random.one_in(2) {
+        if !self.random.one_in(4) {
             let index = self.random.below(self.world.media.len());
             return self.world.media[index].clone();
         }
@@ -548,6 +559,9 @@ impl Maker<'_> {
         let mut query = String::new();
         // Nobody here is to wait for an upload.
         query.push_str("?timeout_ms=0");
+        if self.random.one_in(2) {
+            query.push_str("&width=32&height=32");
+        }
         for _ in 0..self.random.below(6) {
             query.push('&');
             query.push_str(self.random.pick(&PARAMETERS));
@@ -601,7 +615,7 @@ impl Maker<'_> {
 
     fn authorization(&mut self) -> String {
         let (secret, token) = (self.secret(), self.world.token);
-        match self.random.below(16) {
+        match self.random.below(40) {
             0 => format!("Authorization: Bearer {secret}"),
             1 => format!("authorization: bearer   {secret}  "),
             2 => format!("Authorization: Bearer {secret}\r\nAuthorization: Bearer {token}"),
