@@ -181,7 +181,8 @@ impl ApiError {
     /// Whether an operator should look: the failure is ours, not the client's.
     pub fn is_ours(&self) -> bool {
         match self {
-            Self::Auth(AuthError::Homeserver(_)) | Self::NoBoundary => true,
+            Self::NoBoundary => true,
+            Self::Auth(AuthError::Homeserver(error)) => is_homeserver_error_ours(error),
             Self::Media(error) => is_media_error_ours(error),
             Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_))
             | Self::Unrecognized
@@ -212,8 +213,8 @@ fn media_refusal(error: &MediaError) -> Option<&'static str> {
 
 fn is_media_error_ours(error: &MediaError) -> bool {
     match error {
-        MediaError::Homeserver(_)
-        | MediaError::Store(_)
+        MediaError::Homeserver(error) => is_homeserver_error_ours(error),
+        MediaError::Store(_)
         | MediaError::NotKept
         | MediaError::TooManyFetches
         | MediaError::NoMediaId => true,
@@ -236,6 +237,15 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         | MediaError::RemoteImageTooLarge
         | MediaError::Refused(_)
         | MediaError::Body(_) => false,
+    }
+}
+
+fn is_homeserver_error_ours(error: &HomeserverError) -> bool {
+    match error {
+        HomeserverError::Unreachable(_)
+        | HomeserverError::TooSlow
+        | HomeserverError::Misbehaved(_) => true,
+        HomeserverError::TooLong => false,
     }
 }
 
@@ -356,6 +366,9 @@ fn homeserver_answer(error: &HomeserverError) -> ErrorAnswer {
         }
         HomeserverError::Misbehaved(_) => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The homeserver gave an unusable answer")
+        }
+        HomeserverError::TooLong => {
+            own(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request is too long")
         }
     }
 }

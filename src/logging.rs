@@ -11,7 +11,8 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Libraries that print what they received, tokens and all, when it does not parse (threats
 /// LO-01). What they have to say we say ourselves.
-const SILENCED: &[&str] = &["pingora_proxy", "pingora_core::protocols", "pingora_core::connectors"];
+const SILENCED: &[&str] =
+    &["pingora_proxy", "pingora_core::apps", "pingora_core::protocols", "pingora_core::connectors"];
 
 /// Begins to log.
 ///

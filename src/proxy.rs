@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -181,10 +181,13 @@ impl Proxy {
         self.services.answer(request(&head, route, sender, tab), &mut body).await
     }
 
-    /// As [`forget`](Self::forget), but only for somebody: without a token no session of anybody's
-    /// was ended, and a stranger must not be able to empty the memory by hanging up.
+    /// As [`forget`](Self::forget), but only for somebody whose token is remembered: a stranger must
+    /// not be able to empty the memory with what the homeserver does not answer, which is anything
+    /// that is too long for it.
     async fn forget_if_known(&self, context: &mut Context) {
-        if matches!(&context.session_change, Some((_, Some(_)))) {
+        if let Some((_, Some(credentials))) = &context.session_change
+            && self.services.auth.knows(credentials).await
+        {
             self.forget(context).await;
         }
     }
@@ -332,6 +335,13 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         _: &mut Context,
     ) -> Result<(), Box<Error>> {
+        if session.req_header().version != Version::HTTP_11 {
+            // It goes on as HTTP/1.1, where there is always a host and 1xx may come.
+            if !request.headers.contains_key(header::HOST) {
+                request.insert_header(header::HOST, self.upstream.authority())?;
+            }
+            request.remove_header(&header::EXPECT);
+        }
         let peer = Peer::of(session);
         forwarded::rewrite(request, peer, &self.trusted_proxies)
     }

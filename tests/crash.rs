@@ -615,6 +615,44 @@ fn a_full_disk_refuses_uploads_and_serves_what_is_there_until_there_is_room() {
     assert_eq!(client.download(&early).text(), "earlier media");
 }
 
+/// DU-04
+#[test]
+fn a_store_that_is_unmounted_takes_nothing_and_is_whole_when_it_is_back() {
+    let homeserver = holding_media();
+    let script = "mkdir -p \"$0.disk\"; chmod 700 \"$0.disk\"; mount --bind \"$0.disk\" \"$0\"";
+    let mediary = without_memory(&homeserver.url).in_namespace(script).start();
+    let client = mediary.client().with_token(TOKEN);
+    let owned = client.upload("text/plain", None, b"uploaded media");
+    let remote = format!("{SERVER_NAME}/passing-3000");
+    assert!(client.download(&remote).body == noise(3000, 7));
+    wait_until("it is kept", || files_below(&mediary.mounted_store().join("blobs")).len() == 2);
+
+    let namespace = ["--user", "--preserve-credentials", "--mount"];
+    let unmount = ["umount", "--lazy", mediary.store().to_str().unwrap()].map(str::to_owned);
+    let status = Command::new("/usr/bin/nsenter")
+        .args(["--target", &mediary.pid().to_string()])
+        .args(namespace)
+        .args(unmount)
+        .status();
+    assert!(status.unwrap().success());
+    for _ in 0..3 {
+        let upload = client.request("POST", "/_matrix/media/v3/upload", &[], b"later media");
+        assert!((500..=507).contains(&upload.status), "{upload:?}");
+        let read = client.download(&owned);
+        assert!(read.status >= 500 || read.text() == "uploaded media", "{read:?}");
+        client.download(&remote);
+    }
+    let left = files_below(&mediary.mounted_store());
+    assert!(left.is_empty(), "written into the empty mount point: {left:?}");
+
+    let mediary = mediary.kill_and_restart();
+    let client = mediary.client().with_token(TOKEN);
+    assert_eq!(client.download(&owned).text(), "uploaded media");
+    assert!(client.download(&remote).body == noise(3000, 7));
+    let later = client.upload("text/plain", None, b"later media");
+    assert_eq!(client.download(&later).text(), "later media");
+}
+
 #[test]
 fn a_file_size_limit_fails_the_upload_and_nothing_else() {
     let fake = FakeHomeserver::start();

@@ -100,13 +100,6 @@ INSTEAD_OF_200 = {
 # What may be said where no operation is known: unknown paths, wrong methods, and what any request may hear.
 NO_ROUTE = {400, 404, 405, 408, 414, 429, 431, 503}
 
-# What Pingora refuses before there is a route: it answers without a body, and closes.
-BEFORE_ROUTES = {
-    400: "not HTTP, or not a target that could be passed on",
-    408: "the head took too long",
-    431: "too many or too large header fields",
-}
-
 # The one code that a status has wherever it is used.
 CODES = {
     405: {"M_UNRECOGNIZED"},
@@ -242,9 +235,6 @@ class Judge:
             self.wrong[f"{answer.status}: {problem}"].append(answer)
 
     def judge(self, answer: Answer) -> Iterator[str]:
-        if answer.status in BEFORE_ROUTES and answer.length == 0 and not answer.essence:
-            self.seen["before there is a route"][answer.status] += 1
-            return
         # Other servers run no scripts of strangers.
         if answer.is_mediarys and not answer.path.startswith("/_matrix/federation/"):
             yield from cors(answer)

@@ -4,21 +4,17 @@
 mod common;
 
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::http::Answer;
-use common::{Client, Mediary, Settings, Synapse, files_below, wait_until};
+use common::{Client, Mediary, Settings, Synapse};
 use image::codecs::gif::{GifDecoder, GifEncoder};
 use image::{
     AnimationDecoder, DynamicImage, Frame, GenericImageView, ImageFormat, Rgb, RgbImage, Rgba,
     RgbaImage,
 };
-
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/images");
 
 /// How often a thumbnail was made since the start.
 const MADE: &str = "mediary_thumbnail_duration_seconds_count";
@@ -571,137 +567,4 @@ fn unknown_media_has_no_thumbnail() {
     let client = mediary.client_of(&synapse.user());
     let media = format!("{}/nothing", synapse.server_name);
     client.get(&target(&media, "width=32&height=32")).assert_error(404, "M_NOT_FOUND");
-}
-
-/// Returns all pictures below a folder of the corpus; none, with a word, if it is not here.
-fn corpus(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(CORPUS).join(folder);
-    let is_text = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "tsv" || extension == "md")
-    };
-    let mut pictures = files_below(&folder);
-    pictures.retain(|path| !is_text(path));
-    pictures.sort();
-    if pictures.is_empty() {
-        eprintln!("SKIPPED: there is no corpus of pictures at {}", folder.display());
-    }
-    pictures
-}
-
-/// What an uploader would call a file, and whether a browser may show it.
-fn claimed_type(path: &Path) -> (&'static str, &'static str) {
-    match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
-        "png" => ("image/png", "inline"),
-        "jpg" | "jpeg" => ("image/jpeg", "inline"),
-        "gif" => ("image/gif", "inline"),
-        "webp" => ("image/webp", "inline"),
-        "avif" => ("image/avif", "inline"),
-        "bmp" => ("image/bmp", "attachment"),
-        "svg" => ("image/svg+xml", "attachment"),
-        "html" => ("text/html", "attachment"),
-        _ => ("application/octet-stream", "attachment"),
-    }
-}
-
-fn assert_downloads_as_uploaded(client: &Client, path: &Path, media: &str, bytes: &[u8]) {
-    let answer = client.download(media);
-    let (content_type, disposition) = claimed_type(path);
-    assert_eq!((answer.status, answer.complete), (200, true), "{path:?}");
-    assert!(answer.body == bytes, "{path:?} came back different");
-    assert_eq!(answer.header("content-type"), Some(content_type), "{path:?}");
-    assert_eq!(answer.header("content-disposition"), Some(disposition), "{path:?}");
-    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path:?}");
-    let policy = answer.header("content-security-policy").expect("a policy");
-    assert!(policy.starts_with("sandbox; default-src 'none';"), "{path:?}");
-}
-
-fn assert_valid_or_refused(path: &Path, answer: &Answer) {
-    match answer.status {
-        200 => {
-            let content_type = answer.header("content-type").expect("a type");
-            let is_known = ["png", "apng", "jpeg", "gif", "webp"]
-                .iter()
-                .any(|kind| content_type == format!("image/{kind}"));
-            assert!(is_known && answer.complete, "{path:?}: {content_type}");
-            image::load_from_memory(&answer.body).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-        }
-        400 => answer.assert_error(400, "M_UNKNOWN"),
-        413 => answer.assert_error(413, "M_TOO_LARGE"),
-        status => panic!("{path:?}: {status} {}", answer.text()),
-    }
-}
-
-#[test]
-fn the_whole_corpus_is_stored_served_and_thumbnailed_or_refused() {
-    let pictures = corpus("");
-    if pictures.is_empty() {
-        return;
-    }
-    let (_synapse, mediary, client) = start();
-    let (next, made) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let work = || {
-        while let Some(path) = pictures.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let bytes = std::fs::read(path).expect("the corpus can be read");
-            let media = client.upload(claimed_type(path).0, None, &bytes);
-            assert_downloads_as_uploaded(&client, path, &media, &bytes);
-            let answer = client.get(&target(&media, "width=32&height=32&method=crop"));
-            assert_valid_or_refused(path, &answer);
-            made.fetch_add(usize::from(answer.status == 200), Ordering::Relaxed);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(work);
-        }
-    });
-    let made = made.into_inner();
-    assert!(made > 0, "the corpus holds good pictures, too");
-    assert_eq!(mediary.admin_client().get("/health").status, 200);
-    // The removal of unfinished files is left to a thread of its own.
-    wait_until("no temporary file is left", || mediary.unfinished().is_empty());
-}
-
-#[test]
-fn crafted_pictures_do_what_is_expected_of_them() {
-    let folder = Path::new(CORPUS).join("crafted");
-    let Ok(table) = std::fs::read_to_string(folder.join("EXPECT.tsv")) else {
-        eprintln!("SKIPPED: there is no corpus of pictures at {}", folder.display());
-        return;
-    };
-    let (_synapse, _mediary, client) = start_with("[thumbnails]\nsizes = [\"16x16 scale\"]");
-    for line in table.lines().skip(1) {
-        let [file, _, _, expected, ..] = line.split('\t').collect::<Vec<_>>()[..] else {
-            panic!("not a row: {line}");
-        };
-        let path = folder.join(file);
-        let bytes = std::fs::read(&path).expect("the corpus can be read");
-        let media = client.upload(claimed_type(&path).0, None, &bytes);
-        assert_downloads_as_uploaded(&client, &path, &media, &bytes);
-        let begun = Instant::now();
-        let answer = client.get(&target(&media, "width=16&height=16"));
-        let taken = begun.elapsed();
-        assert_valid_or_refused(&path, &answer);
-        if expected.contains("thumbnail 24x40") {
-            assert_eq!(decoded(&answer).dimensions(), (16, 27), "{file}");
-        } else if expected.contains("thumbnail 20x40") {
-            assert_eq!(decoded(&answer).dimensions(), (16, 32), "{file}");
-        } else if expected.starts_with("valid thumbnail") {
-            assert_eq!(answer.status, 200, "{file}");
-            if expected.contains("metadata not copied") {
-                let made_anew = thumbnail(&client, &media, "width=3&height=2&method=crop");
-                assert!(answer.text().contains("<script") && !made_anew.text().contains("<script"));
-            }
-        } else if ["no thumbnail", "decode error", "never rendered", "not decoded", "attachment"]
-            .iter()
-            .any(|refusal| expected.starts_with(refusal))
-        {
-            assert!(matches!(answer.status, 400 | 413), "{file}: {}", answer.status);
-        } else {
-            assert!(expected.starts_with("either"), "an expectation nobody checks: {expected}");
-        }
-        if expected.contains("M_TOO_LARGE") {
-            // From the header alone (threats IM-01): no time to decode anything.
-            assert!(taken < Duration::from_secs(1), "{file} took {taken:?}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 use crate::types::AccessToken;
 
 /// The longest token that is taken for one; those in use stay far below.
-const MAX_TOKEN_LENGTH: usize = 16 * 1024;
+const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 
 /// A token and, for application services, whom it acts for (CS-AS-01, CS-AS-02).
 #[derive(Debug, Clone, PartialEq, Eq)]

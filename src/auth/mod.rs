@@ -304,6 +304,12 @@ impl Authenticator {
         }
         hash(context.sign())
     }
+
+    /// Whether the homeserver is remembered to vouch for these credentials.
+    pub async fn knows(&self, credentials: &Credentials) -> bool {
+        let verdict = self.cache.get(&self.cache_key(credentials)).await;
+        matches!(verdict, Some(Verdict::Known(_)))
+    }
 }
 
 fn hash(tag: hmac::Tag) -> Hash {

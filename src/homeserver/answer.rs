@@ -126,8 +126,11 @@ fn errcode(body: &[u8]) -> Option<String> {
 
 /// Reads the JSON that was expected.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, HomeserverError> {
-    serde_json::from_slice(body)
-        .map_err(|error| HomeserverError::Misbehaved(format!("not the JSON expected: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        // Not the error itself, which quotes what it found: an answer may repeat a token.
+        let (kind, line, column) = (error.classify(), error.line(), error.column());
+        HomeserverError::Misbehaved(format!("not the JSON expected: {kind:?} at {line}:{column}"))
+    })
 }
 
 #[cfg(test)]

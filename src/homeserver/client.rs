@@ -19,6 +19,11 @@ use crate::types::{Announced, BodyError, BodyReader, announced_length};
 /// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest target that is sent, and the most bytes of fields. Synapse takes 16 KiB of either with
+/// all that belongs to it, and gives what is longer no answer that could be understood.
+const MAX_TARGET: usize = 15 * 1024;
+const MAX_FIELDS: usize = 15 * 1024;
+
 /// How often a request is tried again after a pooled connection turned out to be closed.
 const STALE_CONNECTION_RETRIES: usize = 3;
 
@@ -116,7 +121,13 @@ impl Client {
         target: &[u8],
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<Box<RequestHeader>, HomeserverError> {
-        let unusable = |error: Box<Error>| HomeserverError::Misbehaved(error.to_string());
+        let fields: usize = headers.iter().map(|(_, value)| value.len()).sum();
+        if target.len() > MAX_TARGET || fields > MAX_FIELDS {
+            return Err(HomeserverError::TooLong);
+        }
+        // Only the kind: Pingora quotes what it cannot build, which may hold a token.
+        let unusable =
+            |error: Box<Error>| HomeserverError::Misbehaved(error.etype().as_str().to_owned());
         let mut request =
             RequestHeader::build("GET", target, Some(headers.len() + 3)).map_err(unusable)?;
         request.insert_header(header::HOST, self.upstream.authority()).map_err(unusable)?;

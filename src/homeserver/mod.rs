@@ -48,6 +48,9 @@ pub enum HomeserverError {
     /// An answer that is not what the specification says.
     #[error("the homeserver gave an answer that is not understood: {0}")]
     Misbehaved(String),
+    /// The question would be longer than homeservers take, so it was not asked.
+    #[error("the request is too long to be asked of the homeserver")]
+    TooLong,
 }
 
 /// Who a token belongs to, in the homeserver's words (CS-WHO-01).

@@ -5,6 +5,11 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, header};
 
+/// How many bytes of fields about a sender the homeserver is told. Whoever writes more than homeservers
+/// take would keep their own questions from being answered.
+const MAX_HOPS: usize = 2048;
+const MAX_USER_AGENT: usize = 1024;
+
 /// The sender of a request, as far as it can be believed.
 #[derive(Debug, Clone, Default)]
 pub struct Sender {
@@ -21,11 +26,23 @@ impl Sender {
     pub(super) fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
         const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
         let mut fields = Vec::with_capacity(self.hops.len() + 2);
-        fields.extend(self.hops.iter().map(|hop| (FORWARDED_FOR, hop.clone())));
+        fields.extend(self.nearest_hops().map(|hop| (FORWARDED_FOR, hop.clone())));
         let address = self.address.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok());
         fields.extend(address.map(|address| (FORWARDED_FOR, address)));
-        fields.extend(self.user_agent.clone().map(|agent| (header::USER_AGENT, agent)));
+        let user_agent = self.user_agent.as_ref().filter(|agent| agent.len() <= MAX_USER_AGENT);
+        fields.extend(user_agent.map(|agent| (header::USER_AGENT, agent.clone())));
         fields
+    }
+
+    /// Returns the last hops, which are the ones that trusted proxies wrote.
+    fn nearest_hops(&self) -> impl Iterator<Item = &HeaderValue> {
+        let mut length = 0;
+        let nearest = self.hops.iter().rev().take_while(|hop| {
+            length += hop.len();
+            length <= MAX_HOPS
+        });
+        let left_out = self.hops.len() - nearest.count();
+        self.hops.iter().skip(left_out)
     }
 }
 
@@ -50,5 +67,23 @@ mod tests {
             ["x-forwarded-for: 198.51.100.7", "x-forwarded-for: 127.0.0.1", "user-agent: Element"]
         );
         assert!(Sender::default().fields().is_empty());
+    }
+
+    #[test]
+    fn what_would_make_a_question_too_long_is_left_out() {
+        let field = |length| HeaderValue::from_str(&"a".repeat(length)).unwrap();
+        let sender = Sender {
+            hops: vec![field(2000), field(1000), field(1000)],
+            address: None,
+            user_agent: Some(field(MAX_USER_AGENT)),
+        };
+        let lengths = |sender: &Sender| -> Vec<usize> {
+            sender.fields().iter().map(|(_, value)| value.len()).collect()
+        };
+        assert_eq!(lengths(&sender), [1000, 1000, MAX_USER_AGENT]);
+        let sender = Sender { hops: vec![field(9), field(9999)], ..Sender::default() };
+        assert!(lengths(&sender).is_empty());
+        let sender = Sender { user_agent: Some(field(9999)), ..Sender::default() };
+        assert!(lengths(&sender).is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header;
+use http::{Version, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
@@ -29,10 +29,13 @@ pub(super) struct RequestBody<'s> {
 
 impl<'s> RequestBody<'s> {
     pub(super) fn new(session: &'s mut Session) -> Self {
-        let headers = &session.req_header().headers;
-        let awaits_continue = headers
-            .get(header::EXPECT)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let head = session.req_header();
+        let headers = &head.headers;
+        // What an older client expects is to be ignored (RFC 9110, section 10.1.1).
+        let awaits_continue = head.version == Version::HTTP_11
+            && headers
+                .get(header::EXPECT)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let announced = Announced::by(headers);
         Self { session, awaits_continue, announced }
     }

@@ -14,8 +14,9 @@ use crate::config::TrustedProxies;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
-/// The longest path that is logged.
+/// How much of a path and of an error is logged.
 const MAX_PATH: usize = 512;
+const MAX_ERROR: usize = 512;
 
 /// One request's record.
 pub(super) struct Record {
@@ -84,7 +85,7 @@ impl Record {
         let duration_ms = duration.as_secs_f64() * 1000.0;
         let path = path(head);
         let method = method(head);
-        let error = self.error.as_deref().map(|error| error.escape_default().to_string());
+        let error = self.error.as_deref().map(|error| escape(error, MAX_ERROR));
         let route = self.route;
         macro_rules! line {
             ($level:ident, $message:literal) => {
@@ -136,10 +137,51 @@ fn method(head: &RequestHeader) -> &str {
     }
 }
 
+/// Returns a text for the log: on one line and of bounded length (threats LO-02).
+fn escape(text: &str, max_characters: usize) -> String {
+    text.chars().take(max_characters).flat_map(char::escape_default).collect()
+}
+
 /// Returns a request's path for the log: without the query, which may hold a token, on one line
 /// (threats LO-01, LO-02).
+///
+/// It ends at a question mark or equals sign that is encoded as well: a client that has written its
+/// query wrongly has its token behind one.
 pub(super) fn path(head: &RequestHeader) -> String {
-    let target = head.raw_path();
-    let path = target.split(|&b| b == b'?').next().unwrap_or_default();
-    path[..path.len().min(MAX_PATH)].escape_ascii().to_string()
+    loggable_path(head.raw_path())
+}
+
+fn loggable_path(target: &[u8]) -> String {
+    let longest = target.len().min(MAX_PATH);
+    let end = (0..longest).find(|&at| begins_query(&target[at..])).unwrap_or(longest);
+    target[..end].escape_ascii().to_string()
+}
+
+fn begins_query(rest: &[u8]) -> bool {
+    matches!(rest, [b'?' | b'=', ..] | [b'%', b'3', b'f' | b'F' | b'd' | b'D', ..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_logged_up_to_anything_that_may_be_a_token() {
+        for (target, logged) in [
+            ("/a/b", "/a/b"),
+            ("/a?access_token=x", "/a"),
+            ("/a%3faccess_token=x", "/a"),
+            ("/a%3Faccess_token%3Dx", "/a"),
+            ("/a&access_token%3dx", "/a&access_token"),
+            ("/a%", "/a%"),
+            ("/a%3", "/a%3"),
+            ("/a%2f%3a", "/a%2f%3a"),
+            ("/a&access%5ftoken=x=y", "/a&access%5ftoken"),
+            ("/a#access_token=x?b", "/a#access_token"),
+            ("/a\u{e9}\n", "/a\\xc3\\xa9\\n"),
+        ] {
+            assert_eq!(loggable_path(target.as_bytes()), logged, "{target}");
+        }
+        assert_eq!(loggable_path(&[b'a'; 9999]).len(), MAX_PATH);
+    }
 }

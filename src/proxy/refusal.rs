@@ -26,6 +26,11 @@ pub(super) fn find(session: &Session) -> Option<ApiError> {
     if has_doubtful_length(head) {
         return Some(ApiError::BadRequest("The Content-Length is not one number"));
     }
+    if has_foreign_coding(head) {
+        return Some(ApiError::BadRequest(
+            "The only Transfer-Encoding that is understood is chunked",
+        ));
+    }
     if has_fragment(session) {
         return Some(ApiError::BadRequest("The request target has a fragment"));
     }
@@ -44,6 +49,14 @@ fn has_doubtful_length(head: &RequestHeader) -> bool {
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let first = lengths.next().map(|length| length.as_bytes().trim_ascii());
     lengths.next().is_some() || first.is_some_and(|length| !length.iter().all(u8::is_ascii_digit))
+}
+
+/// Whether the body is in more than chunks. Pingora takes `gzip, chunked` for chunks alone, and what is
+/// stored or passed on would not be what was sent (threats SM-03).
+fn has_foreign_coding(head: &RequestHeader) -> bool {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next().map(|coding| coding.as_bytes().trim_ascii());
+    codings.next().is_some() || first.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether the target has a fragment. Pingora would cut it off, and what arrives would not be what

@@ -306,7 +306,7 @@ fn decode_extended(value: &str) -> Option<String> {
 fn is_unsafe_in_a_name(character: char) -> bool {
     character.is_control()
         || matches!(character, '/' | '\\')
-        || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{FEFF}')
 }
 

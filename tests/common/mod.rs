@@ -201,6 +201,19 @@ impl Mediary {
         self.child.id()
     }
 
+    /// Returns the most memory that the process ever had, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("Linux shows how much memory a process had");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Returns how many files and sockets the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("Linux shows them").count()
+    }
+
     /// Returns everything that was logged so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().expect("the log").join("\n")
@@ -256,6 +269,14 @@ impl Mediary {
     pub fn terminate(&self) {
         let status = Command::new("kill").arg(self.pid().to_string()).status();
         assert!(status.expect("kill runs").success());
+    }
+
+    /// Ends the process in good order and returns all that it has logged.
+    pub fn whole_log(mut self) -> String {
+        self.terminate();
+        assert_eq!(self.wait().code(), Some(0));
+        self.wait_for_log("(end of the log)");
+        self.log()
     }
 
     /// Waits for the process to end.

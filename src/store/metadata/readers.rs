@@ -50,6 +50,8 @@ impl Readers {
     fn connect(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
+        // As for the connection that writes: nothing outside the store.
+        connection.pragma_update(None, "temp_store", "memory")?;
         connection.busy_timeout(READ_PATIENCE)?;
         // Otherwise a join is planned afresh for each new value, which takes longer than all else.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -49,6 +49,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(WRITE_PATIENCE)?;
+    // What does not fit its cache SQLite would write to files in the system's own directory for them.
+    connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
 }
 
@@ -124,6 +126,7 @@ mod tests {
             let connection = open(&path, false).unwrap();
             assert_eq!(version(&connection).unwrap(), i64::try_from(STEPS.len()).unwrap());
             assert_eq!(connection.pragma_query_value(None, "synchronous", |r| r.get(0)), Ok(2));
+            assert_eq!(connection.pragma_query_value(None, "temp_store", |r| r.get(0)), Ok(2));
             let mode: String =
                 connection.pragma_query_value(None, "journal_mode", |r| r.get(0)).unwrap();
             assert_eq!(mode, "wal");
