@@ -40,8 +40,13 @@ pub enum ApiError {
     #[error("missing parameter {0}")]
     MissingParameter(&'static str),
     /// A parameter that makes no sense (CS-TH-11).
-    #[error("invalid parameter {0}")]
-    InvalidParameter(&'static str),
+    #[error("parameter {name} is not {expected}")]
+    InvalidParameter {
+        /// The parameter.
+        name: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// The sender is not known.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -119,10 +124,10 @@ impl ApiError {
                 "M_MISSING_PARAM",
                 format!("Missing parameter: {name}"),
             ),
-            Self::InvalidParameter(name) => own(
+            Self::InvalidParameter { name, expected } => own(
                 StatusCode::BAD_REQUEST,
-                "M_INVALID_PARAM",
-                format!("Invalid value of parameter: {name}"),
+                "M_UNKNOWN",
+                format!("The parameter {name} has to be {expected}"),
             ),
             Self::ClientTimedOut => {
                 own(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The request took too long to arrive")
@@ -144,13 +149,13 @@ impl ApiError {
         match self {
             Self::Auth(AuthError::Homeserver(_)) | Self::NoBoundary => true,
             Self::Media(error) => is_media_error_ours(error),
-            Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_))
+            Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_) | AuthError::Suspended)
             | Self::Unrecognized
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest(_)
             | Self::InvalidIdentifier(_)
             | Self::MissingParameter(_)
-            | Self::InvalidParameter(_)
+            | Self::InvalidParameter { .. }
             | Self::Unsigned
             | Self::RateLimited { .. }
             | Self::ClientTimedOut => false,
@@ -189,9 +194,14 @@ fn is_media_error_ours(error: &MediaError) -> bool {
 fn auth_answer(error: &AuthError) -> ErrorAnswer {
     match error {
         AuthError::Invalid(
-            error @ (InvalidCredentials::Missing | InvalidCredentials::Ambiguous),
+            error @ (InvalidCredentials::Missing
+            | InvalidCredentials::Ambiguous
+            | InvalidCredentials::Conflicting),
         ) => own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string()),
         AuthError::Refused(refusal) => relayed(refusal),
+        AuthError::Suspended => {
+            own(StatusCode::FORBIDDEN, "M_USER_SUSPENDED", "Your account is suspended")
+        }
         AuthError::Homeserver(error) => homeserver_answer(error),
     }
 }

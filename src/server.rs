@@ -19,7 +19,7 @@ use pingora::services::listening::Service as Listening;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
-use crate::config::{Config, LegacyMode};
+use crate::config::{Config, LegacyConfig, LegacyMode};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::limit::RateLimit;
@@ -137,6 +137,10 @@ fn services(
     )
     .ok()
     .context("the system gives no random numbers")?;
+    let auth = match config.auth.read_admin_token()? {
+        Some(token) => auth.with_admin_token(token),
+        None => auth,
+    };
     let thumbnails = &config.thumbnails;
     let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
@@ -162,19 +166,24 @@ fn services(
                 max_unfinished: config.remote.max_unfinished.as_u64(),
             },
         },
-        freeze: match config.legacy.mode {
-            LegacyMode::Frozen => {
-                Freeze::Since(config.legacy.frozen_since.unwrap_or(store.first_started_at()))
-            }
-            LegacyMode::Open => Freeze::Open,
-            LegacyMode::Off => Freeze::Closed,
-        },
+        freeze: freeze(&config.legacy, store),
         clock: Clock::system(),
         metrics: metrics.clone(),
     });
     let uploads = &config.uploads;
     let create_limit = RateLimit::new(uploads.create_per_second.into(), uploads.create_burst);
     Ok(Services { auth, media, homeserver: homeserver.clone(), create_limit })
+}
+
+fn freeze(legacy: &LegacyConfig, store: &Store) -> Freeze {
+    let freeze = match legacy.mode {
+        LegacyMode::Frozen => {
+            Freeze::since(legacy.frozen_since.unwrap_or(store.first_started_at()))
+        }
+        LegacyMode::Open => Freeze::open(),
+        LegacyMode::Off => Freeze::closed(),
+    };
+    freeze.with_readable(legacy.readable.iter().cloned())
 }
 
 fn server_conf(config: &Config) -> ServerConf {

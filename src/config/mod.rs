@@ -12,6 +12,7 @@ mod network;
 mod overrides;
 mod sections;
 mod thumbnail_size;
+mod token_file;
 mod validate;
 mod value;
 mod words;
@@ -26,6 +27,7 @@ pub use sections::{
     StorageConfig, ThumbnailsConfig, UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
+pub use token_file::TokenFileError;
 pub use words::{LegacyMode, LogFormat, LogLevel, UnknownWord};
 
 use std::ffi::OsString;
@@ -123,7 +125,7 @@ mod tests {
     #[test]
     fn the_example_file_names_every_key_once() {
         /// Keys without a default; they stand there as comments, ready to be used.
-        const OPTIONAL: [&str; 2] = ["server_name", "frozen_since"];
+        const OPTIONAL: [&str; 3] = ["server_name", "admin_token_file", "frozen_since"];
         let sections = document::known_keys("");
         let parts: Vec<&str> = EXAMPLE.split("\n[").collect();
         assert_eq!(parts.len(), sections.len() + 1, "each section has its one header");
@@ -142,9 +144,11 @@ mod tests {
     fn the_optional_keys_of_the_example_file_work_when_uncommented() {
         let text = EXAMPLE
             .replace("# server_name = ", "server_name = ")
+            .replace("# admin_token_file = ", "admin_token_file = ")
             .replace("# frozen_since = ", "frozen_since = ");
         let config = document::parse(&text, Path::new("conf/mediary.toml")).unwrap();
         assert!(config.homeserver.server_name.is_some());
+        assert!(config.auth.admin_token_file.is_some());
         assert!(config.legacy.frozen_since.is_some());
         assert_eq!(config.validate().unwrap(), []);
     }

@@ -15,7 +15,7 @@ use super::homeserver_url::{HomeserverUrl, Scheme};
 use super::network::TrustedProxies;
 use super::value;
 use super::words::{LegacyMode, LogFormat, LogLevel};
-use crate::types::{ServerName, UnixMillis};
+use crate::types::{Mxc, ServerName, UnixMillis};
 
 /// `[server]`: where requests come in.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -127,11 +127,17 @@ pub struct AuthConfig {
     /// How many tokens are remembered at most.
     #[serde(deserialize_with = "value::count")]
     pub token_cache_entries: u64,
+    /// A file with an administrator's token, for asking who is suspended; `None` to ask nobody.
+    pub admin_token_file: Option<PathBuf>,
 }
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self { token_cache: Duration::from_secs(60), token_cache_entries: 100_000 }
+        Self {
+            token_cache: Duration::from_secs(60),
+            token_cache_entries: 100_000,
+            admin_token_file: None,
+        }
     }
 }
 
@@ -200,11 +206,14 @@ pub struct LegacyConfig {
     /// When the freeze began; `None` for the first start.
     #[serde(deserialize_with = "value::moment")]
     pub frozen_since: Option<UnixMillis>,
+    /// Media that they serve whatever the mode (CS-FRZ-04).
+    #[serde(deserialize_with = "value::texts")]
+    pub readable: Vec<Mxc>,
 }
 
 impl Default for LegacyConfig {
     fn default() -> Self {
-        Self { mode: LegacyMode::Frozen, frozen_since: None }
+        Self { mode: LegacyMode::Frozen, frozen_since: None, readable: Vec::new() }
     }
 }
 

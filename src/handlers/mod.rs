@@ -69,15 +69,15 @@ impl Services {
         let MediaRoute { operation, query } = route;
         match operation {
             Operation::Upload => {
-                let requester = self.requester(headers, query, sender).await?;
+                let requester = self.uploader(headers, query, sender).await?;
                 upload::upload(&self.media, &requester, headers, query, body).await
             }
             Operation::Create { .. } => {
-                let requester = self.requester(headers, query, sender).await?;
+                let requester = self.uploader(headers, query, sender).await?;
                 create::create(&self.media, &self.create_limit, &requester, body).await
             }
             Operation::UploadTo { mxc, .. } => {
-                let requester = self.requester(headers, query, sender).await?;
+                let requester = self.uploader(headers, query, sender).await?;
                 upload::upload_to(&self.media, &requester, &mxc, headers, query, body).await
             }
             Operation::Download { mxc, filename, access } => {
@@ -127,6 +127,18 @@ impl Services {
         Ok(self.auth.check(credentials, sender).await?)
     }
 
+    /// As [`requester`](Self::requester), for who is about to add something (CS-AUTH-09).
+    async fn uploader(
+        &self,
+        headers: &HeaderMap,
+        query: Query<'_>,
+        sender: Sender,
+    ) -> Result<Requester, ApiError> {
+        let requester = self.requester(headers, query, sender).await?;
+        self.auth.check_may_upload(&requester).await?;
+        Ok(requester)
+    }
+
     /// As [`requester`](Self::requester), except that the legacy routes ask nobody (CS-DL-01).
     async fn requester_for(
         &self,
@@ -158,7 +170,10 @@ fn search(access: Access, query: Query<'_>) -> Search {
     let allow_remote = access == Access::Authenticated
         || query.get("allow_remote").is_none_or(|value| value != "false");
     let allow_redirect = access == Access::Authenticated
-        || query.get("allow_redirect").is_some_and(|value| value == "true");
+        || query
+            .get("allow_redirect")
+            .or_else(|| query.get("com.beeper.msc3860.allow_redirect"))
+            .is_some_and(|value| value == "true");
     Search { wait, allow_remote, allow_redirect }
 }
 

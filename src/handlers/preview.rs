@@ -17,8 +17,7 @@ pub(super) async fn preview_url(
 ) -> Result<Reply, ApiError> {
     let url = query.get("url").ok_or(ApiError::MissingParameter("url"))?;
     let ts = query.get("ts");
-    let (token, sender) = (requester.token(), requester.sender());
-    let preview = homeserver.preview_url(&url, ts.as_deref(), token, sender).await?;
+    let preview = homeserver.preview_url(&url, ts.as_deref(), requester.caller()).await?;
     let preview = preview.map_err(MediaError::Refused)?;
     Ok(Reply::json_bytes(StatusCode::OK, preview))
 }

@@ -32,13 +32,13 @@ pub(super) fn parse(query: Query<'_>) -> Result<ThumbnailRequest, ApiError> {
     let method = match query.get("method").as_deref() {
         None | Some("scale") => ThumbnailMethod::Scale,
         Some("crop") => ThumbnailMethod::Crop,
-        Some(_) => return Err(ApiError::InvalidParameter("method")),
+        Some(_) => return Err(invalid("method", "crop or scale")),
     };
     let animated = query.get("animated").or_else(|| query.get("org.matrix.msc2705.animated"));
     let animated = match animated.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(ApiError::InvalidParameter("animated")),
+        Some(_) => return Err(invalid("animated", "true or false")),
     };
     Ok(ThumbnailRequest { size: ThumbnailSize { width, height }, method, animated })
 }
@@ -47,13 +47,20 @@ fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {
     let text = query.get(name).ok_or(ApiError::MissingParameter(name))?;
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !is_number {
-        return Err(ApiError::InvalidParameter(name));
+        return Err(invalid(name, NUMBER));
     }
     // A side beyond 32 bits is larger than any picture: the largest number says the same.
     match text.parse().unwrap_or(u32::MAX) {
-        0 => Err(ApiError::InvalidParameter(name)),
+        0 => Err(invalid(name, NUMBER)),
         side => Ok(side),
     }
+}
+
+/// What a side has to be.
+const NUMBER: &str = "a whole number from 1 up";
+
+fn invalid(name: &'static str, expected: &'static str) -> ApiError {
+    ApiError::InvalidParameter { name, expected }
 }
 
 #[cfg(test)]

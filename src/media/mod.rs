@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::auth::Requester;
-use crate::homeserver::Homeserver;
+use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::thumbnail::{Ladder, ThumbnailEngine};
@@ -199,9 +199,14 @@ impl MediaService {
             memory: memory.clone(),
             metrics: parts.metrics.clone(),
         };
-        let source = Source::new(parts.homeserver.clone(), parts.freeze);
-        let fetcher =
-            Fetcher::new(parts.store.clone(), source, parts.limits.fetches, parts.metrics.clone());
+        let source = Source::new(parts.homeserver.clone(), parts.freeze.clone());
+        let fetcher = Fetcher::new(
+            parts.store.clone(),
+            source,
+            parts.limits.fetches,
+            memory.clone(),
+            parts.metrics.clone(),
+        );
         Self {
             store: parts.store,
             homeserver: parts.homeserver,
@@ -218,6 +223,16 @@ impl MediaService {
             freeze: parts.freeze,
             metrics: parts.metrics,
         }
+    }
+
+    /// Asks the homeserver for the icons that are shown to whoever has not logged in yet (CS-FRZ-04).
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if it does not say; what it said before stays.
+    pub async fn learn_icons(&self) -> Result<(), HomeserverError> {
+        self.freeze.icons().learn(self.homeserver.login_icons().await?);
+        Ok(())
     }
 
     /// Returns the bounds on what is taken in.

@@ -287,7 +287,7 @@ mod tests {
                 fetches: FetchLimits { max_size: 1 << 20, max_fetches: 1, max_unfinished: 1 << 20 },
             },
             clock: Clock::system(),
-            freeze: Freeze::Open,
+            freeze: Freeze::open(),
             metrics: Arc::new(Metrics::new().unwrap()),
         });
         (directory, service)

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::share::Sharer;
-use super::{Freeze, MediaBody, MediaError, MediaItem, Search};
+use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::Requester;
 use crate::homeserver::{
     Homeserver, HomeserverError, Refusal, Response, ResponseBody, read_refusal,
 };
+use crate::store::MediaRecord;
 use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc};
 
 /// In whose name the homeserver is asked.
@@ -24,6 +25,14 @@ pub(super) enum Asker {
 }
 
 impl Asker {
+    /// Returns whom the answer is for.
+    fn reader(&self) -> Reader<'_> {
+        match self {
+            Self::Requester(requester) => Reader::Requester(requester),
+            Self::Anybody => Reader::Anybody,
+        }
+    }
+
     /// Returns whose share of the places is taken.
     pub(super) fn sharer(&self) -> Sharer {
         match self {
@@ -45,16 +54,33 @@ impl Source {
         Self { homeserver, freeze }
     }
 
-    /// Whether the homeserver is asked on behalf of this asker at all.
-    pub(super) fn answers(&self, asker: &Asker) -> bool {
-        matches!(asker, Asker::Requester(_)) || self.freeze.asks_for_anybody()
+    /// Whether the homeserver is asked for this media on behalf of this asker at all.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Homeserver`] as long as it is not known whose media is local.
+    pub(super) fn answers(&self, asker: &Asker, mxc: &Mxc) -> Result<bool, MediaError> {
+        match asker {
+            Asker::Requester(_) => Ok(true),
+            Asker::Anybody => Ok(self.freeze.asks_for_anybody(mxc, self.is_local(mxc)?)),
+        }
     }
 
-    /// Returns what of a search the homeserver is told: other servers are never asked for a caller
-    /// without a token (CS-FRZ-06), unless the operator has opened the legacy routes.
-    pub(super) fn asked_for(&self, asker: &Asker, search: Search) -> Search {
-        let may_ask_others = matches!(asker, Asker::Requester(_)) || self.freeze == Freeze::Open;
-        Search { allow_remote: search.allow_remote && may_ask_others, ..search }
+    /// Returns what of a search the homeserver is told. For a caller without a token other servers
+    /// are never asked (CS-FRZ-06), unless it is for an icon or the operator has opened the legacy
+    /// routes; nor does anybody wait for what would be frozen once it is uploaded.
+    pub(super) fn asked_for(&self, asker: &Asker, mxc: &Mxc, search: Search) -> Search {
+        let is_anybody = matches!(asker, Asker::Anybody);
+        let may_ask_others = !is_anybody || self.freeze.fetches_for_anybody(mxc);
+        let allow_remote = search.allow_remote && may_ask_others;
+        let waits = !is_anybody || self.freeze.waits_for_anybody();
+        let wait = if waits { search.wait } else { Duration::ZERO };
+        Search { wait, allow_remote, ..search }
+    }
+
+    /// Whether an asker may see media that is kept.
+    pub(super) fn shows(&self, asker: &Asker, record: &MediaRecord) -> bool {
+        self.freeze.shows(record, asker.reader())
     }
 
     /// Returns how long the head of an answer may take, beside the wait that was asked for. Whoever
@@ -75,26 +101,9 @@ impl Source {
         Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
     }
 
-    /// Whether an answer to this asker shows that anybody may read the media: only what the
-    /// homeserver's own freeze has let through. An operator who opens the legacy routes for a while
-    /// does not open them for good.
-    pub(super) fn proves_legacy_readable(&self, asker: &Asker) -> bool {
-        matches!((asker, self.freeze), (Asker::Anybody, Freeze::Since(_)))
-    }
-
-    /// Whether the homeserver itself shows this media to anybody.
-    pub(super) async fn is_open_to_anybody(&self, mxc: &Mxc) -> Result<bool, MediaError> {
-        let search = Search { wait: Duration::ZERO, allow_remote: false, allow_redirect: false };
-        match self.ask(&Asker::Anybody, mxc, search).await {
-            Ok(_) => Ok(true),
-            Err(MediaError::Refused(refusal))
-                if refusal.status == StatusCode::TOO_MANY_REQUESTS =>
-            {
-                Err(MediaError::Refused(refusal))
-            }
-            Err(MediaError::NotFound | MediaError::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Whether an answer to this asker shows that anybody may read the media for good.
+    pub(super) fn proves_legacy_readable(&self, asker: &Asker, mxc: &Mxc) -> bool {
+        matches!(asker, Asker::Anybody) && self.freeze.is_proven_by_answer(mxc)
     }
 
     /// Asks for media and returns the answer with its body still to come.
@@ -108,32 +117,47 @@ impl Source {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Response, MediaError> {
+        let search = self.asked_for(asker, mxc, search);
         let path = format!("download/{}/{}", mxc.server_name, mxc.media_id);
         let timeout = format!("timeout_ms={}", search.wait.as_millis());
         let legacy = format!("/_matrix/media/v3/{path}");
         match asker {
             Asker::Requester(requester) => {
-                let token = Some((requester.token(), requester.sender()));
+                let caller = Some(requester.caller());
                 let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
-                let answer = self.homeserver.media(&current, token, search.wait).await?;
+                let answer = self.homeserver.media(&current, caller, search.wait).await?;
                 match judge(answer, search).await {
                     Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
                         let target = format!("{legacy}?{timeout}");
-                        judge(self.homeserver.media(&target, token, search.wait).await?, search)
+                        judge(self.homeserver.media(&target, caller, search.wait).await?, search)
                             .await
                     }
                     outcome => outcome,
                 }
                 .map_err(not_found_in_other_words)
             }
-            Asker::Anybody if self.answers(asker) => {
-                let Search { allow_remote, .. } = self.asked_for(asker, search);
+            Asker::Anybody if self.answers(asker, mxc)? => {
+                let allow_remote = search.allow_remote;
                 let redirect = if search.allow_redirect { "&allow_redirect=true" } else { "" };
                 let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}{redirect}");
                 let answer = self.homeserver.media(&target, None, search.wait).await?;
-                judge(answer, search).await.map_err(not_found_in_other_words)
+                let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
+                outcome.map_err(|error| self.in_words_for_anybody(error))
             }
             Asker::Anybody => Err(MediaError::NotFound),
+        }
+    }
+
+    /// Tells nobody without a token that media is expected which will be frozen.
+    fn in_words_for_anybody(&self, error: MediaError) -> MediaError {
+        match &error {
+            MediaError::Refused(refusal)
+                if refusal.status == StatusCode::GATEWAY_TIMEOUT
+                    && !self.freeze.waits_for_anybody() =>
+            {
+                MediaError::NotFound
+            }
+            _ => error,
         }
     }
 

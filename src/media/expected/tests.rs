@@ -54,7 +54,7 @@ impl Service {
                 unused_expiry: EXPIRY,
                 fetches: FetchLimits { max_size: 1, max_fetches: 0, max_unfinished: 1 },
             },
-            freeze: Freeze::Closed,
+            freeze: Freeze::closed(),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new().unwrap()),
         });
