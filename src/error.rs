@@ -33,6 +33,12 @@ pub enum ApiError {
     /// A request target, header or framing that is not taken.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
+    /// Another server's request with more in its target than the homeserver reads.
+    #[error("the request target is longer than {limit} bytes")]
+    TargetTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A server name or media id outside its grammar.
     #[error(transparent)]
     InvalidIdentifier(#[from] InvalidIdentifier),
@@ -116,6 +122,11 @@ impl ApiError {
                 own(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Unrecognized method")
             }
             Self::BadRequest(reason) => own(StatusCode::BAD_REQUEST, "M_UNKNOWN", *reason),
+            Self::TargetTooLong { limit } => own(
+                StatusCode::URI_TOO_LONG,
+                "M_UNKNOWN",
+                format!("The request target is longer than the {limit} bytes that are allowed"),
+            ),
             Self::InvalidIdentifier(error) => {
                 own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", capitalised(&error.to_string()))
             }
@@ -153,6 +164,7 @@ impl ApiError {
             | Self::Unrecognized
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest(_)
+            | Self::TargetTooLong { .. }
             | Self::InvalidIdentifier(_)
             | Self::MissingParameter(_)
             | Self::InvalidParameter { .. }
@@ -193,6 +205,9 @@ fn is_media_error_ours(error: &MediaError) -> bool {
 
 fn auth_answer(error: &AuthError) -> ErrorAnswer {
     match error {
+        AuthError::Invalid(error @ InvalidCredentials::TooLong(_)) => {
+            own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", error.to_string())
+        }
         AuthError::Invalid(
             error @ (InvalidCredentials::Missing
             | InvalidCredentials::Ambiguous

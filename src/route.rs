@@ -721,6 +721,31 @@ mod tests {
         assert_eq!(rename, Route::PassThrough(None));
     }
 
+    /// MXC-01, MXC-05, MXC-08
+    #[test]
+    fn server_names_with_ports_and_addresses_are_taken_in_either_spelling() {
+        for (segment, name) in [
+            ("example.org:8448", "example.org:8448"),
+            ("example.org%3A8448", "example.org:8448"),
+            ("1.2.3.4:80", "1.2.3.4:80"),
+            ("[::1]:8448", "[::1]:8448"),
+            ("%5B2001:db8::1%5D", "[2001:db8::1]"),
+            ("%5b::ffff:1.2.3.4%5d%3a8448", "[::ffff:1.2.3.4]:8448"),
+        ] {
+            let id = "a".repeat(crate::types::MAX_MEDIA_ID_LENGTH);
+            let path = format!("/_matrix/client/v1/media/download/{segment}/{id}");
+            match operation(&path) {
+                Operation::Download { mxc, .. } => {
+                    assert_eq!(mxc.to_string(), format!("mxc://{name}/{id}"));
+                    assert_eq!(mxc.to_string().parse(), Ok(mxc));
+                }
+                other => panic!("{path} is {other:?}"),
+            }
+            let refused = Route::InvalidIdentifier(InvalidIdentifier::MediaId);
+            assert_eq!(get(&format!("{path}a")), refused);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_target_is_classified(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -5,6 +5,10 @@ use http::{HeaderMap, header};
 use crate::homeserver::{Caller, Sender};
 use crate::types::AccessToken;
 
+/// The longest user or device id that is sent on, in bytes: user ids have at most 255, and homeservers
+/// keep device ids far below this.
+const MAX_ID_LENGTH: usize = 512;
+
 /// A token and, for application services, whom it acts for (CS-AS-01, CS-AS-02).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -30,6 +34,9 @@ pub enum InvalidCredentials {
         "The Authorization header and the access_token parameter hold different tokens; send one"
     )]
     Conflicting,
+    /// A parameter that says whom an application service acts for is no id.
+    #[error("The parameter {0} is too long to be an id")]
+    TooLong(&'static str),
 }
 
 impl Credentials {
@@ -60,8 +67,11 @@ impl Credentials {
                 .and_then(|token| AccessToken::parse(&token))
                 .ok_or(InvalidCredentials::Missing)?,
         };
-        let named = |name| parameter(name).map(|value| value.as_ref().into());
-        Ok(Self { token, user_id: named("user_id"), device_id: named("device_id") })
+        let named = |name| match parameter(name) {
+            Some(value) if value.len() > MAX_ID_LENGTH => Err(InvalidCredentials::TooLong(name)),
+            value => Ok(value.map(|value| value.as_ref().into())),
+        };
+        Ok(Self { token, user_id: named("user_id")?, device_id: named("device_id")? })
     }
 
     /// Returns what the homeserver is asked with.
@@ -154,6 +164,12 @@ mod tests {
         let found = find(&["Bearer a"], &[("user_id", "@b:c"), ("device_id", "D")]).unwrap();
         assert_eq!(found.user_id.as_deref(), Some("@b:c"));
         assert_eq!(found.device_id.as_deref(), Some("D"));
+        let long: &'static str = "x".repeat(MAX_ID_LENGTH + 1).leak();
+        for name in ["user_id", "device_id"] {
+            assert!(find(&["Bearer a"], &[(name, &long[1..])]).is_ok());
+            let refused = find(&["Bearer a"], &[(name, long)]);
+            assert_eq!(refused, Err(InvalidCredentials::TooLong(name)));
+        }
     }
 
     proptest! {

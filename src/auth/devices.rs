@@ -1,8 +1,8 @@
 //! Which token of a device the homeserver has vouched for last.
 //!
 //! A device has one token at a time, or two while it changes them: a refreshed token replaces the one
-//! before it as soon as it is used (CS-AUTH-07), and whoever refreshes does not say which token that
-//! was. So when a newer token of a device is seen, an older one is asked about again.
+//! before it (CS-AUTH-07), and whoever refreshes does not say which token that was. So when a newer
+//! token of a device is seen, an older one is asked about again.
 
 use std::time::Duration;
 

@@ -177,14 +177,43 @@ fn search(access: Access, query: Query<'_>) -> Search {
     Search { wait, allow_remote, allow_redirect }
 }
 
+fn invalid(name: &'static str, expected: &'static str) -> ApiError {
+    ApiError::InvalidParameter { name, expected }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CS-DL-04, CS-DL-05, CS-DL-06, CS-DL-07, CS-PATH-07
+    #[test]
+    fn what_is_allowed_is_said_in_one_word() {
+        for (query, allow_remote, allow_redirect) in [
+            ("", true, false),
+            ("allow_remote=false", false, false),
+            ("allow_remote=False", true, false),
+            ("allow_remote=true&allow_remote=false", true, false),
+            ("allow_redirect=true", true, true),
+            ("allow_redirect=True", true, false),
+            ("allow_redirect=1", true, false),
+            ("allow_redirect", true, false),
+            ("com.beeper.msc3860.allow_redirect=true", true, true),
+            ("com.beeper.msc3860.allow_redirect=yes", true, false),
+            ("allow_redirect=false&com.beeper.msc3860.allow_redirect=true", true, false),
+        ] {
+            let legacy = search(Access::Legacy, Query::new(query.as_bytes()));
+            let read = (legacy.allow_remote, legacy.allow_redirect);
+            assert_eq!(read, (allow_remote, allow_redirect), "{query}");
+            let current = search(Access::Authenticated, Query::new(query.as_bytes()));
+            assert!(current.allow_remote && current.allow_redirect, "{query}");
+        }
+    }
 
     fn wait(query: &str) -> Duration {
         search(Access::Authenticated, Query::new(query.as_bytes())).wait
     }
 
+    /// CS-DL-08, CS-DL-09
     #[test]
     fn a_reader_waits_as_long_as_it_says_but_not_longer_than_allowed() {
         for (query, millis) in [
@@ -202,6 +231,7 @@ mod tests {
         }
     }
 
+    /// CS-DL-08
     #[test]
     fn a_wait_that_makes_no_sense_or_is_not_named_is_the_default() {
         for text in ["", "x", "-1", "0.5", "1e3", "%20", "18446744073709551616"] {

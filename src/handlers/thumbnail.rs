@@ -1,6 +1,6 @@
 //! `GET …/thumbnail/{serverName}/{mediaId}` (checklist section 9).
 
-use super::search;
+use super::{invalid, search};
 use crate::error::ApiError;
 use crate::media::{MediaService, Reader, ThumbnailRequest};
 use crate::response::{Conditions, Reply};
@@ -59,14 +59,11 @@ fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {
 /// What a side has to be.
 const NUMBER: &str = "a whole number from 1 up";
 
-fn invalid(name: &'static str, expected: &'static str) -> ApiError {
-    ApiError::InvalidParameter { name, expected }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// CS-TH-01, CS-TH-02, CS-TH-14, CS-TH-16
     #[test]
     fn sizes_methods_and_animation_are_read() {
         let request = parse(Query::new(b"width=32&height=64&method=crop&animated=true")).unwrap();
@@ -79,6 +76,20 @@ mod tests {
         assert!(!request.animated);
     }
 
+    /// Of a repeated parameter the first counts, as with Synapse, whatever the others hold.
+    #[test]
+    fn the_first_of_a_repeated_parameter_counts() {
+        let query =
+            b"width=1&width=x&height=2&height=3&method=crop&method=?&animated=false&animated=true";
+        let request = parse(Query::new(query)).unwrap();
+        assert_eq!(request.size, ThumbnailSize { width: 1, height: 2 });
+        assert_eq!((request.method, request.animated), (ThumbnailMethod::Crop, false));
+        assert!(parse(Query::new(b"width=x&width=1&height=1")).is_err());
+        let both = b"width=1&height=1&animated=false&org.matrix.msc2705.animated=true";
+        assert!(!parse(Query::new(both)).unwrap().animated, "the released name counts");
+    }
+
+    /// CS-TH-01, CS-TH-11
     #[test]
     fn what_makes_no_sense_is_refused() {
         for query in [
