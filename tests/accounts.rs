@@ -611,3 +611,98 @@ fn names_with_ports_and_addresses_are_decoded_once() {
         client.download(&format!("{sent}/%2561")).assert_error(400, "M_INVALID_PARAM");
     }
 }
+
+/// What other servers and old homeservers write, and the name that is told to the client.
+///
+/// CS-HDR-04, CS-HDR-05, FLD-15
+#[test]
+fn names_are_read_from_every_form_of_disposition_and_written_in_one() {
+    const FORMS: [(&[u8], &str); 16] = [
+        (b"attachment; filename=cat.jpg", "filename=cat.jpg"),
+        (b"inline;FILENAME=\"cat.jpg\"", "filename=cat.jpg"),
+        (b"inline; filename=\"my cat.jpg\"", "filename*=utf-8''my%20cat.jpg"),
+        (b"inline; filename=\"a \\\"b\\\" \\\\ c\"", "filename*=utf-8''a%20%22b%22%20%20c"),
+        (b"inline; filename=\"a; filename=b\"", "filename*=utf-8''a%3B%20filename%3Db"),
+        (b"inline; filename=\"\xc3\xa9t\xc3\xa9\"", "filename*=utf-8''%C3%A9t%C3%A9"),
+        (b"inline; filename=\"\xe9t\xe9\"", "filename*=utf-8''%C3%A9t%C3%A9"),
+        (b"inline; filename*=UTF-8''%D0%BA.png", "filename*=utf-8''%D0%BA.png"),
+        (b"inline; filename*=iso-8859-1'fr'%E9t%E9", "filename*=utf-8''%C3%A9t%C3%A9"),
+        (b"inline; filename=\"?.png\"; filename*=utf-8''%D0%BA.png", "filename*=utf-8''%D0%BA.png"),
+        (b"inline; filename*=utf-8''%D0%BA.png; filename=x.png", "filename*=utf-8''%D0%BA.png"),
+        (b"inline; filename*=koi8-r''%CB; filename=x.png", "filename=x.png"),
+        (b"inline; filename*=utf-8''%FF%FE; filename=x.png", "filename=x.png"),
+        (b"inline; filename*=utf-8''; filename=x.png", "filename=x.png"),
+        (
+            b"inline; filename*=utf-8''%F0%9F%90%88%E2%80%AE.png",
+            "filename*=utf-8''%F0%9F%90%88.png",
+        ),
+        (b"inline; filename=\"\"", ""),
+    ];
+    let fake = FakeHomeserver::with(|request, stream| {
+        let target = request.target();
+        let number = target.split("/media/download/fake.example/").nth(1)?;
+        let number: usize = number.split('?').next()?.parse().ok()?;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 1\r\n\
+                     Content-Disposition: ";
+        let answer = [&head[..], FORMS[number].0, b"\r\n\r\nx"].concat();
+        Some(std::io::Write::write_all(stream, &answer).is_ok())
+    });
+    let mediary = Mediary::in_front_of(&fake.url);
+    let client = mediary.client().with_token(TOKEN);
+    for (number, (_, name)) in FORMS.iter().enumerate() {
+        let expected = format!("inline; {name}");
+        let expected = expected.trim_end_matches("; ");
+        for time in ["arriving", "kept"] {
+            let answer = client.download(&format!("fake.example/{number}"));
+            assert_eq!(answer.status, 200, "{expected}");
+            assert_eq!(answer.header("content-disposition"), Some(expected), "{time}");
+        }
+        // The name in the path takes its place.
+        let named = client.download(&format!("fake.example/{number}/%D0%B0%20b"));
+        let in_path = Some("inline; filename*=utf-8''%D0%B0%20b");
+        assert_eq!(named.header("content-disposition"), in_path);
+    }
+}
+
+/// CS-AUTH-09
+#[test]
+fn without_a_token_cache_the_homeserver_is_asked_before_every_upload() {
+    let fake = telling(ROUTES[2], |_, stream| respond(stream, 200, r#"{"suspended":false}"#));
+    let (_file, setting) = token_file(ADMIN_TOKEN);
+    let settings = Settings::new(&fake.url).with(&setting).with("token_cache = \"0s\"");
+    let mediary = settings.start();
+    let client = mediary.client().with_token(TOKEN);
+    for asked in 1..=3 {
+        client.upload("text/plain", None, b"hello");
+        assert_eq!(fake.received_for(ROUTES[2]).len(), asked);
+    }
+}
+
+/// CS-AUTH-09
+#[test]
+fn the_check_says_whether_suspended_users_can_be_told() {
+    let synapse = Synapse::get();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = directory.path().join("store").to_string_lossy().into_owned();
+    for (token, is_good, finding) in [
+        (synapse.admin().access_token, true, "ok    it says who is suspended"),
+        (synapse.user().access_token, false, "FAIL  it does not say who is suspended"),
+        ("wrong".to_owned(), false, "FAIL  the homeserver refuses the token"),
+        ("no token".to_owned(), false, "FAIL  auth.admin_token_file: it has to hold"),
+    ] {
+        let (_file, setting) = token_file(&token);
+        let config = directory.path().join("mediary.toml");
+        std::fs::write(&config, setting).expect("the configuration can be written");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mediary"))
+            .args(["check", "--upstream", &synapse.url, "--listen", "127.0.0.1:0"])
+            .args(["--data-dir", &store, "--config"])
+            .arg(config)
+            .env_clear()
+            .output()
+            .expect("the binary can be started");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.success(), is_good, "{said}");
+        assert!(said.contains(finding), "no {finding:?} in\n{said}");
+        assert!(!said.contains(&token), "{said}");
+    }
+}
