@@ -131,12 +131,24 @@ fn questions(media: &str) -> Vec<Question> {
     questions
 }
 
-/// The time of a 404 is that of the same questions to the homeserver, whatever is kept here.
+/// The time of a refusal is that of the same questions to the homeserver, whatever is kept here and
+/// whatever the homeserver says.
 ///
 /// CS-FRZ-01, CS-FRZ-03, CS-DL-01, CS-TH-20
 #[test]
 fn what_is_frozen_and_what_is_not_there_look_and_cost_the_same() {
-    let homeserver = Homeserver::start();
+    for (said, body, seen) in [
+        (404, NOT_FOUND, 404),
+        (400, r#"{"errcode":"M_UNKNOWN","error":"No such file"}"#, 404),
+        (429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Slower"}"#, 429),
+        (503, "<html>", 502),
+    ] {
+        let homeserver = Homeserver::showing(move |_, stream| respond(stream, said, body));
+        assert_nothing_is_seen(&homeserver, seen);
+    }
+}
+
+fn assert_nothing_is_seen(homeserver: &Homeserver, status: u16) {
     let mediary = Mediary::in_front_of(&homeserver.fake.url);
     let user = mediary.client().with_token(TOKEN);
     let [reserved, begun, filled] = [(); 3].map(|()| create(&user));
@@ -164,7 +176,7 @@ fn what_is_frozen_and_what_is_not_there_look_and_cost_the_same() {
         for (method, target, fields) in questions(media) {
             let before = homeserver.count();
             let answer = seen(mediary.client().request(method, &target, &fields, b""));
-            assert_eq!(answer.0, 404, "{method} {target}");
+            assert_eq!(answer.0, status, "{method} {target}");
             let asked: Vec<_> = homeserver
                 .asked_since(before)
                 .into_iter()

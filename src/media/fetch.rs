@@ -306,7 +306,7 @@ impl Lead {
         if record.source == MediaSource::Owned && !source.shows(asker, &record) {
             return Err(MediaError::NotFound);
         }
-        if source.proves_legacy_readable(asker, &record.mxc) {
+        if source.proves_legacy_readable(asker, &record.mxc)? {
             // Whether that can be remembered does not matter to this reader.
             if let Err(error) = store.mark_legacy_readable(&record.mxc).await {
                 let mxc = &record.mxc;
@@ -330,7 +330,7 @@ impl Lead {
             uploader: None,
             source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
             created_at: UnixMillis::now(),
-            legacy_readable: fetcher.source.proves_legacy_readable(asker, &self.key.mxc),
+            legacy_readable: fetcher.source.proves_legacy_readable(asker, &self.key.mxc)?,
         })
     }
 

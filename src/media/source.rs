@@ -102,8 +102,17 @@ impl Source {
     }
 
     /// Whether an answer to this asker shows that anybody may read the media for good.
-    pub(super) fn proves_legacy_readable(&self, asker: &Asker, mxc: &Mxc) -> bool {
-        matches!(asker, Asker::Anybody) && self.freeze.is_proven_by_answer(mxc)
+    ///
+    /// # Errors
+    ///
+    /// As [`answers`](Self::answers).
+    pub(super) fn proves_legacy_readable(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+    ) -> Result<bool, MediaError> {
+        let is_proven = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
+        Ok(matches!(asker, Asker::Anybody) && is_proven)
     }
 
     /// Asks for media and returns the answer with its body still to come.

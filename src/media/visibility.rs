@@ -126,10 +126,10 @@ impl Freeze {
     }
 
     /// Whether an answer of the homeserver to anybody shows that this media is older than the freeze:
-    /// only what the homeserver's own freeze has let through. An operator who opens the legacy routes
+    /// only what is its own and its own freeze has let through. An operator who opens the legacy routes
     /// for a while, or an icon that is one for a while, does not open them for good.
-    pub(super) fn is_proven_by_answer(&self, mxc: &Mxc) -> bool {
-        matches!(self.rule, Rule::Since(_)) && !self.icons.contains(mxc)
+    pub(super) fn is_proven_by_answer(&self, mxc: &Mxc, is_local: bool) -> bool {
+        matches!(self.rule, Rule::Since(_)) && is_local && !self.icons.contains(mxc)
     }
 }
 
@@ -215,8 +215,9 @@ mod tests {
         assert!(!freeze.asks_for_anybody(&mxc("a"), false));
         assert!(!Freeze::closed().asks_for_anybody(&mxc("a"), true));
         assert!(Freeze::open().asks_for_anybody(&mxc("a"), false));
-        assert!(freeze.is_proven_by_answer(&mxc("a")));
-        assert!(!Freeze::open().is_proven_by_answer(&mxc("a")));
+        assert!(freeze.is_proven_by_answer(&mxc("a"), true));
+        assert!(!freeze.is_proven_by_answer(&mxc("a"), false));
+        assert!(!Freeze::open().is_proven_by_answer(&mxc("a"), true));
     }
 
     /// CS-FRZ-04
@@ -235,7 +236,7 @@ mod tests {
             for id in ["listed", "learnt"] {
                 assert!(freeze.looks_up(&mxc(id), Reader::Anybody));
                 assert!(freeze.asks_for_anybody(&mxc(id), false));
-                assert!(!freeze.is_proven_by_answer(&mxc(id)));
+                assert!(!freeze.is_proven_by_answer(&mxc(id), true));
             }
             freeze.icons().learn(HashSet::new());
             assert!(shows("listed", MediaSource::Owned));
