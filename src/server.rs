@@ -137,7 +137,8 @@ fn services(
     )
     .ok()
     .context("the system gives no random numbers")?;
-    let auth = match config.auth.read_admin_token()? {
+    let admin_token = config.auth.read_admin_token()?;
+    let auth = match admin_token.clone() {
         Some(token) => auth.with_admin_token(token),
         None => auth,
     };
@@ -167,6 +168,7 @@ fn services(
             },
         },
         freeze: freeze(&config.legacy, store),
+        admin_token,
         clock: Clock::system(),
         metrics: metrics.clone(),
     });

@@ -49,6 +49,9 @@ impl Homeserver {
                 return None;
             }
             Some(match request.header("authorization") {
+                Some("Bearer syt_admin") if target.contains("/absent") => {
+                    respond(stream, 401, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"Gone"}"#)
+                }
                 Some(_) if target.contains("/absent") => respond(stream, 404, NOT_FOUND),
                 Some(_) => picture(stream),
                 None => anybody(request, stream),
@@ -376,6 +379,36 @@ fn an_icon_that_is_not_held_is_fetched_for_anybody() {
     }
 }
 
+/// Only an administrator's token opens what the homeserver has frozen itself, and only for icons.
+///
+/// CS-FRZ-04, CS-DL-04, FLD-23
+#[test]
+fn an_icon_that_the_homeserver_has_frozen_is_fetched_with_an_administrators_token() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "syt_admin").expect("the file can be written");
+    let token = format!("[auth]\nadmin_token_file = \"{}\"", file.path().display());
+    for (setting, status) in [(token.as_str(), 200), ("", 404)] {
+        let homeserver = Homeserver::start();
+        homeserver.name_icons(&["fake.example/icon", "other.example/icon", "fake.example/absent"]);
+        let mediary = Settings::new(&homeserver.fake.url).with(setting).start();
+        let not_remote = format!("{}?allow_remote=false", download("other.example/icon"));
+        mediary.client().get(&not_remote).assert_error(404, "M_NOT_FOUND");
+        for media in ["fake.example/icon", "other.example/icon"] {
+            assert_eq!(mediary.client().get(&thumbnail(media)).status, status, "{media}");
+            assert_eq!(mediary.client().get(&download(media)).status, status, "{media}");
+        }
+        for media in ["fake.example/frozen", "other.example/frozen", "fake.example/absent"] {
+            mediary.client().get(&download(media)).assert_error(404, "M_NOT_FOUND");
+        }
+        let asked = homeserver.fake.received();
+        let bearing = asked.iter().filter(|it| it.header("authorization").is_some());
+        let targets: Vec<_> = bearing.map(Received::target).collect();
+        let expected = ["fake.example/icon", "other.example/icon", "fake.example/absent"]
+            .map(|media| format!("/_matrix/client/v1/media/download/{media}?timeout_ms=0"));
+        assert_eq!(targets, if status == 200 { &expected[..] } else { &[] });
+    }
+}
+
 /// CS-FRZ-04
 #[test]
 fn icons_are_asked_for_again_when_the_homeserver_did_not_name_them() {
@@ -410,14 +443,22 @@ fn an_icon_that_synapse_names_is_shown_once_it_is_known() {
     let mediary = Mediary::in_front_of(&synapse.url);
     let user = mediary.client_of(&synapse.user());
     let [icon, other] = [64, 65].map(|width| user.upload("image/png", None, &png(width, 64)));
+    // One that Synapse holds and has frozen itself.
+    let older = synapse.client_of(&synapse.user()).upload("image/png", None, &png(66, 64));
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), synapse.admin().access_token).expect("the file can be written");
     let uri = format!("mxc://{icon}");
     let cas = json!({"enabled": true, "server_url": "http://127.0.0.1:1", "idp_icon": uri});
-    let settings = mediary.kill();
+    let settings = mediary
+        .kill()
+        .with(&format!("[auth]\nadmin_token_file = \"{}\"", file.path().display()))
+        .with(&format!("[legacy]\nreadable = [\"mxc://{older}\"]"));
     let synapse = synapse.restart_with(&format!("cas_config={cas}"));
     let mediary = settings.in_front_of(&synapse.url).start();
     wait_until("the icon is known", || mediary.client().get(&download(&icon)).status == 200);
     mediary.client().get(&download(&icon)).assert_whole(&png(64, 64));
     assert_eq!(mediary.client().get(&thumbnail(&icon)).status, 200);
+    mediary.client().get(&download(&older)).assert_whole(&png(66, 64));
     mediary.client().get(&download(&other)).assert_error(404, "M_NOT_FOUND");
     let login = mediary.client().get("/_matrix/client/v3/login").text();
     assert!(login.contains(&icon), "{login}");

@@ -127,7 +127,8 @@ pub struct AuthConfig {
     /// How many tokens are remembered at most.
     #[serde(deserialize_with = "value::count")]
     pub token_cache_entries: u64,
-    /// A file with an administrator's token, for asking who is suspended; `None` to ask nobody.
+    /// A file with an administrator's token, for asking who is suspended and for icons; `None` to ask
+    /// nobody.
     pub admin_token_file: Option<PathBuf>,
 }
 

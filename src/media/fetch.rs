@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::incoming::{Arrival, Incoming};
 use super::memory::Memory;
 use super::share::{Share, Shares};
-use super::source::{Asker, Source};
+use super::source::{Answer, Asker, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
 use crate::homeserver::{HomeserverError, Response, ResponseBody};
 use crate::metrics::Metrics;
@@ -273,9 +273,10 @@ impl Lead {
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
         let _places = fetcher.enter(&asker).await?;
-        let answer = fetcher.source.ask(&asker, &self.key.mxc, search).await?;
+        let Answer { response: answer, proves_legacy_readable } =
+            fetcher.source.ask(&asker, &self.key.mxc, search).await?;
         if let Some(record) = fetcher.store.media(&self.key.mxc)? {
-            return self.open(record, &asker).await;
+            return self.open(record, &asker, proves_legacy_readable).await;
         }
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
         let size = answer.content_length();
@@ -289,7 +290,7 @@ impl Lead {
             return Err(MediaError::NotKept);
         }
         let _room = fetcher.room(size).await?;
-        let media = self.describe(&answer, &asker)?;
+        let media = self.describe(&answer, proves_legacy_readable)?;
         let incoming = self.begin(media, size).await?;
         fetcher.metrics.media_sources.homeserver.inc();
         let _counted = InFlight::begin(&fetcher.metrics.fetches);
@@ -300,13 +301,18 @@ impl Lead {
 
     /// Lets an asker see what is kept, on the homeserver's word: it knows that its own media is older
     /// than our copy of it.
-    async fn open(&self, record: MediaRecord, asker: &Asker) -> Result<(), MediaError> {
+    async fn open(
+        &self,
+        record: MediaRecord,
+        asker: &Asker,
+        is_proven: bool,
+    ) -> Result<(), MediaError> {
         let Fetcher { store, source, memory, .. } = &*self.fetcher;
         // What was uploaded here is none of its own.
         if record.source == MediaSource::Owned && !source.shows(asker, &record) {
             return Err(MediaError::NotFound);
         }
-        if source.proves_legacy_readable(asker, &record.mxc)? {
+        if is_proven {
             // Whether that can be remembered does not matter to this reader.
             if let Err(error) = store.mark_legacy_readable(&record.mxc).await {
                 let mxc = &record.mxc;
@@ -318,7 +324,7 @@ impl Lead {
         Ok(())
     }
 
-    fn describe(&self, answer: &Response, asker: &Asker) -> Result<NewMedia, MediaError> {
+    fn describe(&self, answer: &Response, legacy_readable: bool) -> Result<NewMedia, MediaError> {
         let fetcher = &self.fetcher;
         let is_local = fetcher.source.is_local(&self.key.mxc)?;
         Ok(NewMedia {
@@ -330,7 +336,7 @@ impl Lead {
             uploader: None,
             source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
             created_at: UnixMillis::now(),
-            legacy_readable: fetcher.source.proves_legacy_readable(asker, &self.key.mxc)?,
+            legacy_readable,
         })
     }
 

@@ -32,7 +32,7 @@ use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::thumbnail::{Ladder, ThumbnailEngine};
-use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentHash, ContentType, FileName};
 
 pub use clock::Clock;
 pub use error::MediaError;
@@ -184,6 +184,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What the legacy routes may serve.
     pub freeze: Freeze,
+    /// An administrator's token, for icons that the homeserver itself has frozen.
+    pub admin_token: Option<AccessToken>,
     /// What tells whether a media id has expired.
     pub clock: Clock,
     /// Where reads are counted.
@@ -199,7 +201,7 @@ impl MediaService {
             memory: memory.clone(),
             metrics: parts.metrics.clone(),
         };
-        let source = Source::new(parts.homeserver.clone(), parts.freeze.clone());
+        let source = Source::new(parts.homeserver.clone(), parts.freeze.clone(), parts.admin_token);
         let fetcher = Fetcher::new(
             parts.store.clone(),
             source,

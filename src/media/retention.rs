@@ -288,6 +288,7 @@ mod tests {
             },
             clock: Clock::system(),
             freeze: Freeze::open(),
+            admin_token: None,
             metrics: Arc::new(Metrics::new().unwrap()),
         });
         (directory, service)

@@ -10,10 +10,10 @@ use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::Requester;
 use crate::homeserver::{
-    Homeserver, HomeserverError, Refusal, Response, ResponseBody, read_refusal,
+    Caller, Homeserver, HomeserverError, Refusal, Response, ResponseBody, Sender, read_refusal,
 };
 use crate::store::MediaRecord;
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
 
 /// In whose name the homeserver is asked.
 #[derive(Clone)]
@@ -42,16 +42,30 @@ impl Asker {
     }
 }
 
+/// A good answer about media.
+pub(super) struct Answer {
+    /// The head, with the body still to come.
+    pub(super) response: Response,
+    /// Whether it shows that anybody may read the media for good.
+    pub(super) proves_legacy_readable: bool,
+}
+
 /// The homeserver as a source of media.
 #[derive(Clone)]
 pub(super) struct Source {
     homeserver: Homeserver,
     freeze: Freeze,
+    admin_token: Option<AccessToken>,
 }
 
 impl Source {
-    pub(super) fn new(homeserver: Homeserver, freeze: Freeze) -> Self {
-        Self { homeserver, freeze }
+    /// With an administrator's token icons are found that the homeserver shows to nobody else.
+    pub(super) fn new(
+        homeserver: Homeserver,
+        freeze: Freeze,
+        admin_token: Option<AccessToken>,
+    ) -> Self {
+        Self { homeserver, freeze, admin_token }
     }
 
     /// Whether the homeserver is asked for this media on behalf of this asker at all.
@@ -101,20 +115,6 @@ impl Source {
         Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
     }
 
-    /// Whether an answer to this asker shows that anybody may read the media for good.
-    ///
-    /// # Errors
-    ///
-    /// As [`answers`](Self::answers).
-    pub(super) fn proves_legacy_readable(
-        &self,
-        asker: &Asker,
-        mxc: &Mxc,
-    ) -> Result<bool, MediaError> {
-        let is_proven = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
-        Ok(matches!(asker, Asker::Anybody) && is_proven)
-    }
-
     /// Asks for media and returns the answer with its body still to come.
     ///
     /// # Errors
@@ -125,36 +125,71 @@ impl Source {
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
-    ) -> Result<Response, MediaError> {
+    ) -> Result<Answer, MediaError> {
         let search = self.asked_for(asker, mxc, search);
-        let path = format!("download/{}/{}", mxc.server_name, mxc.media_id);
-        let timeout = format!("timeout_ms={}", search.wait.as_millis());
-        let legacy = format!("/_matrix/media/v3/{path}");
-        match asker {
-            Asker::Requester(requester) => {
-                let caller = Some(requester.caller());
-                let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
-                let answer = self.homeserver.media(&current, caller, search.wait).await?;
-                match judge(answer, search).await {
-                    Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
-                        let target = format!("{legacy}?{timeout}");
-                        judge(self.homeserver.media(&target, caller, search.wait).await?, search)
-                            .await
-                    }
-                    outcome => outcome,
-                }
-                .map_err(not_found_in_other_words)
-            }
-            Asker::Anybody if self.answers(asker, mxc)? => {
-                let allow_remote = search.allow_remote;
-                let redirect = if search.allow_redirect { "&allow_redirect=true" } else { "" };
-                let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}{redirect}");
-                let answer = self.homeserver.media(&target, None, search.wait).await?;
-                let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
-                outcome.map_err(|error| self.in_words_for_anybody(error))
-            }
-            Asker::Anybody => Err(MediaError::NotFound),
+        if let Asker::Requester(requester) = asker {
+            let response = self.ask_for_caller(requester.caller(), mxc, search).await?;
+            return Ok(Answer { response, proves_legacy_readable: false });
         }
+        if !self.answers(asker, mxc)? {
+            return Err(MediaError::NotFound);
+        }
+        let proves_legacy_readable = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
+        match self.ask_for_anybody(mxc, search).await {
+            Err(MediaError::NotFound) => {
+                let response = self.ask_for_icon(mxc, search).await?;
+                Ok(Answer { response, proves_legacy_readable: false })
+            }
+            outcome => outcome.map(|response| Answer { response, proves_legacy_readable }),
+        }
+    }
+
+    /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
+    /// What it says to the administrator is nobody else's business.
+    async fn ask_for_icon(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
+        let may_be_fetched = search.allow_remote || self.is_local(mxc)?;
+        let token = self.admin_token.as_ref();
+        let token = token.filter(|_| may_be_fetched && self.freeze.icons().contains(mxc));
+        let token = token.ok_or(MediaError::NotFound)?;
+        let sender = Sender::default();
+        let admin = Caller { token, user_id: None, device_id: None, sender: &sender };
+        self.ask_for_caller(admin, mxc, search).await.map_err(|error| match error {
+            MediaError::Refused(_) => MediaError::NotFound,
+            error => error,
+        })
+    }
+
+    async fn ask_for_caller(
+        &self,
+        caller: Caller<'_>,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Response, MediaError> {
+        let question = format!("{}?timeout_ms={}", path(mxc), search.wait.as_millis());
+        let current = format!("/_matrix/client/v1/media/{question}");
+        let answer = self.homeserver.media(&current, Some(caller), search.wait).await?;
+        match judge(answer, search).await {
+            Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
+                let legacy = format!("/_matrix/media/v3/{question}");
+                let answer = self.homeserver.media(&legacy, Some(caller), search.wait).await?;
+                judge(answer, search).await
+            }
+            outcome => outcome,
+        }
+        .map_err(not_found_in_other_words)
+    }
+
+    async fn ask_for_anybody(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
+        let Search { wait, allow_remote, allow_redirect } = search;
+        let redirect = if allow_redirect { "&allow_redirect=true" } else { "" };
+        let target = format!(
+            "/_matrix/media/v3/{}?allow_remote={allow_remote}&timeout_ms={}{redirect}",
+            path(mxc),
+            wait.as_millis()
+        );
+        let answer = self.homeserver.media(&target, None, wait).await?;
+        let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
+        outcome.map_err(|error| self.in_words_for_anybody(error))
     }
 
     /// Tells nobody without a token that media is expected which will be frozen.
@@ -182,7 +217,7 @@ impl Source {
         search: Search,
         max_remote_bytes: u64,
     ) -> Result<MediaItem, MediaError> {
-        let answer = self.ask(asker, mxc, search).await?;
+        let Answer { response: answer, .. } = self.ask(asker, mxc, search).await?;
         let limit = self.limit(mxc, max_remote_bytes)?;
         let size = answer.content_length();
         if size.is_some_and(|size| size > limit) {
@@ -200,6 +235,11 @@ impl Source {
             },
         })
     }
+}
+
+/// Returns the end of the path that media is asked for by.
+fn path(mxc: &Mxc) -> String {
+    format!("download/{}/{}", mxc.server_name, mxc.media_id)
 }
 
 /// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.

@@ -147,7 +147,8 @@ impl Icons {
         *self.learnt.write().unwrap_or_else(PoisonError::into_inner) = icons;
     }
 
-    fn contains(&self, mxc: &Mxc) -> bool {
+    /// Whether media is exempt at this moment.
+    pub(super) fn contains(&self, mxc: &Mxc) -> bool {
         self.listed.contains(mxc)
             || self.learnt.read().unwrap_or_else(PoisonError::into_inner).contains(mxc)
     }

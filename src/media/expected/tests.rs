@@ -55,6 +55,7 @@ impl Service {
                 fetches: FetchLimits { max_size: 1, max_fetches: 0, max_unfinished: 1 },
             },
             freeze: Freeze::closed(),
+            admin_token: None,
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new().unwrap()),
         });
