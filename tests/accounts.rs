@@ -6,12 +6,14 @@ mod common;
 use std::fs::Permissions;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use common::fake::{OTHER_TOKEN, Received, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::synapse::unique_name;
-use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, User, wait_until};
+use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, Synapse, User, wait_until};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -140,6 +142,35 @@ fn the_answer_about_a_user_is_remembered_for_all_their_devices() {
     // Whoever only reads is not asked about.
     assert_eq!(mediary.client().with_token(OTHER_TOKEN).get(CONFIG).status, 200);
     assert_eq!(fake.received_for(ROUTES[2]).len(), 1);
+}
+
+/// The homeserver's "no" is from before the suspension and arrives after it.
+///
+/// CS-AUTH-09
+#[test]
+fn an_answer_from_before_a_suspension_is_not_remembered() {
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let asked = AtomicUsize::new(0);
+    let fake = telling(ROUTES[0], move |_, stream| {
+        let is_first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        if is_first {
+            released.lock().expect("the channel").recv_timeout(PATIENCE).expect("in time");
+        }
+        respond(stream, 200, &json!({"suspended": !is_first}).to_string())
+    });
+    let mediary = start(&fake.url, ADMIN_TOKEN);
+    let client = mediary.client().with_token(TOKEN);
+    let early = client.clone();
+    let early = thread::spawn(move || early.request("POST", UPLOAD, &[], b"hello"));
+    // What arrives is on record before it is answered.
+    wait_until("the homeserver is asked", || !fake.received_for(ROUTES[0]).is_empty());
+    let admin = mediary.client().with_token(ADMIN_TOKEN);
+    let target = "/_synapse/admin/v1/suspend/@alice:fake.example";
+    assert_eq!(call(&admin, "PUT", target, &json!({"suspend": true})).status, 200);
+    release.send(()).expect("the fake waits");
+    assert_eq!(early.join().expect("an answer").status, 200);
+    client.request("POST", UPLOAD, &[], b"hello").assert_error(403, "M_USER_SUSPENDED");
 }
 
 /// CS-AUTH-09

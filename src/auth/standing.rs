@@ -3,6 +3,7 @@
 //!
 //! `whoami` does not tell, so this takes an administrator's token. Without one nobody is asked about.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -14,14 +15,17 @@ use crate::types::{AccessToken, UserId};
 /// Asks about users and remembers the answers.
 pub(super) struct Standing {
     admin_token: AccessToken,
-    suspended: Cache<UserId, bool>,
+    /// By user, and by how often all was forgotten when the question began: an answer from before is
+    /// not found after.
+    suspended: Cache<(u64, UserId), bool>,
+    forgotten: AtomicU64,
 }
 
 impl Standing {
     /// Remembers at most `entries` answers for `lifetime` each.
     pub(super) fn new(admin_token: AccessToken, lifetime: Duration, entries: u64) -> Self {
         let suspended = Cache::builder().max_capacity(entries).time_to_live(lifetime).build();
-        Self { admin_token, suspended }
+        Self { admin_token, suspended, forgotten: AtomicU64::new(0) }
     }
 
     /// Makes sure that a requester is not suspended. Concurrent questions about a user are one.
@@ -35,8 +39,9 @@ impl Standing {
         requester: &Requester,
     ) -> Result<(), AuthError> {
         let user_id = requester.user_id();
+        let key = (self.forgotten.load(Ordering::SeqCst), user_id.clone());
         let question = homeserver.is_suspended(user_id, &self.admin_token);
-        match self.suspended.try_get_with_by_ref(user_id, question).await {
+        match self.suspended.try_get_with(key, question).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(AuthError::Suspended),
             Err(error) => Err(HomeserverError::clone(&error).into()),
@@ -45,6 +50,7 @@ impl Standing {
 
     /// Forgets every answer: an administrator may have changed one.
     pub(super) fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.suspended.invalidate_all();
     }
 }
