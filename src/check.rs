@@ -9,7 +9,7 @@ use std::path::Path;
 use http::StatusCode;
 
 use crate::config::{Config, LegacyMode, ListenAddress};
-use crate::homeserver::{Homeserver, Sender};
+use crate::homeserver::{Caller, Homeserver, Sender};
 use crate::server;
 use crate::types::AccessToken;
 
@@ -91,6 +91,11 @@ async fn homeserver(config: &Config) -> Vec<Finding> {
     findings.push(name(config, &homeserver).await);
     findings.push(whoami(&homeserver).await);
     findings.push(federation(&homeserver).await);
+    match config.auth.read_admin_token() {
+        Ok(Some(token)) => findings.push(administrator(&homeserver, &token).await),
+        Ok(None) => {}
+        Err(error) => findings.push(Finding::Bad(error.to_string())),
+    }
     findings
 }
 
@@ -116,7 +121,9 @@ async fn name(config: &Config, homeserver: &Homeserver) -> Finding {
 /// Shows the homeserver a token that cannot exist: it has to refuse it.
 async fn whoami(homeserver: &Homeserver) -> Finding {
     let token = AccessToken::new("mediary-check-no-such-token");
-    match homeserver.whoami(&token, None, None, &Sender::default()).await {
+    let sender = Sender::default();
+    let nobody = Caller { token: &token, user_id: None, device_id: None, sender: &sender };
+    match homeserver.whoami(nobody).await {
         Ok(Err(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
             Finding::Good("it checks access tokens (whoami)".to_owned())
         }
@@ -129,6 +136,30 @@ async fn whoami(homeserver: &Homeserver) -> Finding {
             who.user_id
         )),
         Err(error) => Finding::Bad(format!("whoami does not work: {error}")),
+    }
+}
+
+/// Asks with the administrator's token about the administrator.
+async fn administrator(homeserver: &Homeserver, token: &AccessToken) -> Finding {
+    let sender = Sender::default();
+    let admin = Caller { token, user_id: None, device_id: None, sender: &sender };
+    let outcome = match homeserver.whoami(admin).await {
+        Ok(Ok(who)) => homeserver.is_suspended(&who.user_id, token).await,
+        Ok(Err(refusal)) => {
+            let status = refusal.status;
+            return Finding::Bad(format!(
+                "the homeserver refuses the token in auth.admin_token_file with {status}; put a \
+                 valid one there"
+            ));
+        }
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(_) => Finding::Good("it says who is suspended, so they cannot upload".to_owned()),
+        Err(error) => Finding::Bad(format!(
+            "it does not say who is suspended ({error}), so nobody could upload; see \
+             auth.admin_token_file"
+        )),
     }
 }
 

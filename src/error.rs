@@ -36,6 +36,12 @@ pub enum ApiError {
     /// A request target, header or framing that is not taken.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
+    /// Another server's request with more in its target than the homeserver reads.
+    #[error("the request target is longer than {limit} bytes")]
+    TargetTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A server name or media id outside its grammar.
     #[error(transparent)]
     InvalidIdentifier(#[from] InvalidIdentifier),
@@ -43,8 +49,13 @@ pub enum ApiError {
     #[error("missing parameter {0}")]
     MissingParameter(&'static str),
     /// A parameter that makes no sense (CS-TH-11).
-    #[error("invalid parameter {0}")]
-    InvalidParameter(&'static str),
+    #[error("parameter {name} is not {expected}")]
+    InvalidParameter {
+        /// The parameter.
+        name: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// The sender is not known.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -127,6 +138,11 @@ impl ApiError {
                 own(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Unrecognized method")
             }
             Self::BadRequest(reason) => own(StatusCode::BAD_REQUEST, "M_UNKNOWN", *reason),
+            Self::TargetTooLong { limit } => own(
+                StatusCode::URI_TOO_LONG,
+                "M_UNKNOWN",
+                format!("The request target is longer than the {limit} bytes that are allowed"),
+            ),
             Self::InvalidIdentifier(error) => {
                 own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", capitalised(&error.to_string()))
             }
@@ -135,10 +151,10 @@ impl ApiError {
                 "M_MISSING_PARAM",
                 format!("Missing parameter: {name}"),
             ),
-            Self::InvalidParameter(name) => own(
+            Self::InvalidParameter { name, expected } => own(
                 StatusCode::BAD_REQUEST,
-                "M_INVALID_PARAM",
-                format!("Invalid value of parameter: {name}"),
+                "M_UNKNOWN",
+                format!("The parameter {name} has to be {expected}"),
             ),
             Self::ClientTimedOut => {
                 own(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The request took too long to arrive")
@@ -184,13 +200,14 @@ impl ApiError {
             Self::NoBoundary => true,
             Self::Auth(AuthError::Homeserver(error)) => is_homeserver_error_ours(error),
             Self::Media(error) => is_media_error_ours(error),
-            Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_))
+            Self::Auth(AuthError::Invalid(_) | AuthError::Refused(_) | AuthError::Suspended)
             | Self::Unrecognized
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest(_)
+            | Self::TargetTooLong { .. }
             | Self::InvalidIdentifier(_)
             | Self::MissingParameter(_)
-            | Self::InvalidParameter(_)
+            | Self::InvalidParameter { .. }
             | Self::Unsigned
             | Self::HeadTooLarge
             | Self::TooManyConnections
@@ -251,10 +268,18 @@ fn is_homeserver_error_ours(error: &HomeserverError) -> bool {
 
 fn auth_answer(error: &AuthError) -> ErrorAnswer {
     match error {
+        AuthError::Invalid(error @ InvalidCredentials::TooLong(_)) => {
+            own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", error.to_string())
+        }
         AuthError::Invalid(
-            error @ (InvalidCredentials::Missing | InvalidCredentials::Ambiguous),
+            error @ (InvalidCredentials::Missing
+            | InvalidCredentials::Ambiguous
+            | InvalidCredentials::Conflicting),
         ) => own(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error.to_string()),
         AuthError::Refused(refusal) => relayed(refusal),
+        AuthError::Suspended => {
+            own(StatusCode::FORBIDDEN, "M_USER_SUSPENDED", "Your account is suspended")
+        }
         AuthError::Homeserver(error) => homeserver_answer(error),
     }
 }

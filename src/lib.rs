@@ -67,6 +67,8 @@
 //! - What a user may keep is charged before it is read and counted once at every moment.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
+//! - Whether something is frozen is nothing that a stranger can time: for a name that is not shown the
+//!   homeserver is asked the same question, or none, whether it is kept here or not.
 //! - Nothing unbounded is keyed by what strangers send.
 
 #![forbid(unsafe_code)]

@@ -197,7 +197,10 @@ impl Proxy {
         let Some((change, credentials)) = context.session_change.take() else { return };
         let auth = &self.services.auth;
         match (change, credentials) {
-            (SessionChange::OwnToken, Some(credentials)) => auth.forget_token(&credentials),
+            (SessionChange::OwnToken | SessionChange::Refreshed, Some(credentials)) => {
+                auth.forget_token(&credentials);
+            }
+            (SessionChange::Refreshed, None) => {}
             (SessionChange::OwnUser, credentials) => auth.forget_user(credentials.as_ref()).await,
             (SessionChange::OwnToken, None) | (SessionChange::AnyUser, _) => {
                 auth.forget_everybody();

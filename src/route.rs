@@ -119,6 +119,9 @@ pub enum Dialect {
 pub enum SessionChange {
     /// The token of the request itself.
     OwnToken,
+    /// The token of the request, if it bears one. What is refreshed is another token, which says
+    /// nothing of the one before it.
+    Refreshed,
     /// Any token of the user whose token the request bears.
     OwnUser,
     /// Tokens of users that cannot be told from the request.
@@ -352,15 +355,26 @@ fn session_change(method: &Method, lenient: &[u8]) -> Option<SessionChange> {
     let endpoint = versioned[slash + 1..].strip_suffix(b"/").unwrap_or(&versioned[slash + 1..]);
     match endpoint {
         b"logout" => Some(SessionChange::OwnToken),
+        b"refresh" => Some(SessionChange::Refreshed),
         b"logout/all" | b"account/password" | b"account/deactivate" | b"delete_devices" => {
             Some(SessionChange::OwnUser)
         }
         _ if endpoint.starts_with(b"devices/") && method == Method::DELETE => {
             Some(SessionChange::OwnUser)
         }
+        // An administrator suspends or locks a user (MSC4323), also by the unstable name.
+        _ if [&b"admin/suspend/"[..], b"admin/lock/"].iter().any(|part| {
+            endpoint.starts_with(part) || endpoint.starts_with(&[UNSTABLE_ADMIN, part].concat())
+        }) =>
+        {
+            Some(SessionChange::AnyUser)
+        }
         _ => None,
     }
 }
+
+/// What stands behind `/_matrix/client/unstable/` before MSC4323's paths.
+const UNSTABLE_ADMIN: &[u8] = b"uk.timedout.msc4323/";
 
 #[cfg(test)]
 mod tests {
@@ -693,11 +707,52 @@ mod tests {
             classify(&Method::DELETE, b"/_matrix/client/v3/devices/ABC"),
             change(SessionChange::OwnUser)
         );
+        for version in ["v3", "r0", "v1"] {
+            let path = format!("/_matrix/client/{version}/refresh");
+            assert_eq!(classify(&Method::POST, path.as_bytes()), change(SessionChange::Refreshed));
+        }
         assert_eq!(post("/_synapse/admin/v1/deactivate/@a:b"), change(SessionChange::AnyUser));
+        for path in [
+            "/_synapse/admin/v1/suspend/@a:b",
+            "/_synapse/admin/v2/users/%40a%3Ab",
+            "/_matrix/client/v1/admin/suspend/@a:b",
+            "/_matrix/client/v1/admin/lock/%40a%3Ab",
+            "/_matrix/client/unstable/uk.timedout.msc4323/admin/suspend/@a:b",
+            "/_matrix/client/unstable/uk.timedout.msc4323/admin/lock/@a:b",
+        ] {
+            let put = classify(&Method::PUT, path.as_bytes());
+            assert_eq!(put, change(SessionChange::AnyUser), "{path}");
+            assert_eq!(get(path), Route::PassThrough(None), "{path}");
+        }
         assert_eq!(get("/_matrix/client/v3/devices/ABC"), Route::PassThrough(None));
         assert_eq!(post("/_matrix/client/v3/login"), Route::PassThrough(None));
         let rename = classify(&Method::PUT, b"/_matrix/client/v3/devices/ABC");
         assert_eq!(rename, Route::PassThrough(None));
+    }
+
+    /// MXC-01, MXC-05, MXC-08
+    #[test]
+    fn server_names_with_ports_and_addresses_are_taken_in_either_spelling() {
+        for (segment, name) in [
+            ("example.org:8448", "example.org:8448"),
+            ("example.org%3A8448", "example.org:8448"),
+            ("1.2.3.4:80", "1.2.3.4:80"),
+            ("[::1]:8448", "[::1]:8448"),
+            ("%5B2001:db8::1%5D", "[2001:db8::1]"),
+            ("%5b::ffff:1.2.3.4%5d%3a8448", "[::ffff:1.2.3.4]:8448"),
+        ] {
+            let id = "a".repeat(crate::types::MAX_MEDIA_ID_LENGTH);
+            let path = format!("/_matrix/client/v1/media/download/{segment}/{id}");
+            match operation(&path) {
+                Operation::Download { mxc, .. } => {
+                    assert_eq!(mxc.to_string(), format!("mxc://{name}/{id}"));
+                    assert_eq!(mxc.to_string().parse(), Ok(mxc));
+                }
+                other => panic!("{path} is {other:?}"),
+            }
+            let refused = Route::InvalidIdentifier(InvalidIdentifier::MediaId);
+            assert_eq!(get(&format!("{path}a")), refused);
+        }
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use pingora::services::listening::Service as Listening;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
-use crate::config::{Config, LegacyMode, LimitsConfig};
+use crate::config::{Config, LegacyConfig, LegacyMode, LimitsConfig};
 use crate::connection::{ConnectionLimits, Guard, Guarding, Places};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
@@ -153,6 +153,11 @@ fn services(
     )
     .ok()
     .context("the system gives no random numbers")?;
+    let admin_token = config.auth.read_admin_token()?;
+    let auth = match admin_token.clone() {
+        Some(token) => auth.with_admin_token(token),
+        None => auth,
+    };
     let thumbnails = &config.thumbnails;
     let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
@@ -176,13 +181,8 @@ fn services(
                 max_unfinished: config.remote.max_unfinished.as_u64(),
             },
         },
-        freeze: match config.legacy.mode {
-            LegacyMode::Frozen => {
-                Freeze::Since(config.legacy.frozen_since.unwrap_or(store.first_started_at()))
-            }
-            LegacyMode::Open => Freeze::Open,
-            LegacyMode::Off => Freeze::Closed,
-        },
+        freeze: freeze(&config.legacy, store),
+        admin_token,
         clock: Clock::system(),
         metrics: metrics.clone(),
     });
@@ -213,6 +213,17 @@ fn traffic(limits: &LimitsConfig) -> Traffic {
         bytes_burst: limits.address_bytes_burst.as_u64(),
     };
     Traffic::new(user, address)
+}
+
+fn freeze(legacy: &LegacyConfig, store: &Store) -> Freeze {
+    let freeze = match legacy.mode {
+        LegacyMode::Frozen => {
+            Freeze::since(legacy.frozen_since.unwrap_or(store.first_started_at()))
+        }
+        LegacyMode::Open => Freeze::open(),
+        LegacyMode::Off => Freeze::closed(),
+    };
+    freeze.with_readable(legacy.readable.iter().cloned())
 }
 
 fn server_conf(config: &Config) -> ServerConf {

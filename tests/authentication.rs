@@ -205,14 +205,31 @@ fn a_token_in_the_query_is_taken_but_goes_up_in_the_header() {
     assert_eq!(whoamis(&fake), 1);
 }
 
+/// FLD-21
 #[test]
-fn the_header_counts_if_there_is_one() {
+fn two_tokens_that_differ_are_refused_and_the_same_one_twice_is_taken() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let good = mediary.client().with_token(TOKEN).get(&format!("{CONFIG}?access_token=wrong"));
-    assert_eq!(good.status, 200, "{good:?}");
-    let bad = mediary.client().with_token("wrong").get(&format!("{CONFIG}?access_token={TOKEN}"));
-    bad.assert_error(401, "M_UNKNOWN_TOKEN");
+    let client = mediary.client().with_token(TOKEN);
+    for other in ["wrong", "syt_bob", "", "syt_alic%C3%A9", "syt_alice%0A"] {
+        for target in [
+            format!("{CONFIG}?access_token={other}"),
+            format!("/_matrix/client/v1/media/download/fake.example/a?access_token={other}"),
+        ] {
+            let answer = client.get(&target);
+            answer.assert_error(401, "M_MISSING_TOKEN");
+            let text = answer.json()["error"].to_string();
+            assert!(text.contains("different tokens"), "{text}");
+        }
+    }
+    let upload = "/_matrix/media/v3/upload?access_token=wrong";
+    client.request("POST", upload, &[], b"hello").assert_error(401, "M_MISSING_TOKEN");
+    assert_eq!(whoamis(&fake), 0);
+    for same in ["syt_alice", "syt%5Falice"] {
+        assert_eq!(client.get(&format!("{CONFIG}?access_token={same}")).status, 200);
+    }
+    assert_eq!(whoamis(&fake), 1);
+    assert!(mediary.blobs().is_empty());
 }
 
 #[test]

@@ -204,8 +204,8 @@ fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     for (media, query, errcode) in [
         (&text, "width=32&height=32", "M_UNKNOWN"),
         (&picture, "width=32", "M_MISSING_PARAM"),
-        (&picture, "width=0&height=32", "M_INVALID_PARAM"),
-        (&picture, "width=32&height=32&method=fit", "M_INVALID_PARAM"),
+        (&picture, "width=0&height=32", "M_UNKNOWN"),
+        (&picture, "width=32&height=32&method=fit", "M_UNKNOWN"),
     ] {
         let answer = ask(&client, &format!("{THUMBNAIL}/{}?{query}", id(media)));
         answer.assert_error(400, errcode);

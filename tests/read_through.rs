@@ -233,7 +233,7 @@ fn the_token_goes_up_in_the_header_and_never_in_a_query() {
     }
     let asked = homeserver.received_for("/media/");
     let targets: Vec<_> = asked.iter().map(Received::target).collect();
-    assert_eq!(targets, paths.map(|path| format!("{path}?timeout_ms=20000")));
+    assert_eq!(targets, paths.map(|path| format!("{path}?timeout_ms=20000&user_id=%40a%3Ab")));
     for request in &asked {
         assert_eq!(request.header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
     }

@@ -2,10 +2,12 @@
 
 use http::{HeaderMap, header};
 
+use crate::homeserver::{Caller, Sender};
 use crate::types::AccessToken;
 
-/// The longest token that is taken for one; those in use stay far below.
-const MAX_TOKEN_LENGTH: usize = 8 * 1024;
+/// The longest user or device id that is sent on, in bytes: user ids have at most 255, and homeservers
+/// keep device ids far below this.
+const MAX_ID_LENGTH: usize = 512;
 
 /// A token and, for application services, whom it acts for (CS-AS-01, CS-AS-02).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +29,19 @@ pub enum InvalidCredentials {
     /// More than one `Authorization` field: it is not for us to choose.
     #[error("More than one Authorization header")]
     Ambiguous,
+    /// Header and parameter hold different tokens: whoever wrote one may not know of the other.
+    #[error(
+        "The Authorization header and the access_token parameter hold different tokens; send one"
+    )]
+    Conflicting,
+    /// A parameter that says whom an application service acts for is no id.
+    #[error("The parameter {0} is too long to be an id")]
+    TooLong(&'static str),
 }
 
 impl Credentials {
-    /// Finds the token: in the `Authorization` header, otherwise in the `access_token` parameter
-    /// (CS-AUTH-01, CS-AUTH-02). With both, the header counts.
+    /// Finds the token: in the `Authorization` header or in the `access_token` parameter
+    /// (CS-AUTH-01, CS-AUTH-02). With both, they have to be the same (threats AU-08).
     ///
     /// `parameter` looks a query parameter up.
     ///
@@ -43,33 +53,44 @@ impl Credentials {
         parameter: impl Fn(&str) -> Option<std::borrow::Cow<'q, str>>,
     ) -> Result<Self, InvalidCredentials> {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+        let in_query = parameter("access_token");
         let token = match (fields.next(), fields.next()) {
             (Some(_), Some(_)) => return Err(InvalidCredentials::Ambiguous),
-            (Some(field), None) => bearer(field.as_bytes()).map(AccessToken::new),
-            (None, _) => parameter("access_token")
-                .filter(|token| is_token(token.as_bytes()))
-                .map(|token| AccessToken::new(token.as_ref())),
+            (Some(field), None) => {
+                let token = bearer(field.as_bytes()).ok_or(InvalidCredentials::Missing)?;
+                if in_query.is_some_and(|other| other != token.reveal()) {
+                    return Err(InvalidCredentials::Conflicting);
+                }
+                token
+            }
+            (None, _) => in_query
+                .and_then(|token| AccessToken::parse(&token))
+                .ok_or(InvalidCredentials::Missing)?,
         };
-        let named = |name| parameter(name).map(|value| value.as_ref().into());
-        Ok(Self {
-            token: token.ok_or(InvalidCredentials::Missing)?,
-            user_id: named("user_id"),
-            device_id: named("device_id"),
-        })
+        let named = |name| match parameter(name) {
+            Some(value) if value.len() > MAX_ID_LENGTH => Err(InvalidCredentials::TooLong(name)),
+            value => Ok(value.map(|value| value.as_ref().into())),
+        };
+        Ok(Self { token, user_id: named("user_id")?, device_id: named("device_id")? })
+    }
+
+    /// Returns what the homeserver is asked with.
+    pub(super) fn caller<'a>(&'a self, sender: &'a Sender) -> Caller<'a> {
+        Caller {
+            token: &self.token,
+            user_id: self.user_id.as_deref(),
+            device_id: self.device_id.as_deref(),
+            sender,
+        }
     }
 }
 
 /// Takes the token out of `Bearer <token>`; the scheme's case does not matter (RFC 9110, 11.1).
-fn bearer(field: &[u8]) -> Option<&str> {
+fn bearer(field: &[u8]) -> Option<AccessToken> {
     let text = std::str::from_utf8(field).ok()?.trim();
     let (scheme, token) = text.split_once(' ')?;
-    let token = token.trim_start();
-    (scheme.eq_ignore_ascii_case("bearer") && is_token(token.as_bytes())).then_some(token)
-}
-
-/// Opaque (CS-AUTH-01), but it has to fit the header in which it is sent on.
-fn is_token(token: &[u8]) -> bool {
-    (1..=MAX_TOKEN_LENGTH).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic)
+    let token = AccessToken::parse(token.trim_start())?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 #[cfg(test)]
@@ -96,13 +117,25 @@ mod tests {
 
     /// CS-AUTH-01, CS-AUTH-02
     #[test]
-    fn the_header_counts_before_the_query() {
-        let both = find(&["Bearer one"], &[("access_token", "two")]).unwrap();
-        assert_eq!(both.token.reveal(), "one");
+    fn a_token_is_found_in_the_header_or_in_the_query() {
+        let header = find(&["Bearer one"], &[]).unwrap();
+        assert_eq!(header.token.reveal(), "one");
         let query = find(&[], &[("access_token", "two")]).unwrap();
         assert_eq!(query.token.reveal(), "two");
     }
 
+    /// FLD-21
+    #[test]
+    fn the_same_token_twice_is_one_and_two_tokens_are_none() {
+        let same = find(&["Bearer one"], &[("access_token", "one")]).unwrap();
+        assert_eq!(same.token.reveal(), "one");
+        for other in ["two", "", "One", "one two", "one\n"] {
+            let both = find(&["Bearer one"], &[("access_token", other)]);
+            assert_eq!(both, Err(InvalidCredentials::Conflicting), "{other:?}");
+        }
+    }
+
+    /// CS-AUTH-04
     #[test]
     fn a_header_without_a_token_is_not_made_good_by_the_query() {
         for field in ["Bearer", "Bearer ", "Basic YTpi", "X-Matrix origin=a", "", "Bearer a b"] {
@@ -120,22 +153,23 @@ mod tests {
         assert_eq!(find(&["bEaReR   one"], &[]).unwrap().token.reveal(), "one");
     }
 
+    /// FLD-21
     #[test]
     fn two_headers_are_refused() {
         assert_eq!(find(&["Bearer a", "Bearer a"], &[]), Err(InvalidCredentials::Ambiguous));
     }
 
+    /// CS-AS-01, CS-AS-02
     #[test]
     fn application_services_may_name_a_user_and_a_device() {
         let found = find(&["Bearer a"], &[("user_id", "@b:c"), ("device_id", "D")]).unwrap();
         assert_eq!(found.user_id.as_deref(), Some("@b:c"));
         assert_eq!(found.device_id.as_deref(), Some("D"));
-    }
-
-    #[test]
-    fn tokens_that_fit_no_header_are_none() {
-        for token in ["", "a\r\nX: y", "a b", "é", "\0"] {
-            assert!(!is_token(token.as_bytes()), "{token:?}");
+        let long: &'static str = "x".repeat(MAX_ID_LENGTH + 1).leak();
+        for name in ["user_id", "device_id"] {
+            assert!(find(&["Bearer a"], &[(name, &long[1..])]).is_ok());
+            let refused = find(&["Bearer a"], &[(name, long)]);
+            assert_eq!(refused, Err(InvalidCredentials::TooLong(name)));
         }
     }
 

@@ -4,6 +4,8 @@
 //! If the homeserver cannot be asked, nobody is let in and nobody is logged out.
 
 mod credentials;
+mod devices;
+mod standing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +16,14 @@ use moka::future::Cache;
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use crate::homeserver::{Homeserver, HomeserverError, Refusal, Sender};
+use crate::homeserver::{Caller, Homeserver, HomeserverError, Refusal, Sender, Whoami};
 use crate::metrics::Metrics;
 use crate::types::{AccessToken, UserId};
 
 pub use credentials::{Credentials, InvalidCredentials};
+
+use devices::Devices;
+use standing::Standing;
 
 /// How long a refusal is remembered: enough to take the edge off a client that tries in a loop,
 /// too short for anybody to notice.
@@ -31,7 +36,7 @@ const MAX_CHECKS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Requester {
     identity: Arc<Identity>,
-    token: AccessToken,
+    credentials: Credentials,
     sender: Sender,
 }
 
@@ -41,25 +46,28 @@ struct Identity {
     token: Hash,
     user_id: UserId,
     is_guest: bool,
+    /// A keyed hash of the user and the device, if the token has one.
+    device: Option<Hash>,
 }
 
 impl Requester {
     /// Vouches for a user in the homeserver's place.
     #[cfg(test)]
     pub fn for_test(user_id: UserId) -> Self {
-        Self::with(Identity { token: [0; 32], user_id, is_guest: false })
+        Self::with(Identity { token: [0; 32], user_id, is_guest: false, device: None })
     }
 
     /// As [`for_test`](Self::for_test), for a guest.
     #[cfg(test)]
     pub fn guest_for_test(user_id: UserId) -> Self {
-        Self::with(Identity { token: [0; 32], user_id, is_guest: true })
+        Self::with(Identity { token: [0; 32], user_id, is_guest: true, device: None })
     }
 
     #[cfg(test)]
     fn with(identity: Identity) -> Self {
-        let identity = Arc::new(identity);
-        Self { identity, token: AccessToken::new(""), sender: Sender::default() }
+        let token = AccessToken::new("");
+        let credentials = Credentials { token, user_id: None, device_id: None };
+        Self { identity: Arc::new(identity), credentials, sender: Sender::default() }
     }
 
     /// Returns the user.
@@ -72,18 +80,14 @@ impl Requester {
         self.identity.is_guest
     }
 
-    /// Returns the token, for asking the homeserver in the requester's name.
-    pub fn token(&self) -> &AccessToken {
-        &self.token
-    }
-
-    /// Returns where the request came from, for the same.
-    pub fn sender(&self) -> &Sender {
-        &self.sender
+    /// Returns what the homeserver is asked with in the requester's name: the token, whom it acts
+    /// for, and where the request came from.
+    pub fn caller(&self) -> Caller<'_> {
+        self.credentials.caller(&self.sender)
     }
 }
 
-/// Why there is no [`Requester`].
+/// Why there is no [`Requester`], or none that may do this.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AuthError {
     /// The request holds nothing that could be checked.
@@ -92,6 +96,9 @@ pub enum AuthError {
     /// The homeserver said no; its words go to the client unchanged.
     #[error("the homeserver refused the token")]
     Refused(Refusal),
+    /// The user may read, but not do this (CS-AUTH-09).
+    #[error("the user is suspended")]
+    Suspended,
     /// The homeserver could not be asked.
     #[error(transparent)]
     Homeserver(#[from] HomeserverError),
@@ -101,6 +108,10 @@ pub enum AuthError {
 pub struct Authenticator {
     homeserver: Homeserver,
     cache: Cache<CacheKey, Verdict>,
+    devices: Devices,
+    standing: Option<Standing>,
+    lifetime: Duration,
+    entries: u64,
     key: hmac::Key,
     /// Counts the times that sessions ended; see [`Authenticator::ask`].
     endings: AtomicU64,
@@ -159,10 +170,32 @@ impl Authenticator {
                 .expire_after(Lifetimes { known: lifetime })
                 .support_invalidation_closures()
                 .build(),
+            devices: Devices::new(lifetime, entries),
+            standing: None,
+            lifetime,
+            entries,
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
             endings: AtomicU64::new(0),
             metrics,
         })
+    }
+
+    /// Lets it ask with an administrator's token whether users are suspended.
+    pub fn with_admin_token(self, token: AccessToken) -> Self {
+        let standing = Standing::new(token, self.lifetime, self.entries);
+        Self { standing: Some(standing), ..self }
+    }
+
+    /// Makes sure that a requester may upload. Everybody may as long as nobody can be asked.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Suspended`], or [`AuthError::Homeserver`] if it does not tell.
+    pub async fn check_may_upload(&self, requester: &Requester) -> Result<(), AuthError> {
+        match &self.standing {
+            Some(standing) => standing.check(&self.homeserver, requester).await,
+            None => Ok(()),
+        }
     }
 
     /// Returns who the credentials belong to. Concurrent checks of the same credentials are one
@@ -177,7 +210,7 @@ impl Authenticator {
         sender: Sender,
     ) -> Result<Requester, AuthError> {
         let key = self.cache_key(&credentials);
-        let verdict = match self.cache.get(&key).await {
+        let verdict = match self.remembered(&key).await {
             Some(verdict) => {
                 self.metrics.token_checks.cached.inc();
                 verdict
@@ -200,11 +233,22 @@ impl Authenticator {
             }
         };
         match verdict {
-            Verdict::Known(identity) => {
-                Ok(Requester { identity, token: credentials.token, sender })
-            }
+            Verdict::Known(identity) => Ok(Requester { identity, credentials, sender }),
             Verdict::Refused(refusal) => Err(AuthError::Refused(refusal.as_ref().clone())),
         }
+    }
+
+    /// Returns what is remembered, unless the homeserver has said since that another token is that of
+    /// the device: then this one may have been replaced (CS-AUTH-07).
+    async fn remembered(&self, key: &CacheKey) -> Option<Verdict> {
+        let verdict = self.cache.get(key).await?;
+        if let Verdict::Known(identity) = &verdict
+            && self.devices.is_replaced(identity)
+        {
+            self.cache.invalidate(key).await;
+            return None;
+        }
+        Some(verdict)
     }
 
     /// Asks the homeserver. If sessions ended meanwhile the answer may be from before, so it is
@@ -213,15 +257,7 @@ impl Authenticator {
         let mut unsettled = None;
         for _ in 0..MAX_CHECKS {
             let before = self.endings.load(Ordering::SeqCst);
-            let answer = self
-                .homeserver
-                .whoami(
-                    &credentials.token,
-                    credentials.user_id.as_deref(),
-                    credentials.device_id.as_deref(),
-                    sender,
-                )
-                .await;
+            let answer = self.homeserver.whoami(credentials.caller(sender)).await;
             let whoami = match answer {
                 Ok(Ok(whoami)) => whoami,
                 Ok(Err(refusal)) => {
@@ -234,11 +270,8 @@ impl Authenticator {
                 }
             };
             self.metrics.token_checks.accepted.inc();
-            let identity = Arc::new(Identity {
-                token: self.token_hash(credentials),
-                user_id: whoami.user_id,
-                is_guest: whoami.is_guest,
-            });
+            let identity = Arc::new(self.identity(credentials, whoami));
+            self.devices.note(&identity);
             if self.endings.load(Ordering::SeqCst) == before {
                 return Ok(Verdict::Known(identity));
             }
@@ -248,6 +281,16 @@ impl Authenticator {
             || CheckError::Homeserver(HomeserverError::TooSlow),
             CheckError::Unsettled,
         ))
+    }
+
+    fn identity(&self, credentials: &Credentials, whoami: Whoami) -> Identity {
+        let Whoami { user_id, device_id, is_guest } = whoami;
+        let device = device_id.map(|device_id| {
+            // User ids hold no control characters.
+            let named = format!("{user_id}\0{device_id}");
+            hash(hmac::sign(&self.key, named.as_bytes()))
+        });
+        Identity { token: self.token_hash(credentials), user_id, is_guest, device }
     }
 
     /// Forgets one token at once, with whatever parameters it was used: a logout has passed
@@ -278,10 +321,13 @@ impl Authenticator {
         }
     }
 
-    /// Forgets every token.
+    /// Forgets every token, and who is suspended.
     pub fn forget_everybody(&self) {
         self.endings.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate_all();
+        if let Some(standing) = &self.standing {
+            standing.forget();
+        }
     }
 
     fn token_hash(&self, credentials: &Credentials) -> Hash {

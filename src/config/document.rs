@@ -308,6 +308,10 @@ mod tests {
                  zone, as in 2026-01-01T00:00:00Z",
             ),
             (
+                "[legacy]\nreadable = ['mxc://a.example/b', 'mxc://a.example']",
+                "2:34: legacy.readable: not an mxc URI, as in mxc://example.org/abc",
+            ),
+            (
                 "[log]\nrequests = 'yes'",
                 "2:12: log.requests: invalid type: string \"yes\", expected a boolean",
             ),

@@ -14,6 +14,7 @@ mod page_url;
 mod pattern;
 mod sections;
 mod thumbnail_size;
+mod token_file;
 mod validate;
 mod value;
 mod words;
@@ -30,6 +31,7 @@ pub use sections::{
     RemoteConfig, RuleConfig, ServerConfig, StorageConfig, ThumbnailsConfig, UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
+pub use token_file::TokenFileError;
 pub use words::{LegacyMode, LogFormat, LogLevel, UnknownWord};
 
 use std::ffi::OsString;
@@ -133,8 +135,8 @@ mod tests {
     #[test]
     fn the_example_file_names_every_key_once() {
         /// Keys without a default; they stand there as comments, ready to be used.
-        const OPTIONAL: [&str; 4] =
-            ["server_name", "frozen_since", "front_max_size", "quota_info_url"];
+        const OPTIONAL: [&str; 5] =
+            ["server_name", "admin_token_file", "frozen_since", "front_max_size", "quota_info_url"];
         let sections = document::known_keys("");
         let example = EXAMPLE.replace("\n# [[rules]]", "\n[[rules]]");
         let parts: Vec<&str> = example.split("\n[").collect();
@@ -157,6 +159,7 @@ mod tests {
     fn the_optional_keys_of_the_example_file_work_when_uncommented() {
         let text = EXAMPLE
             .replace("# server_name = ", "server_name = ")
+            .replace("# admin_token_file = ", "admin_token_file = ")
             .replace("# frozen_since = ", "frozen_since = ")
             .replace("# front_max_size = ", "front_max_size = ")
             .replace("# quota_info_url = ", "quota_info_url = ");
@@ -166,6 +169,7 @@ mod tests {
         let text = format!("{before}[[rules]]\n{rule}\n\n{after}");
         let config = document::parse(&text, Path::new("conf/mediary.toml")).unwrap();
         assert!(config.homeserver.server_name.is_some());
+        assert!(config.auth.admin_token_file.is_some());
         assert!(config.legacy.frozen_since.is_some());
         assert!(config.uploads.front_max_size.is_some());
         assert!(config.uploads.quota_info_url.is_some());

@@ -17,7 +17,7 @@ use super::page_url::PageUrl;
 use super::pattern::{TypePattern, UserPattern};
 use super::value;
 use super::words::{LegacyMode, LogFormat, LogLevel};
-use crate::types::{ServerName, UnixMillis};
+use crate::types::{Mxc, ServerName, UnixMillis};
 
 /// `[server]`: where requests come in.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -160,6 +160,9 @@ pub struct AuthConfig {
     pub token_cache_entries: u64,
     /// Whether the homeserver's word on who is a guest is believed (FLD-20); guests may only read.
     pub trust_is_guest: bool,
+    /// A file with an administrator's token, for asking who is suspended and for icons; `None` to ask
+    /// nobody.
+    pub admin_token_file: Option<PathBuf>,
 }
 
 impl Default for AuthConfig {
@@ -168,6 +171,7 @@ impl Default for AuthConfig {
             token_cache: Duration::from_secs(60),
             token_cache_entries: 100_000,
             trust_is_guest: false,
+            admin_token_file: None,
         }
     }
 }
@@ -351,11 +355,14 @@ pub struct LegacyConfig {
     /// When the freeze began; `None` for the first start.
     #[serde(deserialize_with = "value::moment")]
     pub frozen_since: Option<UnixMillis>,
+    /// Media that they serve whatever the mode (CS-FRZ-04).
+    #[serde(deserialize_with = "value::texts")]
+    pub readable: Vec<Mxc>,
 }
 
 impl Default for LegacyConfig {
     fn default() -> Self {
-        Self { mode: LegacyMode::Frozen, frozen_since: None }
+        Self { mode: LegacyMode::Frozen, frozen_since: None, readable: Vec::new() }
     }
 }
 

@@ -26,6 +26,9 @@ const MAX_THREADS: usize = 1024;
 /// More rules, or users in one, than anybody writes by hand. Every request goes through them.
 const MAX_RULES: usize = 256;
 
+/// More media by name than any login page shows; a longer list is meant to be `mode = "open"`.
+const MAX_READABLE: usize = 1_000;
+
 /// More fetches at once than any machine has memory for.
 const MAX_FETCHES: usize = 10_000;
 
@@ -47,6 +50,12 @@ impl Config {
         self.check_rules()?;
         if self.storage.path.as_os_str().is_empty() {
             return Err(broken("storage.path", "must not be empty"));
+        }
+        if self.auth.admin_token_file.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(broken("auth.admin_token_file", "must not be empty"));
+        }
+        if self.legacy.readable.len() > MAX_READABLE {
+            return Err(broken("legacy.readable", format!("must name at most {MAX_READABLE}")));
         }
         Ok(self.warnings())
     }
@@ -281,6 +290,12 @@ impl Config {
                 problem: format!("means nothing while legacy.mode is \"{}\"", self.legacy.mode),
             });
         }
+        if !self.legacy.readable.is_empty() && self.legacy.mode == LegacyMode::Open {
+            warnings.push(Warning {
+                key: "legacy.readable",
+                problem: "means nothing while legacy.mode is \"open\"".to_owned(),
+            });
+        }
         warnings
     }
 }
@@ -356,6 +371,7 @@ mod tests {
             ("homeserver.timeout = '2days'", "homeserver.timeout"),
             ("auth.token_cache = '10000years'", "auth.token_cache"),
             ("auth.token_cache_entries = 0", "auth.token_cache_entries"),
+            ("auth.admin_token_file = ''", "auth.admin_token_file"),
             ("storage.path = ''", "storage.path"),
             ("storage.memory = 0", "storage.memory"),
             ("storage.cache_size = '0 B'", "storage.cache_size"),
@@ -429,10 +445,25 @@ mod tests {
                 "legacy = { mode = 'open', frozen_since = 2026-01-01T00:00:00Z }",
                 "legacy.frozen_since",
             ),
+            ("legacy = { mode = 'open', readable = ['mxc://a.example/b'] }", "legacy.readable"),
         ] {
             let warnings = config(text).validate().expect(text);
             assert_eq!(warnings.iter().map(|warning| warning.key).collect::<Vec<_>>(), [key]);
         }
+    }
+
+    /// CS-FRZ-04
+    #[test]
+    fn the_list_of_readable_media_is_bounded() {
+        let listed = |count| {
+            let uris: Vec<_> = (0..count).map(|n| format!("'mxc://a.example/{n}'")).collect();
+            config(&format!("legacy.readable = [{}]", uris.join(","))).validate()
+        };
+        assert_eq!(listed(MAX_READABLE).unwrap(), []);
+        assert!(matches!(
+            listed(MAX_READABLE + 1),
+            Err(ConfigError::Rule { key: "legacy.readable", .. })
+        ));
     }
 
     #[test]

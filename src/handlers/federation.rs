@@ -17,6 +17,10 @@ use crate::response::Reply;
 use crate::route::{Access, Query};
 use crate::types::{BodyError, BodyReader, MediaId, Mxc};
 
+/// The longest target that goes on to the homeserver, in bytes. With its signature it has to fit what
+/// homeservers read of a head (Synapse: 16 KiB for all of it).
+const MAX_TARGET_LENGTH: usize = 8 * 1024;
+
 /// What another server asks for.
 pub(super) enum Ask {
     /// The media itself.
@@ -44,6 +48,9 @@ pub(super) async fn answer(
         headers.get_all(header::AUTHORIZATION).iter().cloned().collect();
     if authorization.is_empty() {
         return Err(ApiError::Unsigned);
+    }
+    if raw_target.len() > MAX_TARGET_LENGTH {
+        return Err(ApiError::TargetTooLong { limit: MAX_TARGET_LENGTH });
     }
     let query =
         raw_target.iter().position(|&b| b == b'?').map_or(&[][..], |i| &raw_target[i + 1..]);

@@ -154,6 +154,9 @@ impl Services {
             self.traffic.exempt(tab, Instant::now());
         }
         self.policy.check(&requester, terms, purpose)?;
+        if purpose == Purpose::Upload {
+            self.auth.check_may_upload(&requester).await?;
+        }
         Ok(Admitted { requester, terms })
     }
 
@@ -204,13 +207,44 @@ fn search(access: Access, query: Query<'_>) -> Search {
     let allow_remote = access == Access::Authenticated
         || query.get("allow_remote").is_none_or(|value| value != "false");
     let allow_redirect = access == Access::Authenticated
-        || query.get("allow_redirect").is_some_and(|value| value == "true");
+        || query
+            .get("allow_redirect")
+            .or_else(|| query.get("com.beeper.msc3860.allow_redirect"))
+            .is_some_and(|value| value == "true");
     Search { wait, allow_remote, allow_redirect }
+}
+
+fn invalid(name: &'static str, expected: &'static str) -> ApiError {
+    ApiError::InvalidParameter { name, expected }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CS-DL-04, CS-DL-05, CS-DL-06, CS-DL-07, CS-PATH-07
+    #[test]
+    fn what_is_allowed_is_said_in_one_word() {
+        for (query, allow_remote, allow_redirect) in [
+            ("", true, false),
+            ("allow_remote=false", false, false),
+            ("allow_remote=False", true, false),
+            ("allow_remote=true&allow_remote=false", true, false),
+            ("allow_redirect=true", true, true),
+            ("allow_redirect=True", true, false),
+            ("allow_redirect=1", true, false),
+            ("allow_redirect", true, false),
+            ("com.beeper.msc3860.allow_redirect=true", true, true),
+            ("com.beeper.msc3860.allow_redirect=yes", true, false),
+            ("allow_redirect=false&com.beeper.msc3860.allow_redirect=true", true, false),
+        ] {
+            let legacy = search(Access::Legacy, Query::new(query.as_bytes()));
+            let read = (legacy.allow_remote, legacy.allow_redirect);
+            assert_eq!(read, (allow_remote, allow_redirect), "{query}");
+            let current = search(Access::Authenticated, Query::new(query.as_bytes()));
+            assert!(current.allow_remote && current.allow_redirect, "{query}");
+        }
+    }
 
     fn wait(query: &str) -> Duration {
         search(Access::Authenticated, Query::new(query.as_bytes())).wait

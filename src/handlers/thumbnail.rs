@@ -1,6 +1,6 @@
 //! `GET …/thumbnail/{serverName}/{mediaId}` (checklist section 9).
 
-use super::search;
+use super::{invalid, search};
 use crate::error::ApiError;
 use crate::media::{MediaService, Reader, ThumbnailRequest};
 use crate::response::{Conditions, Reply};
@@ -32,13 +32,13 @@ pub(super) fn parse(query: Query<'_>) -> Result<ThumbnailRequest, ApiError> {
     let method = match query.get("method").as_deref() {
         None | Some("scale") => ThumbnailMethod::Scale,
         Some("crop") => ThumbnailMethod::Crop,
-        Some(_) => return Err(ApiError::InvalidParameter("method")),
+        Some(_) => return Err(invalid("method", "crop or scale")),
     };
     let animated = query.get("animated").or_else(|| query.get("org.matrix.msc2705.animated"));
     let animated = match animated.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(ApiError::InvalidParameter("animated")),
+        Some(_) => return Err(invalid("animated", "true or false")),
     };
     Ok(ThumbnailRequest { size: ThumbnailSize { width, height }, method, animated })
 }
@@ -47,14 +47,17 @@ fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {
     let text = query.get(name).ok_or(ApiError::MissingParameter(name))?;
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !is_number {
-        return Err(ApiError::InvalidParameter(name));
+        return Err(invalid(name, NUMBER));
     }
     // A side beyond 32 bits is larger than any picture: the largest number says the same.
     match text.parse().unwrap_or(u32::MAX) {
-        0 => Err(ApiError::InvalidParameter(name)),
+        0 => Err(invalid(name, NUMBER)),
         side => Ok(side),
     }
 }
+
+/// What a side has to be.
+const NUMBER: &str = "a whole number from 1 up";
 
 #[cfg(test)]
 mod tests {
@@ -73,6 +76,20 @@ mod tests {
         assert!(!request.animated);
     }
 
+    /// Of a repeated parameter the first counts, as with Synapse, whatever the others hold.
+    #[test]
+    fn the_first_of_a_repeated_parameter_counts() {
+        let query =
+            b"width=1&width=x&height=2&height=3&method=crop&method=?&animated=false&animated=true";
+        let request = parse(Query::new(query)).unwrap();
+        assert_eq!(request.size, ThumbnailSize { width: 1, height: 2 });
+        assert_eq!((request.method, request.animated), (ThumbnailMethod::Crop, false));
+        assert!(parse(Query::new(b"width=x&width=1&height=1")).is_err());
+        let both = b"width=1&height=1&animated=false&org.matrix.msc2705.animated=true";
+        assert!(!parse(Query::new(both)).unwrap().animated, "the released name counts");
+    }
+
+    /// CS-TH-01, CS-TH-11
     #[test]
     fn what_makes_no_sense_is_refused() {
         for query in [

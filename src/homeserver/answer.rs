@@ -120,7 +120,8 @@ pub(super) fn is_unrecognized(status: StatusCode, body: &[u8]) -> bool {
     ) && errcode(body).as_deref() == Some("M_UNRECOGNIZED")
 }
 
-fn errcode(body: &[u8]) -> Option<String> {
+/// Returns the `errcode` of an error object.
+pub(super) fn errcode(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.errcode)
 }
 

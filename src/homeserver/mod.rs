@@ -6,7 +6,9 @@
 
 mod answer;
 mod client;
+mod login;
 mod sender;
+mod standing;
 mod upstream;
 
 use std::collections::HashMap;
@@ -64,6 +66,41 @@ pub struct Whoami {
     pub is_guest: bool,
 }
 
+/// Somebody in whose name the homeserver is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The access token.
+    pub token: &'a AccessToken,
+    /// Whom an application service acts for (CS-AS-01).
+    pub user_id: Option<&'a str>,
+    /// As which device of that user (CS-AS-02).
+    pub device_id: Option<&'a str>,
+    /// Where the request came from.
+    pub sender: &'a Sender,
+}
+
+impl Caller<'_> {
+    /// Adds whom the caller acts for to a target, so that the homeserver judges that user.
+    fn target(&self, target: &str) -> String {
+        let mut named = target.to_owned();
+        for (name, value) in [("user_id", self.user_id), ("device_id", self.device_id)] {
+            if let Some(value) = value {
+                let separator = if named.contains('?') { '&' } else { '?' };
+                let value = utf8_percent_encode(value, QUERY_VALUE);
+                named.push_str(&format!("{separator}{name}={value}"));
+            }
+        }
+        named
+    }
+
+    /// Returns the header fields.
+    fn fields(&self) -> Result<Vec<(HeaderName, HeaderValue)>, HomeserverError> {
+        let mut fields = self.sender.fields();
+        fields.push(bearer(self.token)?);
+        Ok(fields)
+    }
+}
+
 /// What the homeserver says of itself and its features (`GET /_matrix/client/versions`).
 #[derive(Debug, Clone, Deserialize)]
 pub struct Versions {
@@ -86,6 +123,7 @@ pub struct Homeserver {
     timeout: Duration,
     name: Arc<OnceLock<ServerName>>,
     signature_probes: Arc<Mutex<Probes>>,
+    standing_route: Arc<standing::KnownRoute>,
 }
 
 impl Homeserver {
@@ -93,7 +131,14 @@ impl Homeserver {
     /// ones.
     pub fn new(upstream: Arc<Upstream>, timeout: Duration) -> Self {
         let client = client::Client::new(upstream.clone());
-        Self { client, upstream, timeout, name: Arc::default(), signature_probes: Arc::default() }
+        Self {
+            client,
+            upstream,
+            timeout,
+            name: Arc::default(),
+            signature_probes: Arc::default(),
+            standing_route: Arc::default(),
+        }
     }
 
     /// Returns what the homeserver is called, which is the server name of all local media.
@@ -129,23 +174,9 @@ impl Homeserver {
     /// # Errors
     ///
     /// [`HomeserverError`] if there was no answer that can be believed; every 5xx is one.
-    pub async fn whoami(
-        &self,
-        token: &AccessToken,
-        user_id: Option<&str>,
-        device_id: Option<&str>,
-        sender: &Sender,
-    ) -> Result<Answer<Whoami>, HomeserverError> {
-        let mut target = String::from("/_matrix/client/v3/account/whoami");
-        let mut separator = '?';
-        for (name, value) in [("user_id", user_id), ("device_id", device_id)] {
-            if let Some(value) = value {
-                let value = utf8_percent_encode(value, QUERY_VALUE);
-                target.push_str(&format!("{separator}{name}={value}"));
-                separator = '&';
-            }
-        }
-        let response = self.small(&target, &on_behalf(token, sender)?).await?;
+    pub async fn whoami(&self, caller: Caller<'_>) -> Result<Answer<Whoami>, HomeserverError> {
+        let target = caller.target("/_matrix/client/v3/account/whoami");
+        let response = self.small(&target, &caller.fields()?).await?;
         match response.status {
             StatusCode::OK => {}
             // 400 is for an application service's parameters (CS-AS-02).
@@ -200,7 +231,7 @@ impl Homeserver {
     /// Sends a request for media and returns the head of the answer, whatever its status.
     ///
     /// `wait` is added to the usual time for the head: the homeserver may itself be waiting for a
-    /// file to be uploaded.
+    /// file to be uploaded. Without a caller the question bears no token.
     ///
     /// # Errors
     ///
@@ -208,12 +239,12 @@ impl Homeserver {
     pub async fn media(
         &self,
         target: &str,
-        token: Option<(&AccessToken, &Sender)>,
+        caller: Option<Caller<'_>>,
         wait: Duration,
     ) -> Result<Response, HomeserverError> {
-        let headers = match token {
-            Some((token, sender)) => on_behalf(token, sender)?,
-            None => Vec::new(),
+        let (target, headers) = match caller {
+            Some(caller) => (caller.target(target), caller.fields()?),
+            None => (target.to_owned(), Vec::new()),
         };
         self.client.get(target.as_bytes(), &headers, self.timeout + wait).await
     }
@@ -270,14 +301,14 @@ impl Homeserver {
         &self,
         url: &str,
         ts: Option<&str>,
-        token: &AccessToken,
-        sender: &Sender,
+        caller: Caller<'_>,
     ) -> Result<Answer<bytes::Bytes>, HomeserverError> {
-        let headers = on_behalf(token, sender)?;
+        let headers = caller.fields()?;
         let mut query = format!("?url={}", utf8_percent_encode(url, QUERY_VALUE));
         if let Some(ts) = ts {
             query.push_str(&format!("&ts={}", utf8_percent_encode(ts, QUERY_VALUE)));
         }
+        let query = caller.target(&query);
         let current = format!("/_matrix/client/v1/media/preview_url{query}");
         let mut response = self.sized(&current, &headers, MAX_PREVIEW).await?;
         if is_unrecognized(response.status, &response.body) {
@@ -332,16 +363,6 @@ struct KeysBody {
 
 fn unexpected(status: StatusCode, path: &str) -> HomeserverError {
     HomeserverError::Misbehaved(format!("status {status} for {path}"))
-}
-
-/// Returns the fields of a question in somebody's name.
-fn on_behalf(
-    token: &AccessToken,
-    sender: &Sender,
-) -> Result<Vec<(HeaderName, HeaderValue)>, HomeserverError> {
-    let mut fields = sender.fields();
-    fields.push(bearer(token)?);
-    Ok(fields)
 }
 
 fn bearer(token: &AccessToken) -> Result<(HeaderName, HeaderValue), HomeserverError> {

@@ -24,7 +24,7 @@ impl MediaService {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let mut found = match self.readable_record(reader, mxc).await? {
+        let mut found = match self.readable_record(reader, mxc)? {
             Some(record) => Found::Kept(record),
             None => self.find(reader, mxc, search).await?,
         };
@@ -75,22 +75,11 @@ impl MediaService {
         if let Some(found) = self.find_expected(reader, mxc, search).await? {
             return Ok(found);
         }
-        for _ in 0..MAX_TRIES {
-            if let Some(asker) = asker(reader)
-                && let found @ (Found::Arriving(_) | Found::Unkept) =
-                    self.fetcher.find(&asker, mxc, search).await?
-            {
-                return Ok(found);
-            }
-            // It may have been stored since the first look, and for somebody who may see more.
-            match self.readable_record(reader, mxc).await? {
-                Some(record) => return Ok(Found::Kept(record)),
-                None if matches!(reader, Reader::Origin) => return Err(MediaError::NotFound),
-                // It has been evicted already.
-                None => {}
-            }
+        match asker(reader) {
+            Some(asker) => self.fetcher.find(&asker, mxc, search).await,
+            // An upload may have come to its end since the first look.
+            None => self.readable_record(reader, mxc)?.map(Found::Kept).ok_or(MediaError::NotFound),
         }
-        Err(MediaError::NotKept)
     }
 
     async fn relay(
@@ -103,29 +92,30 @@ impl MediaService {
         self.fetcher.relay(&asker, mxc, search).await
     }
 
-    /// Returns the record of media that is kept and that this reader may see.
-    pub(super) async fn readable_record(
+    /// Returns the record of media that is kept and that this reader may see. What the reader may not
+    /// see costs the same look-ups as what is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::NotFound`] if nothing is looked up for this reader.
+    pub(super) fn readable_record(
         &self,
         reader: Reader<'_>,
         mxc: &Mxc,
     ) -> Result<Option<Arc<MediaRecord>>, MediaError> {
-        let Some(record) = self.record(mxc)? else { return Ok(None) };
-        if self.freeze.shows(&*record, reader) {
-            return Ok(Some(record));
-        }
-        // The homeserver may know that its own media is older than our copy of it.
-        let is_open = record.source != MediaSource::Owned
-            && matches!(reader, Reader::Anybody)
-            && self.fetcher.source().is_open_to_anybody(mxc).await?;
-        if !is_open {
+        if !self.freeze.looks_up(mxc, reader) {
             return Err(MediaError::NotFound);
         }
-        // Whether that can be remembered does not matter to this reader.
-        if let Err(error) = self.store.mark_legacy_readable(mxc).await {
-            tracing::warn!(%mxc, %error, "it cannot be kept that media is open to anybody");
+        let is_shown = |record: &Arc<MediaRecord>| self.freeze.shows(&**record, reader);
+        if let Some(record) = self.memory.record(mxc).filter(is_shown) {
+            return Ok(Some(record));
         }
-        self.memory.forget_record(mxc);
-        Ok(Some(record))
+        let since = self.memory.epoch();
+        let record = self.store.media(mxc)?.map(Arc::new).filter(is_shown);
+        if let Some(record) = &record {
+            self.memory.keep_record(since, record.clone());
+        }
+        Ok(record)
     }
 
     pub(super) fn record(&self, mxc: &Mxc) -> Result<Option<Arc<MediaRecord>>, MediaError> {

@@ -11,7 +11,8 @@ use crate::store::Reservation;
 use crate::types::Mxc;
 
 impl MediaService {
-    /// Finds an upload that is under way, or waits for one to begin; `None` if none is expected.
+    /// Finds an upload that is under way, or waits for one to begin; `None` if none is expected that
+    /// this reader may see.
     ///
     /// # Errors
     ///
@@ -26,18 +27,18 @@ impl MediaService {
         if !self.homeserver.name().is_ok_and(|name| *name == mxc.server_name) {
             return Ok(None);
         }
-        if let Some(arrival) = self.board.under_way(&mxc.media_id) {
-            self.check_shown(Provenance::from(&arrival.media), reader)?;
+        let under_way = self.board.under_way(&mxc.media_id);
+        if let Some(arrival) = under_way.filter(|it| self.freeze.shows(&it.media, reader)) {
             self.metrics.media_sources.arriving.inc();
             return Ok(Some(Found::Arriving(arrival)));
         }
-        let Some(reservation) = self.store.reservation(mxc)? else { return Ok(None) };
-        self.check_shown(Provenance::uploaded_at(reservation.created_at), reader)?;
-        self.await_upload(reader, &reservation, search).await.map(Some)
-    }
-
-    fn check_shown(&self, media: Provenance, reader: Reader<'_>) -> Result<(), MediaError> {
-        if self.freeze.shows(media, reader) { Ok(()) } else { Err(MediaError::NotFound) }
+        let is_shown = |it: &Reservation| {
+            self.freeze.shows(Provenance::uploaded_at(&it.mxc, it.created_at), reader)
+        };
+        match self.store.reservation(mxc)?.filter(is_shown) {
+            Some(reservation) => self.await_upload(reader, &reservation, search).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Waits until the first bytes are there, as long as the reader and the reservation allow.
@@ -57,7 +58,7 @@ impl MediaService {
         }
         let mut waiting = self.board.wait(&mxc.media_id, waiter(reader))?;
         // The upload may have come to its end between the look at the record and now.
-        if let Some(record) = self.readable_record(reader, mxc).await? {
+        if let Some(record) = self.readable_record(reader, mxc)? {
             return Ok(Found::Kept(record));
         }
         match timeout(search.wait.min(left), waiting.begun()).await {

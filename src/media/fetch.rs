@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::incoming::{Arrival, Cap, Incoming};
+use super::memory::Memory;
 use super::share::{Share, Shares};
-use super::source::{Asker, Source};
+use super::source::{Answer, Asker, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
 use crate::homeserver::{HomeserverError, Response, ResponseBody};
 use crate::metrics::Metrics;
@@ -83,6 +84,7 @@ pub(super) struct Fetcher {
     shares: Arc<Shares>,
     places: Arc<Semaphore>,
     space: Arc<Semaphore>,
+    memory: Arc<Memory>,
     metrics: Arc<Metrics>,
 }
 
@@ -106,6 +108,8 @@ enum Stage {
     Asked,
     /// The head of the answer is there.
     Arriving(Arc<Arrival>),
+    /// The homeserver shows to the asker what is kept already.
+    Kept(Arc<MediaRecord>),
     /// There will be no body.
     Failed(Arc<MediaError>),
 }
@@ -115,6 +119,7 @@ impl Fetcher {
         store: Store,
         source: Source,
         limits: FetchLimits,
+        memory: Arc<Memory>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let failures = Cache::builder().max_capacity(REMEMBERED_FAILURES);
@@ -127,13 +132,9 @@ impl Fetcher {
             shares: Shares::new(limits.max_fetches.div_ceil(SHARES)),
             places: Arc::new(Semaphore::new(limits.max_fetches)),
             space: Arc::new(Semaphore::new(units(limits.max_unfinished) as usize)),
+            memory,
             metrics,
         }
-    }
-
-    /// Returns where the homeserver's media is asked for.
-    pub(super) fn source(&self) -> &Source {
-        &self.source
     }
 
     /// Finds media on its way, or sends for it.
@@ -147,10 +148,10 @@ impl Fetcher {
         mxc: &Mxc,
         search: Search,
     ) -> Result<Found, MediaError> {
-        if !self.source.answers(asker) {
+        if !self.source.answers(asker, mxc)? {
             return Err(MediaError::NotFound);
         }
-        let search = self.source.asked_for(asker, search);
+        let search = self.source.asked_for(asker, mxc, search);
         let Search { allow_remote, allow_redirect, .. } = search;
         let role = match asker {
             Asker::Requester(_) => Role::Requester,
@@ -168,7 +169,8 @@ impl Fetcher {
             let leads = lead.is_some();
             if let Some(lead) = lead {
                 // It may have become whole between the caller's look and ours.
-                if let Some(record) = self.store.media(mxc)? {
+                let record = self.store.media(mxc)?;
+                if let Some(record) = record.filter(|record| self.source.shows(asker, record)) {
                     return Ok(Found::Kept(Arc::new(record)));
                 }
                 tokio::spawn(lead.fetch(asker.clone(), search));
@@ -178,6 +180,7 @@ impl Fetcher {
             match timeout(patience, answered).await.map(|stage| stage.map(|s| s.clone())) {
                 Err(_) => return Err(HomeserverError::TooSlow.into()),
                 Ok(Ok(Stage::Arriving(arrival))) => return arriving(arrival, leads, &self.metrics),
+                Ok(Ok(Stage::Kept(record))) => return Ok(Found::Kept(record)),
                 Ok(Ok(Stage::Failed(error))) if leads || concerns_all(&error) => {
                     return refused(error);
                 }
@@ -270,7 +273,11 @@ impl Lead {
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
         let _places = fetcher.enter(&asker).await?;
-        let answer = fetcher.source.ask(&asker, &self.key.mxc, search).await?;
+        let Answer { response: answer, proves_legacy_readable } =
+            fetcher.source.ask(&asker, &self.key.mxc, search).await?;
+        if let Some(record) = fetcher.store.media(&self.key.mxc)? {
+            return self.open(record, &asker, proves_legacy_readable).await;
+        }
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
         let size = answer.content_length();
         if size.is_some_and(|size| size > limit) {
@@ -283,7 +290,7 @@ impl Lead {
             return Err(MediaError::NotKept);
         }
         let _room = fetcher.room(size).await?;
-        let media = self.describe(&answer, &asker)?;
+        let media = self.describe(&answer, proves_legacy_readable)?;
         let incoming = self.begin(media, size).await?;
         fetcher.metrics.media_sources.homeserver.inc();
         let _counted = InFlight::begin(&fetcher.metrics.fetches);
@@ -292,7 +299,32 @@ impl Lead {
         Ok(())
     }
 
-    fn describe(&self, answer: &Response, asker: &Asker) -> Result<NewMedia, MediaError> {
+    /// Lets an asker see what is kept, on the homeserver's word: it knows that its own media is older
+    /// than our copy of it.
+    async fn open(
+        &self,
+        record: MediaRecord,
+        asker: &Asker,
+        is_proven: bool,
+    ) -> Result<(), MediaError> {
+        let Fetcher { store, source, memory, .. } = &*self.fetcher;
+        // What was uploaded here is none of its own.
+        if record.source == MediaSource::Owned && !source.shows(asker, &record) {
+            return Err(MediaError::NotFound);
+        }
+        if is_proven {
+            // Whether that can be remembered does not matter to this reader.
+            if let Err(error) = store.mark_legacy_readable(&record.mxc).await {
+                let mxc = &record.mxc;
+                tracing::warn!(%mxc, %error, "it cannot be kept that media is open to anybody");
+            }
+            memory.forget_record(&record.mxc);
+        }
+        self.stage.send_replace(Stage::Kept(Arc::new(record)));
+        Ok(())
+    }
+
+    fn describe(&self, answer: &Response, legacy_readable: bool) -> Result<NewMedia, MediaError> {
         let fetcher = &self.fetcher;
         let is_local = fetcher.source.is_local(&self.key.mxc)?;
         Ok(NewMedia {
@@ -304,7 +336,7 @@ impl Lead {
             uploader: None,
             source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
             created_at: UnixMillis::now(),
-            legacy_readable: fetcher.source.proves_legacy_readable(asker),
+            legacy_readable,
         })
     }
 

@@ -29,11 +29,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::auth::Requester;
-use crate::homeserver::Homeserver;
+use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::thumbnail::{Ladder, ThumbnailEngine};
-use crate::types::{BodyError, BodyReader, ContentHash, ContentType, FileName};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentHash, ContentType, FileName};
 
 pub use clock::Clock;
 pub use error::MediaError;
@@ -195,6 +195,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What the legacy routes may serve.
     pub freeze: Freeze,
+    /// An administrator's token, for icons that the homeserver itself has frozen.
+    pub admin_token: Option<AccessToken>,
     /// What tells whether a media id has expired.
     pub clock: Clock,
     /// Where reads are counted.
@@ -210,9 +212,14 @@ impl MediaService {
             memory: memory.clone(),
             metrics: parts.metrics.clone(),
         };
-        let source = Source::new(parts.homeserver.clone(), parts.freeze);
-        let fetcher =
-            Fetcher::new(parts.store.clone(), source, parts.limits.fetches, parts.metrics.clone());
+        let source = Source::new(parts.homeserver.clone(), parts.freeze.clone(), parts.admin_token);
+        let fetcher = Fetcher::new(
+            parts.store.clone(),
+            source,
+            parts.limits.fetches,
+            memory.clone(),
+            parts.metrics.clone(),
+        );
         Self {
             quotas: Quotas::new(parts.store.clone(), parts.clock.clone()),
             store: parts.store,
@@ -230,5 +237,15 @@ impl MediaService {
             freeze: parts.freeze,
             metrics: parts.metrics,
         }
+    }
+
+    /// Asks the homeserver for the icons that are shown to whoever has not logged in yet (CS-FRZ-04).
+    ///
+    /// # Errors
+    ///
+    /// [`HomeserverError`] if it does not say; what it said before stays.
+    pub async fn learn_icons(&self) -> Result<(), HomeserverError> {
+        self.freeze.icons().learn(self.homeserver.login_icons().await?);
+        Ok(())
     }
 }

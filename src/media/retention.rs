@@ -285,7 +285,8 @@ mod tests {
                 fetches: FetchLimits { max_size: 1 << 20, max_fetches: 1, max_unfinished: 1 << 20 },
             },
             clock: Clock::system(),
-            freeze: Freeze::Open,
+            freeze: Freeze::open(),
+            admin_token: None,
             metrics: Arc::new(Metrics::new().unwrap()),
         });
         (directory, service)

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::share::Sharer;
-use super::{Freeze, MediaBody, MediaError, MediaItem, Search};
+use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::Requester;
 use crate::homeserver::{
-    Homeserver, HomeserverError, Refusal, Response, ResponseBody, read_refusal,
+    Caller, Homeserver, HomeserverError, Refusal, Response, ResponseBody, Sender, read_refusal,
 };
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc};
+use crate::store::MediaRecord;
+use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
 
 /// In whose name the homeserver is asked.
 #[derive(Clone)]
@@ -24,6 +25,14 @@ pub(super) enum Asker {
 }
 
 impl Asker {
+    /// Returns whom the answer is for.
+    fn reader(&self) -> Reader<'_> {
+        match self {
+            Self::Requester(requester) => Reader::Requester(requester),
+            Self::Anybody => Reader::Anybody,
+        }
+    }
+
     /// Returns whose share of the places is taken.
     pub(super) fn sharer(&self) -> Sharer {
         match self {
@@ -33,28 +42,59 @@ impl Asker {
     }
 }
 
+/// A good answer about media.
+pub(super) struct Answer {
+    /// The head, with the body still to come.
+    pub(super) response: Response,
+    /// Whether it shows that anybody may read the media for good.
+    pub(super) proves_legacy_readable: bool,
+}
+
 /// The homeserver as a source of media.
 #[derive(Clone)]
 pub(super) struct Source {
     homeserver: Homeserver,
     freeze: Freeze,
+    admin_token: Option<AccessToken>,
 }
 
 impl Source {
-    pub(super) fn new(homeserver: Homeserver, freeze: Freeze) -> Self {
-        Self { homeserver, freeze }
+    /// With an administrator's token icons are found that the homeserver shows to nobody else.
+    pub(super) fn new(
+        homeserver: Homeserver,
+        freeze: Freeze,
+        admin_token: Option<AccessToken>,
+    ) -> Self {
+        Self { homeserver, freeze, admin_token }
     }
 
-    /// Whether the homeserver is asked on behalf of this asker at all.
-    pub(super) fn answers(&self, asker: &Asker) -> bool {
-        matches!(asker, Asker::Requester(_)) || self.freeze.asks_for_anybody()
+    /// Whether the homeserver is asked for this media on behalf of this asker at all.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Homeserver`] as long as it is not known whose media is local.
+    pub(super) fn answers(&self, asker: &Asker, mxc: &Mxc) -> Result<bool, MediaError> {
+        match asker {
+            Asker::Requester(_) => Ok(true),
+            Asker::Anybody => Ok(self.freeze.asks_for_anybody(mxc, self.is_local(mxc)?)),
+        }
     }
 
-    /// Returns what of a search the homeserver is told: other servers are never asked for a caller
-    /// without a token (CS-FRZ-06), unless the operator has opened the legacy routes.
-    pub(super) fn asked_for(&self, asker: &Asker, search: Search) -> Search {
-        let may_ask_others = matches!(asker, Asker::Requester(_)) || self.freeze == Freeze::Open;
-        Search { allow_remote: search.allow_remote && may_ask_others, ..search }
+    /// Returns what of a search the homeserver is told. For a caller without a token other servers
+    /// are never asked (CS-FRZ-06), unless it is for an icon or the operator has opened the legacy
+    /// routes; nor does anybody wait for what would be frozen once it is uploaded.
+    pub(super) fn asked_for(&self, asker: &Asker, mxc: &Mxc, search: Search) -> Search {
+        let is_anybody = matches!(asker, Asker::Anybody);
+        let may_ask_others = !is_anybody || self.freeze.fetches_for_anybody(mxc);
+        let allow_remote = search.allow_remote && may_ask_others;
+        let waits = !is_anybody || self.freeze.waits_for_anybody();
+        let wait = if waits { search.wait } else { Duration::ZERO };
+        Search { wait, allow_remote, ..search }
+    }
+
+    /// Whether an asker may see media that is kept.
+    pub(super) fn shows(&self, asker: &Asker, record: &MediaRecord) -> bool {
+        self.freeze.shows(record, asker.reader())
     }
 
     /// Returns how long the head of an answer may take, beside the wait that was asked for. Whoever
@@ -75,28 +115,6 @@ impl Source {
         Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
     }
 
-    /// Whether an answer to this asker shows that anybody may read the media: only what the
-    /// homeserver's own freeze has let through. An operator who opens the legacy routes for a while
-    /// does not open them for good.
-    pub(super) fn proves_legacy_readable(&self, asker: &Asker) -> bool {
-        matches!((asker, self.freeze), (Asker::Anybody, Freeze::Since(_)))
-    }
-
-    /// Whether the homeserver itself shows this media to anybody.
-    pub(super) async fn is_open_to_anybody(&self, mxc: &Mxc) -> Result<bool, MediaError> {
-        let search = Search { wait: Duration::ZERO, allow_remote: false, allow_redirect: false };
-        match self.ask(&Asker::Anybody, mxc, search).await {
-            Ok(_) => Ok(true),
-            Err(MediaError::Refused(refusal))
-                if refusal.status == StatusCode::TOO_MANY_REQUESTS =>
-            {
-                Err(MediaError::Refused(refusal))
-            }
-            Err(MediaError::NotFound | MediaError::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Asks for media and returns the answer with its body still to come.
     ///
     /// # Errors
@@ -107,33 +125,83 @@ impl Source {
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
+    ) -> Result<Answer, MediaError> {
+        let search = self.asked_for(asker, mxc, search);
+        if let Asker::Requester(requester) = asker {
+            let response = self.ask_for_caller(requester.caller(), mxc, search).await?;
+            return Ok(Answer { response, proves_legacy_readable: false });
+        }
+        if !self.answers(asker, mxc)? {
+            return Err(MediaError::NotFound);
+        }
+        let proves_legacy_readable = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
+        match self.ask_for_anybody(mxc, search).await {
+            Err(MediaError::NotFound) => {
+                let response = self.ask_for_icon(mxc, search).await?;
+                Ok(Answer { response, proves_legacy_readable: false })
+            }
+            outcome => outcome.map(|response| Answer { response, proves_legacy_readable }),
+        }
+    }
+
+    /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
+    /// What it says to the administrator is nobody else's business.
+    async fn ask_for_icon(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
+        let may_be_fetched = search.allow_remote || self.is_local(mxc)?;
+        let token = self.admin_token.as_ref();
+        let token = token.filter(|_| may_be_fetched && self.freeze.icons().contains(mxc));
+        let token = token.ok_or(MediaError::NotFound)?;
+        let sender = Sender::default();
+        let admin = Caller { token, user_id: None, device_id: None, sender: &sender };
+        self.ask_for_caller(admin, mxc, search).await.map_err(|error| match error {
+            MediaError::Refused(_) => MediaError::NotFound,
+            error => error,
+        })
+    }
+
+    async fn ask_for_caller(
+        &self,
+        caller: Caller<'_>,
+        mxc: &Mxc,
+        search: Search,
     ) -> Result<Response, MediaError> {
-        let path = format!("download/{}/{}", mxc.server_name, mxc.media_id);
-        let timeout = format!("timeout_ms={}", search.wait.as_millis());
-        let legacy = format!("/_matrix/media/v3/{path}");
-        match asker {
-            Asker::Requester(requester) => {
-                let token = Some((requester.token(), requester.sender()));
-                let current = format!("/_matrix/client/v1/media/{path}?{timeout}");
-                let answer = self.homeserver.media(&current, token, search.wait).await?;
-                match judge(answer, search).await {
-                    Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
-                        let target = format!("{legacy}?{timeout}");
-                        judge(self.homeserver.media(&target, token, search.wait).await?, search)
-                            .await
-                    }
-                    outcome => outcome,
-                }
-                .map_err(not_found_in_other_words)
+        let question = format!("{}?timeout_ms={}", path(mxc), search.wait.as_millis());
+        let current = format!("/_matrix/client/v1/media/{question}");
+        let answer = self.homeserver.media(&current, Some(caller), search.wait).await?;
+        match judge(answer, search).await {
+            Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
+                let legacy = format!("/_matrix/media/v3/{question}");
+                let answer = self.homeserver.media(&legacy, Some(caller), search.wait).await?;
+                judge(answer, search).await
             }
-            Asker::Anybody if self.answers(asker) => {
-                let Search { allow_remote, .. } = self.asked_for(asker, search);
-                let redirect = if search.allow_redirect { "&allow_redirect=true" } else { "" };
-                let target = format!("{legacy}?allow_remote={allow_remote}&{timeout}{redirect}");
-                let answer = self.homeserver.media(&target, None, search.wait).await?;
-                judge(answer, search).await.map_err(not_found_in_other_words)
+            outcome => outcome,
+        }
+        .map_err(not_found_in_other_words)
+    }
+
+    async fn ask_for_anybody(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
+        let Search { wait, allow_remote, allow_redirect } = search;
+        let redirect = if allow_redirect { "&allow_redirect=true" } else { "" };
+        let target = format!(
+            "/_matrix/media/v3/{}?allow_remote={allow_remote}&timeout_ms={}{redirect}",
+            path(mxc),
+            wait.as_millis()
+        );
+        let answer = self.homeserver.media(&target, None, wait).await?;
+        let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
+        outcome.map_err(|error| self.in_words_for_anybody(error))
+    }
+
+    /// Tells nobody without a token that media is expected which will be frozen.
+    fn in_words_for_anybody(&self, error: MediaError) -> MediaError {
+        match &error {
+            MediaError::Refused(refusal)
+                if refusal.status == StatusCode::GATEWAY_TIMEOUT
+                    && !self.freeze.waits_for_anybody() =>
+            {
+                MediaError::NotFound
             }
-            Asker::Anybody => Err(MediaError::NotFound),
+            _ => error,
         }
     }
 
@@ -149,7 +217,7 @@ impl Source {
         search: Search,
         max_remote_bytes: u64,
     ) -> Result<MediaItem, MediaError> {
-        let answer = self.ask(asker, mxc, search).await?;
+        let Answer { response: answer, .. } = self.ask(asker, mxc, search).await?;
         let limit = self.limit(mxc, max_remote_bytes)?;
         let size = answer.content_length();
         if size.is_some_and(|size| size > limit) {
@@ -167,6 +235,11 @@ impl Source {
             },
         })
     }
+}
+
+/// Returns the end of the path that media is asked for by.
+fn path(mxc: &Mxc) -> String {
+    format!("download/{}/{}", mxc.server_name, mxc.media_id)
 }
 
 /// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.

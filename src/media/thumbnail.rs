@@ -116,7 +116,7 @@ impl MediaService {
         request: ThumbnailRequest,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let source = match self.readable_record(reader, mxc).await? {
+        let source = match self.readable_record(reader, mxc)? {
             Some(record) => record,
             None => self.fetch_whole(reader, mxc, search).await?,
         };

@@ -26,6 +26,9 @@ const LAST_RETRY: Duration = Duration::from_secs(15);
 /// counted.
 const ROUND: Duration = Duration::from_secs(30);
 
+/// How often the homeserver is asked for the icons of identity providers.
+const ICONS_ROUND: Duration = Duration::from_secs(5 * 60);
+
 /// How often access times are kept and the free space is looked at; what is read between two rounds and
 /// a crash seems older than it is.
 const TENDING_ROUND: Duration = Duration::from_secs(5);
@@ -60,15 +63,19 @@ impl Housekeeping {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Learns from the homeserver what is needed to serve, and then what may change.
+    async fn learn(&self) {
+        self.resolve().await;
+        let icons = self.services.media.learn_icons().await;
+        tokio::join!(self.learn_name(), self.keep_icons(icons));
+    }
+
     /// Asks the homeserver for its name until it answers, and holds the answer against what the
     /// store holds media of.
     async fn learn_name(&self) {
         let mut retry = FIRST_RETRY;
         loop {
-            if let Err(error) = self.homeserver.upstream().resolve().await {
-                let upstream = self.homeserver.upstream();
-                tracing::warn!(%upstream, %error, "the homeserver's name does not resolve");
-            }
+            self.resolve().await;
             match self.homeserver.ask_name().await {
                 Ok(name) => match self.homeserver.name() {
                     Ok(known) if *known != name => {
@@ -112,6 +119,39 @@ impl Housekeeping {
         match self.store.set_setting(SERVER_NAME_SETTING, name.as_str()).await {
             Ok(()) => tracing::debug!(%name, "the store remembers whose media it holds"),
             Err(error) => tracing::error!(%error, "the server name cannot be remembered"),
+        }
+    }
+
+    /// Keeps the icons of identity providers as the homeserver names them (CS-FRZ-04). Where it does
+    /// not say, those that it named before stay.
+    async fn keep_icons(&self, mut outcome: Result<(), HomeserverError>) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            match outcome {
+                Ok(()) => {
+                    retry = FIRST_RETRY;
+                    tokio::time::sleep(ICONS_ROUND).await;
+                }
+                Err(error) => {
+                    if retry == FIRST_RETRY {
+                        tracing::warn!(
+                            %error,
+                            "the homeserver does not name the icons of identity providers"
+                        );
+                    }
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(ICONS_ROUND);
+                }
+            }
+            outcome = self.services.media.learn_icons().await;
+        }
+    }
+
+    /// Looks the homeserver's address up again.
+    async fn resolve(&self) {
+        if let Err(error) = self.homeserver.upstream().resolve().await {
+            let upstream = self.homeserver.upstream();
+            tracing::warn!(%upstream, %error, "the homeserver's name does not resolve");
         }
     }
 
@@ -162,10 +202,7 @@ impl Housekeeping {
             if let Err(error) = self.count_store().await {
                 tracing::warn!(%error, "the store cannot be counted");
             }
-            if let Err(error) = self.homeserver.upstream().resolve().await {
-                let upstream = self.homeserver.upstream();
-                tracing::warn!(%upstream, %error, "the homeserver's name does not resolve");
-            }
+            self.resolve().await;
         }
     }
 
@@ -203,7 +240,7 @@ impl BackgroundService for Housekeeping {
         // The sockets listen since before the services were started.
         notify(&[NotifyState::Ready]);
         let work = async {
-            tokio::join!(self.learn_name(), self.sweep(), self.tend_cache(), self.keep_counting());
+            tokio::join!(self.learn(), self.sweep(), self.tend_cache(), self.keep_counting());
         };
         tokio::select! {
             () = work => {}

@@ -240,17 +240,18 @@ impl FileName {
     }
 
     /// Finds the name in a `Content-Disposition` field: `filename*` before `filename`, as a token or
-    /// a quoted string (RFC 6266, RFC 8187; FLD-15), and cleans it.
+    /// a quoted string (RFC 6266, RFC 8187; FLD-15), and cleans it. Of a repeated parameter the first
+    /// counts. A field that is not UTF-8 is read as ISO-8859-1 (RFC 2616, section 2.2).
     pub fn from_content_disposition(value: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(value);
+        let text = std::str::from_utf8(value)
+            .map_or_else(|_| Cow::Owned(from_latin_1(value)), Cow::Borrowed);
         let parameters = disposition_parameters(&text);
         let find = |wanted: &str| {
             parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, v)| v)
         };
-        find("filename*")
-            .and_then(|extended| decode_extended(extended))
-            .or_else(|| find("filename").cloned())
-            .and_then(|name| Self::clean(&name))
+        let extended = find("filename*").and_then(|extended| decode_extended(extended));
+        let extended = extended.and_then(|name| Self::clean(&name));
+        extended.or_else(|| find("filename").and_then(|name| Self::clean(name)))
     }
 
     /// Returns the cleaned name.
@@ -293,14 +294,24 @@ fn take_quoted(quoted: &str) -> (String, &str) {
     (value, "")
 }
 
-/// Decodes `utf-8'language'percent-encoded` (RFC 8187, section 3.2).
+/// Decodes `charset'language'percent-encoded` (RFC 8187, section 3.2), with the charset that servers
+/// write now and the one that the RFC's forerunner (RFC 5987) asked for as well.
 fn decode_extended(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_language, encoded) = rest.split_once('\'')?;
-    if !charset.eq_ignore_ascii_case("utf-8") {
-        return None;
+    let bytes = percent_encoding::percent_decode_str(encoded);
+    if charset.eq_ignore_ascii_case("utf-8") {
+        bytes.decode_utf8().ok().map(Cow::into_owned)
+    } else if charset.eq_ignore_ascii_case("iso-8859-1") {
+        Some(from_latin_1(&bytes.collect::<Vec<_>>()))
+    } else {
+        None
     }
-    percent_encoding::percent_decode_str(encoded).decode_utf8().ok().map(Cow::into_owned)
+}
+
+/// Decodes ISO-8859-1, whose bytes are the first code points of Unicode.
+fn from_latin_1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
 fn is_unsafe_in_a_name(character: char) -> bool {
@@ -404,7 +415,24 @@ mod tests {
             read("inline; filename=\"x.jpg\"; filename*=UTF-8'en'%D0%BA.jpg").as_deref(),
             Some("к.jpg")
         );
+        assert_eq!(
+            read("inline; filename*=utf-8''%D0%BA.jpg; filename=x.jpg").as_deref(),
+            Some("к.jpg")
+        );
         assert_eq!(read("inline; filename*=latin1''%E9; filename=e").as_deref(), Some("e"));
+        assert_eq!(read("inline; filename*=ISO-8859-1''%E9t%E9").as_deref(), Some("été"));
+        assert_eq!(read("inline; filename*=utf-8''%E9; filename=e").as_deref(), Some("e"));
+        assert_eq!(read("inline; filename*=utf-8''; filename=e").as_deref(), Some("e"));
+        assert_eq!(read("inline; filename*=\"utf-8''%C3%A9\"").as_deref(), Some("é"));
+        assert_eq!(read("inline; FileName = a ; FILENAME=b").as_deref(), Some("a"));
+        assert_eq!(read("inline; x=\"y; filename=z\"; filename=a").as_deref(), Some("a"));
+        assert_eq!(read("inline; x; filename=a; y").as_deref(), Some("a"));
+        assert_eq!(read("form-data; name=\"file\"; filename=\"a=b\"").as_deref(), Some("a=b"));
+        assert_eq!(read("inline; filename=\"été\"").as_deref(), Some("été"));
+        assert_eq!(read("inline; filename=\"C:\\dir\\a.txt\"").as_deref(), Some("C:dira.txt"));
+        assert_eq!(read("inline; filename=\"open").as_deref(), Some("open"));
+        let latin_1 = FileName::from_content_disposition(b"inline; filename=\"\xe9t\xe9\"");
+        assert_eq!(latin_1, FileName::clean("été"));
         for none in ["inline", "", "inline; filename=", "inline; name=x", "inline; filename=\"\""] {
             assert_eq!(read(none), None, "{none}");
         }
@@ -417,6 +445,32 @@ mod tests {
             if let Some(name) = FileName::clean(&raw) {
                 let field = Disposition::Attachment.header_value(Some(&name));
                 prop_assert_eq!(FileName::from_content_disposition(field.as_bytes()), Some(name));
+            }
+        }
+
+        #[test]
+        fn a_name_is_read_back_from_every_form_and_order(
+            raw in "[\\PC&&[^\u{100}-\u{10ffff}]]{1,60}",
+            kind in prop::sample::select(vec!["inline", "attachment", "form-data", "x"]),
+            before in any::<bool>(),
+        ) {
+            let Some(name) = FileName::clean(&raw) else { return Ok(()) };
+            let escaped = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+            let quoted = format!("filename=\"{escaped}\"");
+            let read = FileName::from_content_disposition(format!("{kind}; {quoted}").as_bytes());
+            prop_assert_eq!(read.as_ref(), Some(&name), "quoted");
+
+            let bytes: Vec<u8> = name.as_str().chars().map(|c| c as u8).collect();
+            let all = percent_encoding::percent_encode(&bytes, NON_ALPHANUMERIC);
+            let latin_1 = format!("filename*=iso-8859-1'en'{all}");
+            let all = utf8_percent_encode(name.as_str(), NON_ALPHANUMERIC);
+            let utf_8 = format!("filename*=UTF-8''{all}");
+            for extended in [latin_1, utf_8] {
+                let other = "filename=\"another; filename=third\"".to_owned();
+                let [one, two] = if before { [extended, other] } else { [other, extended] };
+                let field = format!("{kind}; {one};{two}");
+                let read = FileName::from_content_disposition(field.as_bytes());
+                prop_assert_eq!(read.as_ref(), Some(&name), "{}", field);
             }
         }
 

@@ -29,6 +29,9 @@ pub enum InvalidIdentifier {
     /// Not `@localpart:server`.
     #[error("the user id is not valid")]
     UserId,
+    /// Not `mxc://server/media-id`.
+    #[error("not an mxc URI, as in mxc://example.org/abc")]
+    Mxc,
 }
 
 /// The name of a homeserver (MXC-05), compared byte by byte (MXC-06).
@@ -148,6 +151,18 @@ pub struct Mxc {
 impl fmt::Display for Mxc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mxc://{}/{}", self.server_name, self.media_id)
+    }
+}
+
+impl FromStr for Mxc {
+    type Err = InvalidIdentifier;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (server_name, media_id) = text
+            .strip_prefix("mxc://")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or(InvalidIdentifier::Mxc)?;
+        Ok(Self { server_name: server_name.parse()?, media_id: media_id.parse()? })
     }
 }
 

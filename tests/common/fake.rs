@@ -174,6 +174,9 @@ fn behave(request: &Received, stream: &mut TcpStream) -> bool {
             ),
         },
         "/_matrix/key/v2/server" => respond(stream, 200, r#"{"server_name":"fake.example"}"#),
+        "/_matrix/client/v3/login" if request.method == "GET" => {
+            respond(stream, 200, r#"{"flows":[{"type":"m.login.password"}]}"#)
+        }
         "/_matrix/client/versions" => respond(stream, 200, r#"{"versions":["v1.11"]}"#),
         _ if path.starts_with("/_matrix/federation/")
             && request.header("authorization").is_none() =>

@@ -67,6 +67,12 @@ impl Settings {
         self
     }
 
+    /// Puts it in front of another homeserver, or of the same one at another address.
+    pub fn in_front_of(mut self, upstream: &str) -> Self {
+        self.upstream = upstream.to_owned();
+        self
+    }
+
     /// Sets an environment variable of the process.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

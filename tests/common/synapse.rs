@@ -34,11 +34,19 @@ pub struct User {
 }
 
 /// A Synapse that this test has started, and its directory.
-struct Own(tempfile::TempDir);
+struct Own(Option<tempfile::TempDir>);
+
+impl Own {
+    fn stop(&self) {
+        if let Some(directory) = &self.0 {
+            let _ = script(&["stop", "--dir", &directory.path().to_string_lossy()]);
+        }
+    }
+}
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _ = script(&["stop", "--dir", &self.0.path().to_string_lossy()]);
+        self.stop();
     }
 }
 
@@ -59,25 +67,41 @@ impl Synapse {
 
     /// Starts a Synapse for this test alone.
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), &[])
+    }
+
+    /// Starts it again, with one more line in its configuration, written `key=JSON`; it may come back
+    /// at another address.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is not this test's own.
+    pub fn restart_with(mut self, setting: &str) -> Self {
+        let mut own = self._own.take().expect("a Synapse of this test's own");
+        own.stop();
+        let directory = own.0.take().expect("it is there until it is dropped");
+        Self::start_in(directory, &["--set", setting])
+    }
+
+    fn start_in(directory: tempfile::TempDir, more: &[&str]) -> Self {
         let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-        let appservice = path("appservice.yaml");
+        let (dir, appservice) = (path(""), path("appservice.yaml"));
+        let start = ["start", "--dir", &dir, "--appservice", &appservice];
         let guests = ["--set", "allow_guest_access=true"];
-        let start = ["start", "--dir", &path(""), "--appservice", &appservice];
-        let started = script(&[&start[..], &guests].concat());
+        let started = script(&[&start[..], &guests, more].concat());
         let text = |key: &str| started[key].as_str().expect("a text").to_owned();
         Self {
             url: text("url"),
             server_name: text("server_name"),
             as_token: Some(text("as_token")),
             secret: text("registration_shared_secret"),
-            _own: Some(Own(directory)),
+            _own: Some(Own(Some(directory))),
         }
     }
 
     /// Returns the line that holds its signing key, if this test has started it.
     pub fn signing_key(&self) -> Option<String> {
-        let directory = self._own.as_ref()?.0.path();
+        let directory = self._own.as_ref()?.0.as_ref()?.path();
         std::fs::read_to_string(directory.join("signing.key")).ok()
     }
 

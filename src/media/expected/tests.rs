@@ -58,7 +58,8 @@ impl Service {
                 unused_expiry: EXPIRY,
                 fetches: FetchLimits { max_size: 1, max_fetches: 0, max_unfinished: 1 },
             },
-            freeze: Freeze::Closed,
+            freeze: Freeze::closed(),
+            admin_token: None,
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new().unwrap()),
         });
