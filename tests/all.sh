@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: those of the code, those against a real Synapse that is started for them, the examples in the
-# documentation, and tests/try.sh.
+# Runs every test: those of the code, those against a real Synapse that is started for them, real Matrix clients and a
+# browser, the examples in the documentation, and tests/try.sh.
 #
 #   tests/all.sh [NEXTEST-ARGUMENT...]    for instance: tests/all.sh --test upload
 set -euo pipefail
@@ -24,15 +24,15 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-step "1/5 what is needed"
-tests/setup.sh packages synapse photo nextest
+step "1/6 what is needed"
+tests/setup.sh packages synapse clients photo nextest
 
-step "2/5 building"
+step "2/6 building"
 mkdir -p target/setup
 quietly "the tests" "$ROOT/target/setup/build-tests.log" cargo nextest run --no-run
 quietly "the release (minutes, the first time)" "$ROOT/target/setup/build.log" cargo build --release --bin mediary
 
-step "3/5 tests, against a real Synapse"
+step "3/6 tests, against a real Synapse"
 dir=$(own_dir "$ROOT/target/test-synapse")
 synapse=$(tests/synapse.py start --dir "$dir/synapse" --appservice "$dir/appservice.yaml" --set allow_guest_access=true)
 MEDIARY_TEST_SYNAPSE_URL=$(field url <<<"$synapse")
@@ -42,10 +42,13 @@ MEDIARY_TEST_AS_TOKEN=$(field as_token <<<"$synapse")
 export MEDIARY_TEST_SYNAPSE_URL MEDIARY_TEST_SYNAPSE_SECRET MEDIARY_TEST_SYNAPSE_SERVER_NAME MEDIARY_TEST_AS_TOKEN
 cargo nextest run --cargo-quiet "$@"
 
-step "4/5 examples in the documentation"
+step "4/6 real clients, and a page in Chromium"
+tests/clients/run.sh
+
+step "5/6 examples in the documentation"
 cargo test --doc --quiet
 
-step "5/5 the first command: tests/try.sh"
+step "6/6 the first command: tests/try.sh"
 tests/try.sh --once
 
 echo "== all passed ($(elapsed 0))"

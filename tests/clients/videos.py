@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Makes the videos for Chromium: video.webm and video.mp4 in the given folder, of the same frames.
+
+Twenty seconds, each of another grey on the left, so that a frame tells its second. On the right is
+noise, which cannot be compressed: the files have several megabytes, and a player does not have the
+end of them by the time it seeks there. Both are as a muxer leaves them, with the index at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.stream import VideoStream
+
+WIDTH, HEIGHT = 640, 360
+RATE, SECONDS = 10, 20  # frames in a second, and seconds
+BIT_RATE = 3_500_000
+BLACK, STEP = 16, 10  # the grey of the first second, and what each further one adds; white is 235
+COLOURLESS = 128
+
+
+def fill(plane: VideoPlane, rows: Iterator[bytes]) -> None:
+    plane.update(b"".join(row.ljust(plane.line_size, b"\0") for row in rows))
+
+
+def frames() -> Iterator[VideoFrame]:
+    for number in range(RATE * SECONDS):
+        frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
+        grey = bytes([BLACK + STEP * (number // RATE)]) * (WIDTH // 2)
+        fill(frame.planes[0], (grey + os.urandom(WIDTH // 2) for _ in range(HEIGHT)))
+        for colour in frame.planes[1:]:
+            fill(colour, (bytes([COLOURLESS]) * (WIDTH // 2) for _ in range(HEIGHT // 2)))
+        frame.pts = number
+        yield frame
+
+
+def add_stream(output: OutputContainer) -> VideoStream:
+    stream = output.add_stream("libvpx-vp9", rate=RATE)
+    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    stream.bit_rate = BIT_RATE
+    stream.codec_context.gop_size = RATE  # a key frame every second
+    stream.codec_context.options = {"deadline": "realtime", "cpu-used": "8"}
+    return stream
+
+
+def encode(file: Path) -> None:
+    with av.open(file, "w") as output:
+        stream = add_stream(output)
+        for frame in frames():
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+
+
+def copy(source: Path, file: Path) -> None:
+    """Puts the frames of `source` into another container as they are."""
+    with av.open(source) as read, av.open(file, "w") as output:
+        stream = output.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.dts is not None:  # the last one is empty
+                packet.stream = stream
+                output.mux(packet)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    encode(folder / "video.webm")
+    copy(folder / "video.webm", folder / "video.mp4")
+
+
+if __name__ == "__main__":
+    main()
