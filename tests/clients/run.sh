@@ -19,8 +19,10 @@ for suite; do
 done
 
 # Small enough to be exceeded quickly, large enough for a video.
-MAX_UPLOAD=$((16 * 1024 * 1024))
-SUITE_TIMEOUT=120 # seconds; a suite that hangs must not hold up the rest
+MAX_UPLOAD=$((32 * 1024 * 1024))
+# Seconds: a check, or a suite, that hangs must not hold up the rest.
+CHECK_TIMEOUT=90
+SUITE_TIMEOUT=300
 
 dir=    # everything of this run
 shown=0 # lines of Mediary's log that are on the terminal
@@ -95,11 +97,14 @@ run_suite() {
     [[ $1 != chromium ]] || "$CLIENTS_VENV/bin/python" -B "$here/videos.py" "$dir"
     case $1 in
         nio | mautrix) command=("$CLIENTS_VENV/bin/python" -B "$here/with_$1.py") ;;
-        *) command=("$node" --test-reporter="./$here/report.mjs" "$here/with_$1.mjs") ;;
+        *)
+            command=("$node" "--test-timeout=${CHECK_TIMEOUT}000" "--test-reporter=./$here/report.mjs"
+                "$here/with_$1.mjs")
+            ;;
     esac
     account "alice-$1-$$" MEDIARY_CLIENTS_ALICE
     account "bob-$1-$$" MEDIARY_CLIENTS_BOB
-    timeout --foreground --kill-after=10 "$SUITE_TIMEOUT" "${command[@]}" || {
+    timeout --foreground --signal=INT --kill-after=10 "$SUITE_TIMEOUT" "${command[@]}" || {
         show_log
         return 1
     }

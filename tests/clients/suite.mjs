@@ -5,7 +5,7 @@ import { basename } from "node:path";
 
 import jpeg from "jpeg-js";
 import { PNG } from "pngjs";
-import { createClient } from "matrix-js-sdk";
+import { Method, createClient } from "matrix-js-sdk";
 
 // What the lines of the report begin with.
 export const CLIENT = basename(process.argv[1]) === "with_js_sdk.mjs" ? "matrix-js-sdk" : "Chromium";
@@ -44,6 +44,11 @@ export async function logIn({ userId, password }) {
         accessToken: session.access_token,
         logger,
     });
+}
+
+/** Creates an address for a later upload, which the SDK has no method for. */
+export function create(client) {
+    return client.http.authedRequest(Method.Post, "/create", {}, {}, { prefix: "/_matrix/media/v1" });
 }
 
 // What the quarters of a picture are filled with, from the top left, line by line.

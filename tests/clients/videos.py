@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the videos for Chromium: video.webm and video.mp4 in the given folder, of the same frames.
+"""Makes the videos for Chromium in the given folder, all of the same frames.
 
-Twenty seconds, each of another grey on the left, so that a frame tells its second. On the right is
-noise, which cannot be compressed: the files have several megabytes, and a player does not have the
-end of them by the time it seeks there. Both are as a muxer leaves them, with the index at the end.
+A frame tells its second on the left: a grey for the tens above one for the ones. On the right is
+noise, which cannot be compressed. Chromium reads ahead what it plays in twenty seconds and a megabyte
+more, so in a minute of this it has to jump. video.webm and video.mp4 are as a muxer leaves them, with
+the index at the end; in early.mp4 it comes first, for those who watch before all is there.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 WIDTH, HEIGHT = 640, 360
-RATE, SECONDS = 10, 20  # frames in a second, and seconds
-BIT_RATE = 3_500_000
-BLACK, STEP = 16, 10  # the grey of the first second, and what each further one adds; white is 235
+RATE, SECONDS = 5, 60  # frames in a second, and seconds
+BIT_RATE = 3_000_000
+BLACK, STEP = 16, 20  # the grey for 0, and what each further digit adds; white is 235
 COLOURLESS = 128
 
 
@@ -33,8 +34,10 @@ def fill(plane: VideoPlane, rows: Iterator[bytes]) -> None:
 def frames() -> Iterator[VideoFrame]:
     for number in range(RATE * SECONDS):
         frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
-        grey = bytes([BLACK + STEP * (number // RATE)]) * (WIDTH // 2)
-        fill(frame.planes[0], (grey + os.urandom(WIDTH // 2) for _ in range(HEIGHT)))
+        digits = divmod(number // RATE, 10)
+        greys = [bytes([BLACK + STEP * digit]) * (WIDTH // 2) for digit in digits]
+        rows = (greys[2 * row // HEIGHT] + os.urandom(WIDTH // 2) for row in range(HEIGHT))
+        fill(frame.planes[0], rows)
         for colour in frame.planes[1:]:
             fill(colour, (bytes([COLOURLESS]) * (WIDTH // 2) for _ in range(HEIGHT // 2)))
         frame.pts = number
@@ -58,9 +61,9 @@ def encode(file: Path) -> None:
         output.mux(stream.encode())
 
 
-def copy(source: Path, file: Path) -> None:
+def copy(source: Path, file: Path, **options: str) -> None:
     """Puts the frames of `source` into another container as they are."""
-    with av.open(source) as read, av.open(file, "w") as output:
+    with av.open(source) as read, av.open(file, "w", options=options) as output:
         stream = output.add_stream_from_template(read.streams.video[0])
         for packet in read.demux(video=0):
             if packet.dts is not None:  # the last one is empty
@@ -72,6 +75,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     encode(folder / "video.webm")
     copy(folder / "video.webm", folder / "video.mp4")
+    copy(folder / "video.webm", folder / "early.mp4", movflags="faststart")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ import { beforeEach, test } from "node:test";
 import { decryptAttachment, encryptAttachment } from "matrix-encrypt-attachment";
 import { ClientPrefix, MatrixError, MediaPrefix, Method } from "matrix-js-sdk";
 
-import { ALICE, BOB, MAX_UPLOAD, SERVER_NAME, UNKNOWN, logIn, picture, sizeOf } from "./suite.mjs";
-
-const MEDIA_V1 = "/_matrix/media/v1";
+import { ALICE, BOB, MAX_UPLOAD, SERVER_NAME, UNKNOWN, create, logIn, picture, sizeOf } from "./suite.mjs";
 
 let alice;
 let bob;
@@ -41,10 +39,6 @@ function put(client, mxc, body) {
     const path = `/upload/${mxc.slice("mxc://".length)}`;
     const headers = { "Content-Type": "application/octet-stream" };
     return client.http.authedRequest(Method.Put, path, {}, body, { prefix: MediaPrefix.V3, headers });
-}
-
-async function create(client) {
-    return client.http.authedRequest(Method.Post, "/create", {}, {}, { prefix: MEDIA_V1 });
 }
 
 function refusal(status, errcode) {

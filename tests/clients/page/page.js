@@ -62,7 +62,7 @@ page.open = async (src) => {
     document.body.append(video);
     await happens(video, "loadeddata");
     const { duration, videoWidth, videoHeight, seekable } = video;
-    return { duration, size: [videoWidth, videoHeight], seekable: seekable.end(0), grey: grey() };
+    return { duration, size: [videoWidth, videoHeight], seekable: seekable.end(0), greys: greys() };
 };
 
 /** Seeks; returns where the video is then, and what it shows. */
@@ -70,21 +70,22 @@ page.seek = async (time) => {
     const seeked = happens(page.video, "seeked");
     page.video.currentTime = time;
     await seeked;
-    return { time: page.video.currentTime, grey: grey() };
+    return { time: page.video.currentTime, greys: greys() };
 };
 
-/** Plays until the given time; returns what is shown then. */
+/** Plays until the given time; returns where it stops. */
 page.play = async (until) => {
     await page.video.play();
     while (page.video.currentTime < until) await happens(page.video, "timeupdate");
     page.video.pause();
-    return { time: page.video.currentTime, grey: grey() };
+    return page.video.currentTime;
 };
 
-// The left half of what the video shows, from 0 for black to 255 for white.
-function grey() {
+// The left half of what the video shows, above and below, from 0 for black to 255 for white.
+function greys() {
     const canvas = document.createElement("canvas");
     const context = canvas.getContext("2d");
     context.drawImage(page.video, 0, 0, canvas.width, canvas.height);
-    return context.getImageData(canvas.width / 4, canvas.height / 2, 1, 1).data[0];
+    const left = canvas.width / 4;
+    return [1, 3].map((quarter) => context.getImageData(left, (quarter * canvas.height) / 4, 1, 1).data[0]);
 }
