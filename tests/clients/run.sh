@@ -66,7 +66,7 @@ find_synapse() {
         secret=$(field registration_shared_secret <<<"$synapse")
         MEDIARY_CLIENTS_AS_TOKEN=$(field as_token <<<"$synapse")
     fi
-    export MEDIARY_CLIENTS_AS_TOKEN
+    export MEDIARY_CLIENTS_AS_TOKEN MEDIARY_CLIENTS_UPSTREAM=$upstream
 }
 
 # start_front UPSTREAM: Mediary in front of it, with limits of its own.

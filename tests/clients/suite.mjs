@@ -17,6 +17,7 @@ function setting(name) {
 }
 
 export const URL_OF_MEDIARY = setting("URL");
+export const UPSTREAM = setting("UPSTREAM"); // Synapse itself
 export const MAX_UPLOAD = Number(setting("MAX_UPLOAD"));
 export const DIRECTORY = setting("DIR");
 export const ALICE = { userId: setting("ALICE"), password: setting("ALICE_PASSWORD") };
@@ -31,14 +32,14 @@ const quiet = () => {};
 const logger = { trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet, getChild: () => logger };
 
 /** Logs in with a password; returns a client with a session of its own. */
-export async function logIn({ userId, password }) {
-    const session = await createClient({ baseUrl: URL_OF_MEDIARY, logger }).loginRequest({
+export async function logIn({ userId, password }, baseUrl = URL_OF_MEDIARY) {
+    const session = await createClient({ baseUrl, logger }).loginRequest({
         type: "m.login.password",
         identifier: { type: "m.id.user", user: userId },
         password,
     });
     return createClient({
-        baseUrl: URL_OF_MEDIARY,
+        baseUrl,
         userId: session.user_id,
         deviceId: session.device_id,
         accessToken: session.access_token,

@@ -25,6 +25,7 @@ class Account(NamedTuple):
 
 
 URL = os.environ["MEDIARY_CLIENTS_URL"]
+UPSTREAM = os.environ["MEDIARY_CLIENTS_UPSTREAM"]  # Synapse itself
 MAX_UPLOAD = int(os.environ["MEDIARY_CLIENTS_MAX_UPLOAD"])
 AS_TOKEN = os.environ["MEDIARY_CLIENTS_AS_TOKEN"]
 ALICE = Account(os.environ["MEDIARY_CLIENTS_ALICE"], os.environ["MEDIARY_CLIENTS_ALICE_PASSWORD"])

@@ -23,6 +23,7 @@ from suite import (
     MAX_UPLOAD,
     SERVER_NAME,
     UNKNOWN,
+    UPSTREAM,
     URL,
     Account,
     picture,
@@ -39,16 +40,22 @@ class Nio(unittest.IsolatedAsyncioTestCase):
         self.alice = await self.log_in(ALICE)
         self.bob = await self.log_in(BOB)
 
-    async def log_in(self, account: Account) -> nio.AsyncClient:
-        client = nio.AsyncClient(URL, account.user_id, config=ONCE)
+    async def log_in(self, account: Account, url: str = URL) -> nio.AsyncClient:
+        client = nio.AsyncClient(url, account.user_id, config=ONCE)
         self.addAsyncCleanup(client.close)
         answer = await client.login(account.password)
         assert isinstance(answer, nio.LoginResponse), answer
         return client
 
-    async def upload(self, content: bytes, kind: str, filename: str | None = None) -> str:
-        """Uploads as Alice, and returns the address."""
-        answer, _ = await self.alice.upload(
+    async def upload(
+        self,
+        content: bytes,
+        kind: str,
+        filename: str | None = None,
+        client: nio.AsyncClient | None = None,
+    ) -> str:
+        """Uploads, as Alice if nobody is named, and returns the address."""
+        answer, _ = await (client or self.alice).upload(
             io.BytesIO(content), content_type=kind, filename=filename, filesize=len(content)
         )
         assert isinstance(answer, nio.UploadResponse), answer
@@ -120,6 +127,18 @@ class Nio(unittest.IsolatedAsyncioTestCase):
         answer = await self.bob.download(mxc, save_to=file)
         assert isinstance(answer, nio.DiskDownloadResponse), answer
         self.assertEqual(file.read_bytes(), content)
+
+    # CS-DL-03, CS-HDR-01, CS-HDR-04, CS-TH-08
+    async def test_what_synapse_had_before_is_read_with_its_type_and_name(self) -> None:
+        before = await self.log_in(ALICE, UPSTREAM)
+        content = picture(640, 480, "JPEG")
+        mxc = await self.upload(content, "image/jpeg", FILENAME, before)
+        for _ in range(2):  # read through, and kept
+            answer = await self.download(mxc)
+            self.assertEqual(answer.body, content)
+            self.assertEqual((answer.content_type, answer.filename), ("image/jpeg", FILENAME))
+        small = await self.thumbnail(mxc, 96, 96, nio.ResizingMethod.crop)
+        self.assertEqual(size_of(small.body), (96, 96))
 
     # CS-TH-03, CS-TH-04, CS-TH-05, CS-TH-07, CS-HDR-06, CS-HDR-07
     async def test_a_scaled_thumbnail_keeps_the_aspect_and_is_no_smaller_than_asked(self) -> None:
