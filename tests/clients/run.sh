@@ -86,15 +86,18 @@ EOF
 # with _PASSWORD its password.
 account() {
     local made
-    made=$(tests/synapse.py user --url "$MEDIARY_CLIENTS_URL" --secret "$secret" --name "$1")
+    made=$(tests/synapse.py user --url "$MEDIARY_CLIENTS_URL" --secret "$secret" --name "$1") || return
     export "$2=$(field user_id <<<"$made")" "$2_PASSWORD=$(field password <<<"$made")"
 }
 
-# run_suite SUITE: fails if any of its checks does, and shows what Mediary has logged then.
+# run_suite SUITE: fails if any of its checks does, and shows what Mediary has logged then. Bash does not end a function
+# whose failure is asked for, so each step says it.
 run_suite() {
     local here=tests/clients command
+    account "alice-$1-$$" MEDIARY_CLIENTS_ALICE || return
+    account "bob-$1-$$" MEDIARY_CLIENTS_BOB || return
     # What Chromium plays is not kept: it takes a second or two to make.
-    [[ $1 != chromium ]] || "$CLIENTS_VENV/bin/python" -B "$here/videos.py" "$dir"
+    [[ $1 != chromium ]] || "$CLIENTS_VENV/bin/python" -B "$here/videos.py" "$dir" || return
     case $1 in
         nio | mautrix) command=("$CLIENTS_VENV/bin/python" -B "$here/with_$1.py") ;;
         *)
@@ -102,8 +105,6 @@ run_suite() {
                 "$here/with_$1.mjs")
             ;;
     esac
-    account "alice-$1-$$" MEDIARY_CLIENTS_ALICE
-    account "bob-$1-$$" MEDIARY_CLIENTS_BOB
     timeout --foreground --signal=INT --kill-after=10 "$SUITE_TIMEOUT" "${command[@]}" || {
         show_log
         return 1
