@@ -2,9 +2,10 @@
 """Makes the videos for Chromium in the given folder, all of the same frames.
 
 A frame tells its second on the left: a grey for the tens above one for the ones. On the right is
-noise, which cannot be compressed. Chromium reads ahead what it plays in twenty seconds and a megabyte
-more, so in a minute of this it has to jump. video.webm and video.mp4 are as a muxer leaves them, with
-the index at the end; in early.mp4 it comes first, for those who watch before all is there.
+noise, which cannot be compressed, so that there is enough of it to jump in. video.mp4 is as a muxer
+leaves it, with the index at the end, where a player has to look first. In early.mp4 the index comes
+first, for those who watch before all is there; in video.webm too, since without one at hand Chromium
+now and then reads all that lies between instead of jumping.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def add_stream(output: OutputContainer) -> VideoStream:
 
 
 def encode(file: Path) -> None:
-    with av.open(file, "w") as output:
+    with av.open(file, "w", options={"cues_to_front": "1"}) as output:
         stream = add_stream(output)
         for frame in frames():
             output.mux(stream.encode(frame))

@@ -3,6 +3,11 @@
 
 const MEDIA = "/_matrix/client/v1/media/";
 
+// As on a slow connection, a range comes at this many bytes in a millisecond, but for its beginning. Otherwise a player
+// may have read the whole file by the time it seeks.
+const RATE = 1_000;
+const BEGINNING = 2_000_000;
+
 self.addEventListener("install", (event) => event.waitUntil(self.skipWaiting()));
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
@@ -21,7 +26,18 @@ async function read(request, clientId) {
     const answer = await fetch(request.url, { headers, signal: request.signal });
     const contentRange = answer.headers.get("Content-Range");
     page.postMessage({ url: request.url, range, status: answer.status, contentRange });
-    return answer;
+    return answer.status === 206 ? new Response(answer.body.pipeThrough(slowly()), answer) : answer;
+}
+
+function slowly() {
+    let brought = 0;
+    return new TransformStream({
+        async transform(chunk, controller) {
+            controller.enqueue(chunk);
+            brought += chunk.length;
+            if (brought > BEGINNING) await new Promise((resolve) => setTimeout(resolve, chunk.length / RATE));
+        },
+    });
 }
 
 // A worker may be ended and begun again between two requests, so it keeps nothing.
