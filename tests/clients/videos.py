@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """Makes the videos for Chromium in the given folder, all of the same frames.
 
 A frame tells its second on the left: a grey for the tens above one for the ones. On the right is
 noise, which cannot be compressed, so that there is enough of it to jump in. video.mp4 is as a muxer
 leaves it, with the index at the end, where a player has to look first. In early.mp4 the index comes
-first, for those who watch before all is there; in video.webm too, since without one at hand Chromium
-now and then reads all that lies between instead of jumping.
+first, for those who watch before all is there; in video.webm too, since without one at hand
+Chromium at times reads all that lies between instead of jumping.
 """
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """mautrix, the library of many bridges, through Mediary: as users and application services."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """matrix-nio through Mediary: what people send each other, and what is refused."""
 
 from __future__ import annotations
