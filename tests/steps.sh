@@ -12,6 +12,10 @@ export PATH no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost
 # The interpreter that has Synapse, and what is read with it.
 VENV_PYTHON=$ROOT/target/venv/bin/python
 
+# The one that has the clients that the tests use; Node.js is beside it.
+# shellcheck disable=SC2034 # for those who source this
+CLIENTS_VENV=$ROOT/target/clients/venv
+
 # Where cargo puts what it builds.
 # shellcheck disable=SC2034 # for those who source this
 CARGO_TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -86,4 +90,32 @@ own_dir() {
     done
     mkdir -p "$1/$$"
     echo "$1/$$"
+}
+
+mediary= # its process id, while one that start_mediary has started runs
+
+# start_mediary LOG ADMIN BINARY ARGUMENT...: runs Mediary with its output in LOG, and returns when it is ready. ADMIN is
+# the address of its metrics and health.
+start_mediary() {
+    local log=$1 admin=$2 deadline=$((SECONDS + 30))
+    shift 2
+    # In a session of its own: Ctrl-C is for us, who then end it in order.
+    setsid "$1" run --admin-listen "$admin" "${@:2}" &>"$log" &
+    mediary=$!
+    until curl -sf -o /dev/null "http://$admin/ready"; do
+        kill -0 "$mediary" 2>/dev/null || fail "Mediary ended while starting"
+        ((SECONDS < deadline)) || fail "Mediary is not ready after 30 s"
+        sleep 0.05
+    done
+}
+
+# Ends Mediary as a service manager would; fails unless it ends well and in time.
+stop_mediary() {
+    local pid=$mediary status=0
+    mediary=
+    [[ $pid ]] || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+    timeout 20 tail --pid="$pid" --sleep-interval=0.05 -f /dev/null || kill -KILL "$pid"
+    wait "$pid" || status=$?
+    return "$status"
 }

@@ -29,21 +29,7 @@ done
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
-dir=     # everything of this run
-mediary= # its process id while it runs
-
-# Ends Mediary as a service manager would; fails unless it ends well and in time.
-stop_mediary() {
-    local pid=$mediary status=0 watchdog
-    mediary=
-    [[ $pid ]] || return 0
-    kill -TERM "$pid" 2>/dev/null || true
-    (sleep 20 && kill -KILL "$pid") &>/dev/null &
-    watchdog=$!
-    wait "$pid" || status=$?
-    kill "$watchdog" 2>/dev/null || true
-    return "$status"
-}
+dir= # everything of this run
 
 finish() {
     local status=$?
@@ -75,16 +61,8 @@ start_both() {
     upstream=$(field url <<<"$synapse")
     secret=$(field registration_shared_secret <<<"$synapse")
 
-    # In a session of its own: Ctrl-C is for us, who then end it in order.
-    setsid "$binary" run --upstream "$upstream" --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port" \
-        --data-dir "$dir/mediary" &>"$dir/mediary.log" &
-    mediary=$!
-    local deadline=$((SECONDS + 30))
-    until curl -sf -o /dev/null "$admin/ready"; do
-        kill -0 "$mediary" 2>/dev/null || fail "Mediary ended while starting"
-        ((SECONDS < deadline)) || fail "Mediary is not ready after 30 s"
-        sleep 0.05
-    done
+    start_mediary "$dir/mediary.log" "127.0.0.1:$admin_port" "$binary" \
+        --upstream "$upstream" --listen "127.0.0.1:$port" --data-dir "$dir/mediary"
 }
 
 # --- the show ---------------------------------------------------------------------------------------------------------
