@@ -100,6 +100,10 @@ impl Reply {
             Access::Legacy => CACHE_LEGACY,
         };
         insert(&mut headers, header::CACHE_CONTROL, cache);
+        if access == Access::Authenticated {
+            // Two accounts may share a browser: what one has kept the other has to ask for.
+            insert(&mut headers, header::VARY, "Authorization");
+        }
         insert(&mut headers, header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
         insert(&mut headers, CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin");
         insert(&mut headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");

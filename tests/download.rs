@@ -148,6 +148,7 @@ fn a_whole_answer_has_every_header() {
             ("content-disposition", "attachment; filename=a.png"),
             ("content-length", &size.to_string()),
             ("cache-control", "private, max-age=31536000, immutable"),
+            ("vary", "Authorization"),
             ("accept-ranges", "bytes"),
             ("etag", &etag(&body)),
         ] {
@@ -346,6 +347,7 @@ fn a_range_is_that_part_of_the_body() {
                 ("content-type", "video/mp4"),
                 ("content-disposition", "inline; filename=a.mp4"),
                 ("cache-control", "private, max-age=31536000, immutable"),
+                ("vary", "Authorization"),
                 ("accept-ranges", "bytes"),
                 ("etag", &etag(&body)),
             ] {

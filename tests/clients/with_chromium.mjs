@@ -277,6 +277,15 @@ test("a page logs in and out across origins", async () => {
     assert.equal(JSON.parse((await read()).text).errcode, "M_UNKNOWN_TOKEN");
 });
 
+// CS-DL-16
+test("what a browser has kept for one session is not shown to another without asking", async () => {
+    const mxc = await upload("for members", "text/plain");
+    await page.goto(`${origin}/index.html`);
+    const ask = (token) => page.evaluate((asked) => window.page.ask(...asked), [url(mxc), { token }]);
+    assert.equal((await ask(alice.getAccessToken())).text, "for members");
+    assert.equal(JSON.parse((await ask("over")).text).errcode, "M_UNKNOWN_TOKEN");
+});
+
 // CS-CORS-01, CS-CORS-02, CS-CORS-03, CS-CORS-04
 test("a page reads JSON of another origin after a preflight", async () => {
     const preflights = await watchPreflights();
