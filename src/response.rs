@@ -221,8 +221,9 @@ impl Reply {
     }
 }
 
-/// Returns the whole message, head and body, that ends a connection on which no request was taken.
-pub fn closing_message(error: &ApiError) -> Bytes {
+/// Returns the whole message that ends a connection on which no request was taken. `has_body` is false
+/// in answer to HEAD.
+pub fn closing_message(error: &ApiError, has_body: bool) -> Bytes {
     let Reply { status, headers, body } = Reply::error(error, Dialect::Stable);
     let ReplyBody::Whole(body) = body else { unreachable!("errors are whole") };
     let reason = status.canonical_reason().unwrap_or_default();
@@ -234,7 +235,9 @@ pub fn closing_message(error: &ApiError) -> Bytes {
         message.extend_from_slice(b"\r\n");
     }
     message.extend_from_slice(b"connection: close\r\n\r\n");
-    message.extend_from_slice(&body);
+    if has_body {
+        message.extend_from_slice(&body);
+    }
     message.into()
 }
 

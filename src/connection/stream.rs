@@ -29,6 +29,9 @@ use crate::response::closing_message;
 /// connections could fill; a query of 64 KB fits.
 const MAX_HEAD: usize = 128 * 1024;
 
+/// How a request begins whose answer has no body (RFC 9110, section 9.3.2).
+const HEAD_METHOD: &[u8; 5] = b"HEAD ";
+
 /// What a connection is busy with.
 mod phase {
     /// New: nothing has come yet, and it will not be waited for long.
@@ -52,6 +55,8 @@ pub struct Guarded {
     /// When the present head, or the wait for the first, began.
     head_since: Instant,
     head_bytes: usize,
+    /// How the present head begins, which tells whether its answer may have a body.
+    opening: [u8; HEAD_METHOD.len()],
     sender: Pace,
     reader: Pace,
     /// How much the client had confirmed when the present wait for it to read began.
@@ -81,6 +86,7 @@ impl Guarded {
             phase: AtomicU8::new(phase::NEW),
             head_since: Instant::now(),
             head_bytes: 0,
+            opening: Default::default(),
             confirmed: 0,
             sender_timer: Timer::default(),
             reader_timer: Timer::default(),
@@ -133,19 +139,23 @@ impl Guarded {
     fn prepare_farewell(&mut self, end: ConnectionEnd, error: &ApiError) {
         if self.farewell.is_none() {
             self.guard.ended(end, self.peer, Some(error));
-            self.farewell = Some(Farewell::new(closing_message(error)));
+            let has_body = self.opening != *HEAD_METHOD;
+            self.farewell = Some(Farewell::new(closing_message(error, has_body)));
         }
     }
 
     /// Looks at what was read of a head.
-    fn head_grew(&mut self, bytes: usize) {
+    fn head_grew(&mut self, bytes: &[u8]) {
         if self.phase() != phase::HEAD {
             self.head_since = Instant::now();
             self.head_bytes = 0;
+            self.opening = Default::default();
             self.sender = Pace::new(self.guard.limits.slow_timeout, self.guard.limits.min_rate);
         }
         self.enter(phase::HEAD);
-        self.head_bytes += bytes;
+        let missing = self.opening.iter_mut().skip(self.head_bytes);
+        missing.zip(bytes).for_each(|(place, byte)| *place = *byte);
+        self.head_bytes += bytes.len();
     }
 
     /// Waits no longer for a client than it may take.
@@ -275,13 +285,13 @@ impl AsyncRead for Guarded {
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
-                let bytes = buffer.filled().len() - before;
+                let bytes = &buffer.filled()[before..];
                 if this.is_before_answer() {
-                    if bytes > 0 {
+                    if !bytes.is_empty() {
                         this.head_grew(bytes);
                     }
                 } else if this.phase() == phase::BODY {
-                    this.sender.moved(bytes as u64, Instant::now);
+                    this.sender.moved(bytes.len() as u64, Instant::now);
                 }
                 Poll::Ready(Ok(()))
             }

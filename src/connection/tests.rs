@@ -250,6 +250,22 @@ async fn what_pingora_answers_before_a_request_is_taken_is_said_in_our_words() {
     }
 }
 
+/// AU-09
+#[tokio::test]
+async fn a_refused_head_request_gets_no_body_however_it_is_cut_into_pieces() {
+    for pieces in [&["HEAD what?"][..], &["HE", "A", "D what?"]] {
+        let mut pair = connect();
+        for piece in pieces {
+            pair.client.write_all(piece.as_bytes()).await.unwrap();
+            assert_ne!(pair.guarded.read(&mut [0; 16]).await.unwrap(), 0);
+        }
+        pair.guarded.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let said = pair.close().await;
+        assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("\r\n\r\n"), "{said}");
+        assert!(said.contains("\r\ncontent-length: "), "{said}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_word_is_not_waited_for_longer_than_two_seconds() {
     let mut pair = connect();
