@@ -122,7 +122,7 @@ async fn name(config: &Config, homeserver: &Homeserver) -> Finding {
 async fn whoami(homeserver: &Homeserver) -> Finding {
     let token = AccessToken::new("mediary-check-no-such-token");
     let sender = Sender::default();
-    let nobody = Caller { token: &token, user_id: None, device_id: None, sender: &sender };
+    let nobody = Caller::of_token(&token, &sender);
     match homeserver.whoami(nobody).await {
         Ok(Err(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
             Finding::Good("it checks access tokens (whoami)".to_owned())
@@ -142,7 +142,7 @@ async fn whoami(homeserver: &Homeserver) -> Finding {
 /// Asks with the administrator's token about the administrator.
 async fn administrator(homeserver: &Homeserver, token: &AccessToken) -> Finding {
     let sender = Sender::default();
-    let admin = Caller { token, user_id: None, device_id: None, sender: &sender };
+    let admin = Caller::of_token(token, &sender);
     let outcome = match homeserver.whoami(admin).await {
         Ok(Ok(who)) => homeserver.is_suspended(&who.user_id, token).await,
         Ok(Err(refusal)) => {

@@ -36,12 +36,6 @@ pub enum ApiError {
     /// A request target, header or framing that is not taken.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
-    /// Another server's request with more in its target than the homeserver reads.
-    #[error("the request target is longer than {limit} bytes")]
-    TargetTooLong {
-        /// The limit in bytes.
-        limit: usize,
-    },
     /// A server name or media id outside its grammar.
     #[error(transparent)]
     InvalidIdentifier(#[from] InvalidIdentifier),
@@ -138,11 +132,6 @@ impl ApiError {
                 own(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Unrecognized method")
             }
             Self::BadRequest(reason) => own(StatusCode::BAD_REQUEST, "M_UNKNOWN", *reason),
-            Self::TargetTooLong { limit } => own(
-                StatusCode::URI_TOO_LONG,
-                "M_UNKNOWN",
-                format!("The request target is longer than the {limit} bytes that are allowed"),
-            ),
             Self::InvalidIdentifier(error) => {
                 own(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", capitalised(&error.to_string()))
             }
@@ -204,7 +193,6 @@ impl ApiError {
             | Self::Unrecognized
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest(_)
-            | Self::TargetTooLong { .. }
             | Self::InvalidIdentifier(_)
             | Self::MissingParameter(_)
             | Self::InvalidParameter { .. }
@@ -392,9 +380,11 @@ fn homeserver_answer(error: &HomeserverError) -> ErrorAnswer {
         HomeserverError::Misbehaved(_) => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The homeserver gave an unusable answer")
         }
-        HomeserverError::TooLong => {
-            own(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request is too long")
-        }
+        HomeserverError::TooLong => own(
+            StatusCode::URI_TOO_LONG,
+            "M_TOO_LARGE",
+            "The request is longer than the homeserver would read",
+        ),
     }
 }
 

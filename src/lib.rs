@@ -6,17 +6,20 @@
 //! # The road of a request
 //!
 //! ```text
-//! client ─► proxy ─► route ─┬─ pass-through ───────────────────────────────► homeserver
-//!                           └─ media ─► auth ─► handlers ─► media ─┬─ memory
-//!                                       whoami                     ├─ store (blob and record)
-//!                                                                  ├─ thumbnail
-//!                                                                  ├─ incoming ◄─ upload
-//! client ◄─ response ◄───────────────── Reply ◄────────────────────┴─ incoming ◄─ fetch ◄─ homeserver
+//! client ─► connection ─► proxy ─► route ─┬─ pass-through ────────────────────────► homeserver
+//!               ┌─────────────────────────┴─ a media route
+//!               └► limit ─► auth ─► policy ─► handler ─► media ─┬─ memory
+//!                           whoami                              ├─ store (blob and record)
+//!                                                               ├─ thumbnail
+//!                                                               ├─ incoming ◄─ upload
+//! client ◄─ response ◄─────────────────────── Reply ◄───────────┴─ incoming ◄─ fetch ◄─ homeserver
 //! ```
 //!
-//! A cached download takes six steps: [`proxy`], [`route`], [`auth`], a handler, [`media`],
-//! [`store`], and back through [`response`]. What is not held is read through from the homeserver
-//! with the caller's own token, and kept.
+//! Whether somebody is served is settled before a handler hears of them: [`connection`] bounds how
+//! long and how slowly, [`limit`] how often and how much, [`auth`] asks who it is, [`policy`] says what
+//! they may. From there a cached download takes three steps, a handler, [`media`] and [`store`], and
+//! goes back through [`response`]. What is not held is read through from the homeserver with the
+//! caller's own token, and kept.
 //!
 //! A body that is still arriving, from an uploader or from the homeserver, has one writer and any
 //! number of followers who read the unfinished file at their own pace. So the first byte does not
@@ -63,7 +66,8 @@
 //!   An eviction costs what it removes, not what is held.
 //! - Whoever removes or changes a record makes memory forget it in the same step, and what was looked
 //!   up before that step is not put into memory after it.
-//! - What a requester may do is decided in [`policy`] alone; what limits refuse is charged nothing.
+//! - What the configuration lets a requester do is decided in [`policy`], what the homeserver says of
+//!   the account in [`auth`]; both are asked before a handler is. What limits refuse is charged nothing.
 //! - What a user may keep is charged before it is read and counted once at every moment.
 //! - One function decides the disposition ([`types::ContentType::disposition`]), one decides
 //!   visibility ([`media::Freeze::shows`]), for every route alike.

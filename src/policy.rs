@@ -1,4 +1,5 @@
-//! What a requester may do: the one place that decides it, from the configuration alone.
+//! What the configuration lets a requester do: the one place that decides it. What the homeserver says
+//! of the account, such as a suspension, is for `auth`.
 
 use std::sync::Arc;
 

@@ -160,8 +160,8 @@ pub struct AuthConfig {
     pub token_cache_entries: u64,
     /// Whether the homeserver's word on who is a guest is believed (FLD-20); guests may only read.
     pub trust_is_guest: bool,
-    /// A file with an administrator's token, for asking who is suspended and for icons; `None` to ask
-    /// nobody.
+    /// A file with an administrator's token, for asking who is suspended, and for icons and what
+    /// [`LegacyConfig::readable`] lists where the homeserver has frozen them; `None` to ask nobody.
     pub admin_token_file: Option<PathBuf>,
 }
 
@@ -180,7 +180,7 @@ impl Default for AuthConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct UploadsConfig {
-    /// The largest body that is taken; what `/media/config` announces.
+    /// The largest body that is taken where no rule says otherwise.
     #[serde(deserialize_with = "value::size")]
     pub max_size: ByteSize,
     /// The largest body that gets through to here; `/media/config` announces no more (CS-CFG-03).

@@ -50,7 +50,7 @@ pub(super) async fn answer(
         return Err(ApiError::Unsigned);
     }
     if raw_target.len() > MAX_TARGET_LENGTH {
-        return Err(ApiError::TargetTooLong { limit: MAX_TARGET_LENGTH });
+        return Err(HomeserverError::TooLong.into());
     }
     let query =
         raw_target.iter().position(|&b| b == b'?').map_or(&[][..], |i| &raw_target[i + 1..]);

@@ -79,7 +79,12 @@ pub struct Caller<'a> {
     pub sender: &'a Sender,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
+    /// Is whoever bears a token, acting for nobody else.
+    pub fn of_token(token: &'a AccessToken, sender: &'a Sender) -> Self {
+        Self { token, user_id: None, device_id: None, sender }
+    }
+
     /// Adds whom the caller acts for to a target, so that the homeserver judges that user.
     fn target(&self, target: &str) -> String {
         let mut named = target.to_owned();

@@ -44,7 +44,7 @@ impl Homeserver {
         admin_token: &AccessToken,
     ) -> Result<bool, HomeserverError> {
         let sender = Sender::default();
-        let admin = Caller { token: admin_token, user_id: None, device_id: None, sender: &sender };
+        let admin = Caller::of_token(admin_token, &sender);
         let user_id = utf8_percent_encode(user_id.as_str(), QUERY_VALUE);
         let first = self.standing_route.0.load(Ordering::Relaxed);
         for number in (first..ROUTES.len()).chain(0..first) {

@@ -245,7 +245,7 @@ impl MediaService {
     ///
     /// [`HomeserverError`] if it does not say; what it said before stays.
     pub async fn learn_icons(&self) -> Result<(), HomeserverError> {
-        self.freeze.icons().learn(self.homeserver.login_icons().await?);
+        self.freeze.exempt().learn(self.homeserver.login_icons().await?);
         Ok(())
     }
 }

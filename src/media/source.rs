@@ -137,7 +137,7 @@ impl Source {
         let proves_legacy_readable = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
         match self.ask_for_anybody(mxc, search).await {
             Err(MediaError::NotFound) => {
-                let response = self.ask_for_icon(mxc, search).await?;
+                let response = self.ask_for_exempt(mxc, search).await?;
                 Ok(Answer { response, proves_legacy_readable: false })
             }
             outcome => outcome.map(|response| Answer { response, proves_legacy_readable }),
@@ -146,13 +146,13 @@ impl Source {
 
     /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
     /// What it says to the administrator is nobody else's business.
-    async fn ask_for_icon(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
+    async fn ask_for_exempt(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
         let may_be_fetched = search.allow_remote || self.is_local(mxc)?;
         let token = self.admin_token.as_ref();
-        let token = token.filter(|_| may_be_fetched && self.freeze.icons().contains(mxc));
+        let token = token.filter(|_| may_be_fetched && self.freeze.exempt().contains(mxc));
         let token = token.ok_or(MediaError::NotFound)?;
         let sender = Sender::default();
-        let admin = Caller { token, user_id: None, device_id: None, sender: &sender };
+        let admin = Caller::of_token(token, &sender);
         self.ask_for_caller(admin, mxc, search).await.map_err(|error| match error {
             MediaError::Refused(_) => MediaError::NotFound,
             error => error,

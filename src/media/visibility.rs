@@ -37,11 +37,11 @@ impl<'a> From<&'a NewMedia> for Provenance<'a> {
     }
 }
 
-/// What the legacy routes may serve (CS-FRZ-01 to CS-FRZ-04). Clones share the icons.
+/// What the legacy routes may serve (CS-FRZ-01 to CS-FRZ-04). Clones share what is exempt.
 #[derive(Debug, Clone)]
 pub struct Freeze {
     rule: Rule,
-    icons: Icons,
+    exempt: Exempt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,28 +57,28 @@ enum Rule {
 impl Freeze {
     /// Shows anybody what was there before this moment.
     pub fn since(moment: UnixMillis) -> Self {
-        Self { rule: Rule::Since(moment), icons: Icons::default() }
+        Self { rule: Rule::Since(moment), exempt: Exempt::default() }
     }
 
     /// Shows anybody everything.
     pub fn open() -> Self {
-        Self { rule: Rule::Open, icons: Icons::default() }
+        Self { rule: Rule::Open, exempt: Exempt::default() }
     }
 
-    /// Shows anybody nothing.
+    /// Shows anybody nothing but what is exempt.
     pub fn closed() -> Self {
-        Self { rule: Rule::Closed, icons: Icons::default() }
+        Self { rule: Rule::Closed, exempt: Exempt::default() }
     }
 
     /// Exempts media that an operator has listed.
     pub fn with_readable(self, listed: impl IntoIterator<Item = Mxc>) -> Self {
-        let icons = Icons { listed: Arc::new(listed.into_iter().collect()), ..self.icons };
-        Self { icons, ..self }
+        let exempt = Exempt { listed: Arc::new(listed.into_iter().collect()), ..self.exempt };
+        Self { exempt, ..self }
     }
 
     /// Returns what is exempt.
-    pub(super) fn icons(&self) -> &Icons {
-        &self.icons
+    pub(super) fn exempt(&self) -> &Exempt {
+        &self.exempt
     }
 
     /// Whether a reader may see media that is kept or arriving.
@@ -89,9 +89,11 @@ impl Freeze {
             // Only our own media is handed to other servers, never what is cached (FM-S-02).
             (Reader::Origin, _) => media.source == MediaSource::Owned,
             (Reader::Anybody, Rule::Since(freeze)) => {
-                media.legacy_readable || media.created_at < freeze || self.icons.contains(media.mxc)
+                media.legacy_readable
+                    || media.created_at < freeze
+                    || self.exempt.contains(media.mxc)
             }
-            (Reader::Anybody, Rule::Closed) => self.icons.contains(media.mxc),
+            (Reader::Anybody, Rule::Closed) => self.exempt.contains(media.mxc),
         }
     }
 
@@ -99,7 +101,7 @@ impl Freeze {
     pub(super) fn looks_up(&self, mxc: &Mxc, reader: Reader<'_>) -> bool {
         match reader {
             Reader::Requester(_) | Reader::Origin => true,
-            Reader::Anybody => self.rule != Rule::Closed || self.icons.contains(mxc),
+            Reader::Anybody => self.rule != Rule::Closed || self.exempt.contains(mxc),
         }
     }
 
@@ -110,14 +112,14 @@ impl Freeze {
             Rule::Open => true,
             // What the homeserver shows of its own is older than the freeze, or its own freeze would
             // not. Of other servers' media nothing is fetched (CS-FRZ-06).
-            Rule::Since(_) => is_local || self.icons.contains(mxc),
-            Rule::Closed => self.icons.contains(mxc),
+            Rule::Since(_) => is_local || self.exempt.contains(mxc),
+            Rule::Closed => self.exempt.contains(mxc),
         }
     }
 
     /// Whether other servers may be asked for this media on behalf of anybody.
     pub(super) fn fetches_for_anybody(&self, mxc: &Mxc) -> bool {
-        self.rule == Rule::Open || self.icons.contains(mxc)
+        self.rule == Rule::Open || self.exempt.contains(mxc)
     }
 
     /// Whether anybody may wait for an upload to the homeserver.
@@ -129,19 +131,19 @@ impl Freeze {
     /// only what is its own and its own freeze has let through. An operator who opens the legacy routes
     /// for a while, or an icon that is one for a while, does not open them for good.
     pub(super) fn is_proven_by_answer(&self, mxc: &Mxc, is_local: bool) -> bool {
-        matches!(self.rule, Rule::Since(_)) && is_local && !self.icons.contains(mxc)
+        matches!(self.rule, Rule::Since(_)) && is_local && !self.exempt.contains(mxc)
     }
 }
 
 /// Media that is exempt from the freeze: the icons of identity providers, which are shown before
 /// anybody has logged in (CS-FRZ-04, FLD-23), and what an operator has listed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Icons {
+pub(super) struct Exempt {
     listed: Arc<HashSet<Mxc>>,
     learnt: Arc<RwLock<HashSet<Mxc>>>,
 }
 
-impl Icons {
+impl Exempt {
     /// Puts what the homeserver names now in the place of what it named before.
     pub(super) fn learn(&self, icons: HashSet<Mxc>) {
         *self.learnt.write().unwrap_or_else(PoisonError::into_inner) = icons;
@@ -226,7 +228,7 @@ mod tests {
     fn icons_are_shown_whatever_the_freeze_as_long_as_they_are_icons() {
         for freeze in [Freeze::since(UnixMillis(100)), Freeze::closed()] {
             let freeze = freeze.with_readable([mxc("listed")]);
-            freeze.icons().learn([mxc("learnt")].into());
+            freeze.exempt().learn([mxc("learnt")].into());
             let shows = |id: &str, source| {
                 freeze.shows(media(&mxc(id), source, 100, false), Reader::Anybody)
             };
@@ -239,7 +241,7 @@ mod tests {
                 assert!(freeze.asks_for_anybody(&mxc(id), false));
                 assert!(!freeze.is_proven_by_answer(&mxc(id), true));
             }
-            freeze.icons().learn(HashSet::new());
+            freeze.exempt().learn(HashSet::new());
             assert!(shows("listed", MediaSource::Owned));
             assert!(!shows("learnt", MediaSource::Owned));
         }
