@@ -8,19 +8,18 @@
 
 mod farewell;
 mod pace;
+mod peer;
 mod places;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
-use pingora::protocols::Stream;
-use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::{SocketDigest, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 
@@ -28,6 +27,7 @@ use crate::config::TrustedProxies;
 use crate::error::ApiError;
 use crate::metrics::{ConnectionEnd, Metrics};
 
+pub use peer::Peer;
 pub use places::{Place, Places};
 pub use stream::Guarded;
 
@@ -65,25 +65,24 @@ impl Guard {
     }
 
     /// Takes a place for a new connection, unless its peer needs none.
-    fn admit(&self, peer: Option<IpAddr>) -> Result<Option<Place>, ApiError> {
-        match peer {
-            Some(peer) if !self.trusted_proxies.contains(peer) => {
-                self.places.take(peer).map(Some).ok_or(ApiError::TooManyConnections)
+    fn take_place(&self, peer: Peer) -> Result<Option<Place>, ApiError> {
+        match peer.address().filter(|_| !peer.is_trusted(&self.trusted_proxies)) {
+            Some(address) => {
+                self.places.take(address).map(Some).ok_or(ApiError::TooManyConnections)
             }
-            // A process on this machine, or a proxy.
-            Some(_) | None => Ok(None),
+            None => Ok(None),
         }
     }
 
     /// Counts a connection that was ended, and logs it if the request could not be: there was none
     /// yet.
-    fn ended(&self, end: ConnectionEnd, peer: Option<IpAddr>, refusal: Option<&ApiError>) {
+    fn ended(&self, end: ConnectionEnd, peer: Peer, refusal: Option<&ApiError>) {
         self.metrics.connections.ended(end);
         let Some(error) = refusal else { return };
         let status = error.answer().status;
         self.metrics.request("refused", Some(status), Duration::ZERO, 0, 0);
         if self.log_requests {
-            let client = peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
+            let client = peer.to_string();
             let (route, status, error) = ("refused", status.as_u16(), error.to_string());
             tracing::info!(route, status, client, error, "request");
         }
@@ -115,8 +114,9 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
             guarded.await_next_request();
             return self.app.process_new(stream, shutdown).await;
         }
-        let peer = peer_of(&stream);
-        match self.guard.admit(peer) {
+        let digest = stream.get_socket_digest();
+        let peer = Peer::of(digest.as_deref().and_then(SocketDigest::peer_addr));
+        match self.guard.take_place(peer) {
             Ok(place) => {
                 let guarded = Guarded::new(stream, self.guard.clone(), peer, place);
                 self.app.process_new(Box::new(guarded), shutdown).await
@@ -131,13 +131,6 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
 
     async fn cleanup(&self) {
         self.app.cleanup().await;
-    }
-}
-
-fn peer_of(stream: &Stream) -> Option<IpAddr> {
-    match stream.get_socket_digest()?.peer_addr()? {
-        SocketAddr::Inet(address) => Some(address.ip().to_canonical()),
-        SocketAddr::Unix(_) => None,
     }
 }
 

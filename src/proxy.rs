@@ -23,7 +23,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::auth::Credentials;
 use crate::config::TrustedProxies;
-use crate::connection::{self, Guarded, Place, Places};
+use crate::connection::{self, Guarded, Peer, Place, Places};
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
@@ -33,7 +33,6 @@ use crate::response::{Reply, write};
 use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
 
 use body::{NoBody, RequestBody};
-use forwarded::Peer;
 use record::Record;
 
 /// How long a connection without a request is kept. Pingora's own default is for ever.
@@ -103,7 +102,7 @@ impl Proxy {
 
     /// Takes a place for a request that a trusted proxy passes on; whoever connects by itself has one
     /// already. Those on this machine that speak for nobody need none.
-    fn admit(&self, session: &Session) -> Result<Option<Place>, ApiError> {
+    fn take_place(&self, session: &Session) -> Result<Option<Place>, ApiError> {
         match forwarded::client_behind(session, &self.trusted_proxies) {
             Some(client) => self.places.take(client).map(Some).ok_or(ApiError::TooManyConnections),
             None => Ok(None),
@@ -288,7 +287,7 @@ impl ProxyHttp for Proxy {
             self.send_error(session, context, &error).await?;
             return Ok(true);
         }
-        match self.admit(session) {
+        match self.take_place(session) {
             Ok(place) => context._place = place,
             Err(error) => {
                 self.send_error(session, context, &error).await?;
@@ -345,7 +344,7 @@ impl ProxyHttp for Proxy {
             }
             request.remove_header(&header::EXPECT);
         }
-        let peer = Peer::of(session);
+        let peer = Peer::of(session.client_addr());
         forwarded::rewrite(request, peer, &self.trusted_proxies)
     }
 

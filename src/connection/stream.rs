@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::farewell::Farewell;
 use super::pace::Pace;
-use super::{Guard, Place};
+use super::{Guard, Peer, Place};
 use crate::error::ApiError;
 use crate::metrics::ConnectionEnd;
 use crate::response::closing_message;
@@ -50,7 +49,7 @@ mod phase {
 pub struct Guarded {
     stream: Stream,
     guard: Arc<Guard>,
-    peer: Option<IpAddr>,
+    peer: Peer,
     phase: AtomicU8,
     /// When the present head, or the wait for the first, began.
     head_since: Instant,
@@ -69,12 +68,7 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(
-        stream: Stream,
-        guard: Arc<Guard>,
-        peer: Option<IpAddr>,
-        place: Option<Place>,
-    ) -> Self {
+    pub(super) fn new(stream: Stream, guard: Arc<Guard>, peer: Peer, place: Option<Place>) -> Self {
         guard.metrics.connections.open.inc();
         let pace = || Pace::new(guard.limits.slow_timeout, guard.limits.min_rate);
         Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
-use super::{ConnectionLimits, Guard, Guarded, Places};
+use super::{ConnectionLimits, Guard, Guarded, Peer, Places};
 use crate::config::TrustedProxies;
 use crate::metrics::Metrics;
 
@@ -34,7 +34,7 @@ fn connect() -> Pair {
     let trusted = TrustedProxies::loopback();
     let places = Arc::new(Places::new(1));
     let guard = Arc::new(Guard::new(limits, places, trusted, metrics.clone(), false));
-    Pair { client, guarded: Guarded::new(Box::new(server), guard, None, None), metrics }
+    Pair { client, guarded: Guarded::new(Box::new(server), guard, Peer::Local, None), metrics }
 }
 
 impl Pair {

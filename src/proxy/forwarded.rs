@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, header};
 use pingora::Error;
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 
 use crate::config::TrustedProxies;
+use crate::connection::Peer;
 use crate::homeserver::Sender;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -21,31 +21,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Other ways to say who the client is, never believed and never passed on from strangers.
 const OTHER_CLAIMS: [HeaderName; 3] =
     [header::FORWARDED, HeaderName::from_static("x-real-ip"), FORWARDED_HOST];
-
-/// Who is at the other end of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Peer {
-    /// Somebody with an address.
-    Address(IpAddr),
-    /// A process on this machine, by a Unix socket; always trusted.
-    Local,
-}
-
-impl Peer {
-    pub(super) fn of(session: &Session) -> Self {
-        match session.client_addr() {
-            Some(SocketAddr::Inet(address)) => Self::Address(address.ip().to_canonical()),
-            Some(SocketAddr::Unix(_)) | None => Self::Local,
-        }
-    }
-
-    fn is_trusted(self, trusted: &TrustedProxies) -> bool {
-        match self {
-            Self::Address(address) => trusted.contains(address),
-            Self::Local => true,
-        }
-    }
-}
 
 /// Rewrites the fields of a request that goes to the homeserver.
 pub(super) fn rewrite(
@@ -74,25 +49,19 @@ pub(super) fn rewrite(
 
 /// Returns where a request came from, for questions in its sender's name.
 pub(super) fn sender(session: &Session, trusted: &TrustedProxies) -> Sender {
-    let peer = Peer::of(session);
+    let peer = Peer::of(session.client_addr());
     let headers = &session.req_header().headers;
     let hops = headers.get_all(FORWARDED_FOR).iter().cloned();
     Sender {
         hops: if peer.is_trusted(trusted) { hops.collect() } else { Vec::new() },
-        address: match peer {
-            Peer::Address(address) => Some(address),
-            Peer::Local => None,
-        },
+        address: peer.address(),
         user_agent: headers.get(header::USER_AGENT).cloned(),
     }
 }
 
 /// Returns the client's address for logs and limits.
 pub(super) fn client(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) -> Option<IpAddr> {
-    let own = match peer {
-        Peer::Address(address) => Some(address),
-        Peer::Local => None,
-    };
+    let own = peer.address();
     if !peer.is_trusted(trusted) {
         return own;
     }
@@ -110,13 +79,16 @@ pub(super) fn client(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) 
 
 /// Returns the address of a client that speaks through a trusted proxy.
 pub(super) fn client_behind(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
-    Peer::of(session).is_trusted(trusted).then(|| limited_address(session, trusted)).flatten()
+    Peer::of(session.client_addr())
+        .is_trusted(trusted)
+        .then(|| limited_address(session, trusted))
+        .flatten()
 }
 
 /// Returns the address whose limits a request is bound by. Whoever the operator trusts to speak for
 /// others has none: if a proxy names no client, all clients have its address.
 pub(super) fn limited_address(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
-    let client = client(&session.req_header().headers, Peer::of(session), trusted)?;
+    let client = client(&session.req_header().headers, Peer::of(session.client_addr()), trusted)?;
     (!trusted.contains(client)).then_some(client)
 }
 
@@ -124,10 +96,8 @@ pub(super) fn limited_address(session: &Session, trusted: &TrustedProxies) -> Op
 /// proxy that the operator forgot.
 pub(super) fn unbelieved(session: &Session, trusted: &TrustedProxies) -> Option<IpAddr> {
     let is_claim = session.req_header().headers.contains_key(FORWARDED_FOR);
-    match Peer::of(session) {
-        Peer::Address(address) if is_claim && !trusted.contains(address) => Some(address),
-        Peer::Address(_) | Peer::Local => None,
-    }
+    let peer = Peer::of(session.client_addr());
+    peer.address().filter(|_| is_claim && !peer.is_trusted(trusted))
 }
 
 fn listed(headers: &HeaderMap) -> Vec<String> {

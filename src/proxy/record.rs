@@ -9,8 +9,9 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use prometheus::IntGauge;
 
-use super::forwarded::{self, Peer};
+use super::forwarded;
 use crate::config::TrustedProxies;
+use crate::connection::Peer;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
@@ -79,8 +80,9 @@ impl Record {
             return;
         }
         let head = session.req_header();
-        let client = forwarded::client(&head.headers, Peer::of(session), trusted);
-        let client = client.map_or_else(|| "local".to_owned(), |client| client.to_string());
+        let peer = Peer::of(session.client_addr());
+        let client = forwarded::client(&head.headers, peer, trusted);
+        let client = client.map_or(Peer::Local, Peer::Address).to_string();
         let status = self.status.map_or(0, |status| status.as_u16());
         let duration_ms = duration.as_secs_f64() * 1000.0;
         let path = path(head);
