@@ -18,10 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::ServerApp;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::{SocketDigest, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
+
+use tokio::sync::Semaphore;
 
 use crate::config::TrustedProxies;
 use crate::error::ApiError;
@@ -49,7 +52,12 @@ pub struct Guard {
     trusted_proxies: TrustedProxies,
     metrics: Arc<Metrics>,
     log_requests: bool,
+    /// Places for telling those who have none why they are refused.
+    refusals: Semaphore,
 }
+
+/// How many connections at once are told why they are refused.
+const MAX_REFUSALS: usize = 256;
 
 impl Guard {
     /// Makes a guard. A trusted proxy may have any number of connections; its clients are counted
@@ -61,7 +69,8 @@ impl Guard {
         metrics: Arc<Metrics>,
         log_requests: bool,
     ) -> Self {
-        Self { limits, places, trusted_proxies, metrics, log_requests }
+        let refusals = Semaphore::new(MAX_REFUSALS);
+        Self { limits, places, trusted_proxies, metrics, log_requests, refusals }
     }
 
     /// Takes a place for a new connection, unless its peer needs none.
@@ -91,29 +100,24 @@ impl Guard {
 
 /// A Pingora application whose connections are guarded.
 pub struct Guarding<A> {
-    app: Arc<A>,
+    app: Arc<EachRequest<A>>,
     guard: Arc<Guard>,
 }
 
 impl<A> Guarding<A> {
     /// Puts a guard before an application.
     pub fn new(app: A, guard: Arc<Guard>) -> Self {
-        Self { app: Arc::new(app), guard }
+        Self { app: Arc::new(EachRequest(Arc::new(app))), guard }
     }
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        // A connection comes back here for its next request.
-        if let Some(guarded) = (*stream).as_any().downcast_ref::<Guarded>() {
-            guarded.await_next_request();
-            return self.app.process_new(stream, shutdown).await;
-        }
         let digest = stream.get_socket_digest();
         let peer = Peer::of(digest.as_deref().and_then(SocketDigest::peer_addr));
         match self.guard.take_place(peer) {
@@ -122,8 +126,13 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
                 self.app.process_new(Box::new(guarded), shutdown).await
             }
             Err(error) => {
-                let mut guarded = Guarded::new(stream, self.guard.clone(), peer, None);
-                guarded.refuse(ConnectionEnd::TooMany, &error).await;
+                // Those who are told take room as well; past so many the rest are dropped unheard.
+                if let Ok(_permit) = self.guard.refusals.try_acquire() {
+                    let mut guarded = Guarded::new(stream, self.guard.clone(), peer, None);
+                    guarded.refuse(ConnectionEnd::TooMany, &error).await;
+                } else {
+                    self.guard.ended(ConnectionEnd::TooMany, peer, None);
+                }
                 None
             }
         }
@@ -134,8 +143,37 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guarding<A> {
     }
 }
 
+/// Tells a connection when its next request begins. Pingora keeps a connection to itself from its
+/// first request to its last, and hands out a new session for each.
+struct EachRequest<A>(Arc<A>);
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for EachRequest<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if let Some(connection) = session.stream().and_then(guarded) {
+            connection.await_request();
+        }
+        self.0.process_new_http(session, shutdown).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.0.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.0.http_cleanup().await;
+    }
+}
+
 /// Returns the connection that a request came on.
 pub fn of(session: &Session) -> Option<&Guarded> {
-    let stream = session.as_downstream().as_http1()?.stream();
+    session.as_downstream().stream().and_then(guarded)
+}
+
+fn guarded(stream: &Stream) -> Option<&Guarded> {
     (**stream).as_any().downcast_ref()
 }

@@ -180,11 +180,12 @@ impl Proxy {
         self.services.answer(request(&head, route, sender, tab), &mut body).await
     }
 
-    /// As [`forget`](Self::forget), but only for somebody whose token is remembered: a stranger must
-    /// not be able to empty the memory with what the homeserver does not answer, which is anything
-    /// that is too long for it.
+    /// As [`forget`](Self::forget), but only for somebody whose token is remembered, and only what is
+    /// their own: nobody must be able to empty the memory with what the homeserver does not answer,
+    /// which is anything that is too long for it.
     async fn forget_if_known(&self, context: &mut Context) {
-        if let Some((_, Some(credentials))) = &context.session_change
+        if let Some((SessionChange::OwnToken | SessionChange::OwnUser, Some(credentials))) =
+            &context.session_change
             && self.services.auth.knows(credentials).await
         {
             self.forget(context).await;
@@ -230,6 +231,13 @@ fn request<'h>(
         sender,
         tab,
     }
+}
+
+/// Whether the head of a final answer has gone out; an interim one is followed by another.
+fn has_answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    })
 }
 
 /// Whether the homeserver may have done what it was asked although no answer came.
@@ -394,7 +402,7 @@ impl ProxyHttp for Proxy {
         }
         context.record.broke_off(error);
         let answer = match (error.esource(), error.etype()) {
-            _ if session.response_written().is_some() => None,
+            _ if has_answered(session) => None,
             (ErrorSource::Upstream, ErrorType::ConnectTimedout | ErrorType::ReadTimedout) => {
                 Some(ApiError::from(HomeserverError::TooSlow))
             }

@@ -58,6 +58,44 @@ fn a_new_connection_that_says_nothing_is_closed() {
     assert_eq!(ended(&mediary, "head_too_slow"), 1.0);
 }
 
+/// RX-01, SM-08, SM-09, CS-GEN-03, CS-CORS-01
+#[test]
+fn every_request_of_a_connection_is_bound_as_its_first() {
+    let fake = FakeHomeserver::start();
+    let mediary = impatient(&fake).start();
+    let endless = [b"GET /".as_slice(), &[b'a'; 200 << 10]].concat();
+    for (head, status, errcode) in [
+        (&b"GET / HTTP/1.1\r\nHost: a\r\nX: "[..], 408, "M_UNKNOWN"),
+        (b"what?\r\n\r\n", 400, "M_UNKNOWN"),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 405, "M_UNRECOGNIZED"),
+        (&endless, 431, "M_TOO_LARGE"),
+    ] {
+        let mut connection = mediary.client().connect();
+        for _ in 0..2 {
+            connection.send(&get("/_matrix/client/versions"));
+            assert_eq!(connection.read_answer("GET").status, 200);
+        }
+        // The refusal may come before all is written.
+        let _ = connection.stream.write_all(head);
+        connection.read_answer("GET").assert_error(status, errcode);
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
+fn what_is_left_unread_of_a_refused_body_does_not_count_against_the_next_request() {
+    let fake = FakeHomeserver::start();
+    let mediary = impatient(&fake).start();
+    let mut connection = mediary.client().connect();
+    let refused = format!("POST {UPLOAD} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+    connection.send(refused.as_bytes());
+    connection.read_answer("POST").assert_error(401, "M_MISSING_TOKEN");
+    outlast_the_limits(&mediary);
+    connection.send(&get("/_matrix/client/versions"));
+    assert_eq!(connection.read_answer("GET").status, 200);
+    assert_eq!(ended(&mediary, "body_too_slow"), 0.0);
+}
+
 /// RX-02, RX-06
 #[test]
 fn an_upload_that_stops_arriving_is_refused_and_leaves_nothing() {
@@ -84,6 +122,28 @@ fn a_body_that_is_passed_through_and_stops_arriving_is_refused() {
         b"PUT /_matrix/client/v3/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{";
     answer_to_beginning(&mediary, beginning).assert_error(408, "M_UNKNOWN");
     assert_eq!(ended(&mediary, "body_too_slow"), 1.0);
+}
+
+/// RX-02
+#[test]
+fn a_body_that_stops_arriving_behind_100_continue_is_refused_too() {
+    let fake = FakeHomeserver::with_heads(|request, reader| {
+        request.header("expect").is_some().then(|| {
+            let _ = reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let _ = reader.read(&mut [0; 64]);
+            let _ = reader.read(&mut [0; 64]);
+            false
+        })
+    });
+    let mediary = impatient(&fake).start();
+    let mut connection = mediary.client().connect();
+    connection.send(
+        b"PUT /_matrix/client/v3/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\
+          Content-Length: 1000\r\n\r\n",
+    );
+    assert_eq!(connection.read_any_answer("PUT").status, 100);
+    connection.send(b"{");
+    connection.read_answer("PUT").assert_error(408, "M_UNKNOWN");
 }
 
 /// RX-03

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::farewell::Farewell;
 use super::pace::Pace;
-use super::{Guard, Peer, Place};
+use super::{ConnectionLimits, Guard, Peer, Place};
 use crate::error::ApiError;
 use crate::metrics::ConnectionEnd;
 use crate::response::closing_message;
@@ -70,10 +70,12 @@ pub struct Guarded {
 impl Guarded {
     pub(super) fn new(stream: Stream, guard: Arc<Guard>, peer: Peer, place: Option<Place>) -> Self {
         guard.metrics.connections.open.inc();
-        let pace = || Pace::new(guard.limits.slow_timeout, guard.limits.min_rate);
+        let ConnectionLimits { slow_timeout, min_rate, .. } = guard.limits;
+        // A Unix socket does not tell what was taken of it before most of it was.
+        let reader_timeout = if peer == Peer::Local { 4 * slow_timeout } else { slow_timeout };
         Self {
-            sender: pace(),
-            reader: pace(),
+            sender: Pace::new(slow_timeout, min_rate),
+            reader: Pace::new(reader_timeout, min_rate),
             stream,
             guard,
             peer,
@@ -100,9 +102,11 @@ impl Guarded {
         self.enter(phase::ANSWER);
     }
 
-    /// Notes that the last request was answered.
-    pub(super) fn await_next_request(&self) {
-        self.enter(phase::IDLE);
+    /// Notes that a request may come: the first, or another after the last was answered.
+    pub(super) fn await_request(&self) {
+        if self.phase() != phase::NEW {
+            self.enter(phase::IDLE);
+        }
     }
 
     /// Whether the client has sent its body so slowly that the rest of it is not waited for.

@@ -34,7 +34,11 @@ fn connect() -> Pair {
     let trusted = TrustedProxies::loopback();
     let places = Arc::new(Places::new(1));
     let guard = Arc::new(Guard::new(limits, places, trusted, metrics.clone(), false));
-    Pair { client, guarded: Guarded::new(Box::new(server), guard, Peer::Local, None), metrics }
+    Pair {
+        client,
+        guarded: Guarded::new(Box::new(server), guard, Peer::Address([192, 0, 2, 1].into()), None),
+        metrics,
+    }
 }
 
 impl Pair {
@@ -134,7 +138,7 @@ async fn each_request_of_a_connection_has_its_own_time_for_its_head() {
         pair.client.write_all(b" HTTP/1.1").await.unwrap();
         assert_ne!(pair.guarded.read(&mut bytes).await.unwrap(), 0);
         pair.guarded.begin_answer(false);
-        pair.guarded.await_next_request();
+        pair.guarded.await_request();
         // Idle; how long that may last is for Pingora to say.
         sleep(10 * HEADER_TIMEOUT).await;
     }

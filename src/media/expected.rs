@@ -33,7 +33,7 @@ impl MediaService {
             return Ok(Some(Found::Arriving(arrival)));
         }
         let is_shown = |it: &Reservation| {
-            self.freeze.shows(Provenance::uploaded_at(&it.mxc, it.created_at), reader)
+            self.freeze.shows(Provenance::uploaded_at(&it.mxc, self.upload_time()), reader)
         };
         match self.store.reservation(mxc)?.filter(is_shown) {
             Some(reservation) => self.await_upload(reader, &reservation, search).await.map(Some),

@@ -11,7 +11,7 @@ use super::quota::Want;
 use super::{Allowance, MediaError, MediaService};
 use crate::auth::Requester;
 use crate::store::{MediaSource, NewMedia};
-use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc, UnixMillis};
 
 /// How long the body of an upload may take in all; one that takes longer drips on purpose.
 pub(super) const LONGEST_UPLOAD: Duration = Duration::from_secs(60 * 60);
@@ -66,6 +66,12 @@ impl MediaService {
         Ok(mxc)
     }
 
+    /// Returns when an upload of this moment was made. It is never older than the store: a clock that
+    /// stands in the past for a while must not put it before the freeze for good (CS-FRZ-01).
+    pub(super) fn upload_time(&self) -> UnixMillis {
+        self.clock.now().max(self.store.first_started_at())
+    }
+
     /// Returns what is recorded of an upload.
     pub(super) fn owned_media(
         &self,
@@ -79,7 +85,7 @@ impl MediaService {
             filename: upload.filename,
             uploader: Some(requester.user_id().clone()),
             source: MediaSource::Owned,
-            created_at: self.clock.now(),
+            created_at: self.upload_time(),
             legacy_readable: false,
         }
     }

@@ -100,12 +100,15 @@ pub(super) fn unbelieved(session: &Session, trusted: &TrustedProxies) -> Option<
     peer.address().filter(|_| is_claim && !peer.is_trusted(trusted))
 }
 
+/// What stands for a hop that is no text: it must not take those beside it along (RFC 7239, section
+/// 6.2).
+const UNKNOWN: &str = "unknown";
+
 fn listed(headers: &HeaderMap) -> Vec<String> {
-    headers
-        .get_all(FORWARDED_FOR)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(','))
+    let fields = headers.get_all(FORWARDED_FOR).iter();
+    fields
+        .flat_map(|field| field.as_bytes().split(|&b| b == b','))
+        .map(|hop| std::str::from_utf8(hop).ok().filter(|hop| hop.is_ascii()).unwrap_or(UNKNOWN))
         .map(|hop| hop.trim().to_owned())
         .filter(|hop| !hop.is_empty())
         .collect()
@@ -187,9 +190,10 @@ mod tests {
 
     #[test]
     fn the_client_is_the_right_most_untrusted_hop() {
-        let client_of = |peer, hops: &'static str| {
+        let client_of = |peer, hops: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(FORWARDED_FOR, http::HeaderValue::from_static(hops));
+            let hops = http::HeaderValue::from_bytes(hops.as_bytes()).unwrap();
+            headers.insert(FORWARDED_FOR, hops);
             client(&headers, peer, &TrustedProxies::loopback()).map(|ip| ip.to_string())
         };
         assert_eq!(client_of(PROXY, "6.6.6.6, 198.51.100.7").as_deref(), Some("198.51.100.7"));
@@ -198,6 +202,8 @@ mod tests {
         assert_eq!(client_of(PROXY, "[2001:db8::1]:1").as_deref(), Some("2001:db8::1"));
         assert_eq!(client_of(PROXY, "nonsense").as_deref(), Some("127.0.0.1"));
         assert_eq!(client_of(PROXY, "198.51.100.7, nonsense").as_deref(), Some("127.0.0.1"));
+        // A byte from the client does not hide the address that a proxy adds behind it.
+        assert_eq!(client_of(PROXY, "\u{e9}, 198.51.100.7").as_deref(), Some("198.51.100.7"));
         assert_eq!(client_of(STRANGER, "198.51.100.7").as_deref(), Some("203.0.113.9"));
         assert_eq!(client_of(Peer::Local, "198.51.100.7").as_deref(), Some("198.51.100.7"));
     }

@@ -21,6 +21,9 @@ const DRAINED_TO_KEEP: u64 = 64 * 1024;
 /// How much more is read, and for how long, before the connection is closed, so that the client
 /// reads the answer instead of a broken pipe.
 const DRAINED_TO_CLOSE: u64 = 64 * 1024 * 1024;
+
+/// The same for who has met a limit, so that being refused is no way around it.
+const DRAINED_OF_LIMITED: u64 = 8 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Sends a reply. `is_head` leaves the body out (RFC 9110, section 9.3.2).
@@ -68,7 +71,11 @@ pub async fn write(
             }
         }
     }
-    unread.drain(session).await;
+    let most = match status {
+        StatusCode::TOO_MANY_REQUESTS => DRAINED_OF_LIMITED,
+        _ => DRAINED_TO_CLOSE,
+    };
+    unread.drain(session, most).await;
     Ok(())
 }
 
@@ -256,13 +263,13 @@ impl Unread {
     }
 
     /// Reads on for a while and throws away what comes, then lets Pingora close.
-    async fn drain(self, session: &mut Session) {
+    async fn drain(self, session: &mut Session, most: u64) {
         if !self.is_too_much_to_keep() {
             return;
         }
         let drain = async {
             let mut drained = 0;
-            while drained < DRAINED_TO_CLOSE {
+            while drained < most {
                 match session.read_request_body().await {
                     Ok(Some(chunk)) => drained += chunk.len() as u64,
                     Ok(None) | Err(_) => break,
