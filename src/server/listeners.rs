@@ -14,8 +14,13 @@ use async_trait::async_trait;
 use listenfd::ListenFd;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use socket2::SockRef;
 
 use crate::config::{Config, ListenAddress};
+
+/// How much the kernel takes of a reply in bytes before its client does. By itself it would take
+/// megabytes: thousands of clients that read nothing would fill the memory, and fill it first.
+const MAX_UNSENT: u32 = 128 * 1024;
 
 /// A socket that listens already.
 pub(super) enum Listener {
@@ -107,6 +112,8 @@ impl Listener {
     fn tcp(socket: TcpListener) -> Result<Self> {
         // A blocking socket would stall a whole thread in accept.
         socket.set_nonblocking(true)?;
+        // What is accepted here inherits it.
+        SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
         let address = socket.local_addr()?.to_string();
         Ok(Self::Tcp { socket, address })
     }
@@ -204,6 +211,17 @@ mod tests {
         let address = ListenAddress::Tcp(taken.local_addr().unwrap());
         let error = Listener::bind(&address).err().unwrap();
         assert!(error.to_string().contains("is another server"), "{error}");
+    }
+
+    /// RX-03
+    #[test]
+    fn the_kernel_takes_little_of_a_reply_that_nobody_reads() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = std::net::TcpStream::connect(listener.address()).unwrap();
+        let Listener::Tcp { socket, .. } = &listener else { panic!("it has a port") };
+        socket.set_nonblocking(false).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), MAX_UNSENT);
     }
 
     #[test]
