@@ -180,8 +180,7 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
     }
 }
 
-/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-DL-15, CS-TH-12, CS-TH-13,
-/// CS-TH-20
+/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-TH-12, CS-TH-13, CS-TH-20
 #[test]
 fn however_media_is_asked_for_it_is_refused_alike() {
     let homeserver = homeserver_of_every_kind();

@@ -79,8 +79,8 @@ fn a_user_who_asks_too_often_is_told_when_to_try_again_on_every_route() {
     ];
     // A place comes back each second, and is taken again at once.
     for (method, target) in &requests {
-        let ask = || client.request(method, target, &[], b"");
-        let refused = std::iter::repeat_with(ask).find(|answer| answer.status == 429);
+        let ask = |_| client.request(method, target, &[], b"");
+        let refused = (0..1000).map(ask).find(|answer| answer.status == 429);
         assert_eq!(refused.expect("a refusal").assert_limited(), 1, "{method} {target}");
     }
     assert_eq!(bob(&mediary).get(CONFIG).status, 200, "the limit is each user's own");
@@ -230,7 +230,7 @@ fn bytes_are_charged_before_they_are_sent_and_refused_while_there_is_a_debt() {
     assert_eq!(bob(&mediary).get(CONFIG).status, 200, "the limit is each user's own");
 }
 
-/// CS-UP-07, CS-PUT-07, CS-CRE-05
+/// CS-UP-07, CS-PUT-07
 #[test]
 fn uploads_are_charged_by_what_they_announce_before_it_is_read() {
     let homeserver = FakeHomeserver::start();
@@ -320,7 +320,7 @@ fn being_refused_costs_nothing() {
     assert!(client.download(&media).assert_limited() <= first);
 }
 
-/// CS-AS-04, FLD-18
+/// CS-AS-04
 #[test]
 fn users_of_an_application_service_can_be_freed_from_every_rate() {
     let synapse = Synapse::get();
@@ -370,7 +370,7 @@ fn users_of_an_application_service_can_be_freed_from_every_rate() {
     assert!(refused.is_some(), "everybody else is bound");
 }
 
-/// CS-UP-05, CS-CRE-06, CS-PUT-07, FLD-16
+/// CS-UP-05, CS-PUT-07, FLD-16
 #[test]
 fn types_that_are_not_taken_are_refused_before_the_body_is_sent() {
     let homeserver = FakeHomeserver::start();
@@ -588,7 +588,6 @@ fn pictures_with_too_many_pixels_are_not_decoded() {
     assert_eq!(client.download("other.example/remote").status, 200);
 }
 
-/// CS-RL-01
 #[test]
 fn a_thousand_pictures_at_once_are_within_the_defaults() {
     let homeserver = FakeHomeserver::start();

@@ -308,7 +308,7 @@ fn whoever_hangs_up_at_the_last_moment_has_what_is_kept_and_no_more() {
     post(&client, b"x").assert_error(403, "M_FORBIDDEN");
 }
 
-/// CS-CRE-05, CS-CRE-06
+/// CS-CRE-06
 #[test]
 fn of_many_media_ids_created_at_once_as_many_are_given_out_as_fit() {
     let homeserver = FakeHomeserver::start();
