@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::fake::{SERVER_NAME, TOKEN, respond};
-use common::{Client, FakeHomeserver, Mediary, files_below, noise, wait_until};
+use common::{Client, FakeHomeserver, Mediary, files_below, noise};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
 
@@ -169,42 +169,4 @@ fn errors_say_nothing_of_the_inside() {
     for word in inside {
         assert!(!rotten.text().contains(word), "{word:?} in {}", rotten.text());
     }
-}
-
-/// LO-03
-#[test]
-fn the_number_of_series_does_not_depend_on_what_is_asked_for() {
-    let fake = FakeHomeserver::start();
-    let mediary = Mediary::in_front_of(&fake.url);
-    let series = || {
-        let text = mediary.admin_client().get("/metrics").text();
-        text.lines().filter(|line| !line.starts_with('#')).count()
-    };
-    wait_until("the store was counted", || {
-        mediary.admin_client().get("/metrics").text().contains("mediary_store_items")
-    });
-    let before = series();
-    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"];
-    let mut connection = mediary.client().connect();
-    for number in 0..3000 {
-        let method = methods[number % methods.len()];
-        let target = match number % 5 {
-            0 => format!("/_matrix/client/v1/media/download/server-{number}.example/id{number}"),
-            1 => format!("/_matrix/media/v3/download/fake.example/id{number}"),
-            2 => format!("/_matrix/client/v1/media/unknown-{number}"),
-            3 => format!("/path-{number}?query={number}"),
-            _ => format!("/_matrix/client/v1/media/thumbnail/s{number}/i?width={number}&height=1"),
-        };
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: host-{number}\r\nUser-Agent: agent-{number}\r\n\
-             Authorization: Bearer {TOKEN}\r\n\r\n"
-        );
-        connection.send(head.as_bytes());
-        let answer = connection.read_answer(method);
-        assert!(answer.status >= 200, "{method} {target}");
-        if answer.header("connection") == Some("close") {
-            connection = mediary.client().connect();
-        }
-    }
-    assert_eq!(series(), before);
 }
