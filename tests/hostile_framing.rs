@@ -7,7 +7,7 @@ use std::net::Shutdown;
 
 use common::fake::{TOKEN, respond};
 use common::http::chunk;
-use common::{Client, FakeHomeserver, Mediary, Settings, noise, samples, wait_until};
+use common::{FakeHomeserver, Mediary, Settings, noise, samples, wait_until};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
 
@@ -21,10 +21,6 @@ fn recorder() -> FakeHomeserver {
     FakeHomeserver::with(|request, stream| {
         (!request.is_mediarys_own()).then(|| respond(stream, 200, "{}"))
     })
-}
-
-fn knowing(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
 }
 
 /// Writes the head of a request that bears the token.
@@ -42,7 +38,7 @@ fn head(method: &str, target: &str, fields: &str) -> Vec<u8> {
 fn a_request_in_the_body_of_a_download_is_answered_to_nobody() {
     let fake = recorder();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let (kept, other) = (noise(100_000, 1), b"the other one");
     let target = format!("{DOWNLOAD}/{}", client.upload("text/plain", None, &kept));
     let next = format!("{DOWNLOAD}/{}", client.upload("text/plain", None, other));
@@ -73,7 +69,7 @@ fn a_request_in_the_body_of_a_download_is_answered_to_nobody() {
 fn requests_sent_behind_each_other_are_answered_in_order_or_not_at_all() {
     let fake = recorder();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let bodies: Vec<Vec<u8>> = (0..7).map(|seed| noise(500, seed)).collect();
     let targets: Vec<String> = bodies
         .iter()
@@ -172,7 +168,7 @@ fn an_old_client_hears_no_100_and_its_requests_have_a_host() {
 fn ranges_without_number_or_sense_cost_nothing() {
     let fake = recorder();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let body = samples::bytes(1000);
     let target = format!("{DOWNLOAD}/{}", client.upload("text/plain", None, &body));
     let many: String = (0..10_000).map(|first| format!("{first}-,")).collect();
@@ -214,7 +210,7 @@ fn without_files_to_open_nothing_is_lost_and_it_ends_with_the_flood() {
     let fake = recorder();
     let limited = ["/usr/bin/prlimit", "--nofile=256:256"];
     let mediary = Settings::new(&fake.url).through(&limited).start();
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let body = noise(100_000, 1);
     let media = client.upload("text/plain", None, &body);
     let flood: Vec<_> = (0..400).map(|_| mediary.client().connect()).collect();
@@ -277,7 +273,7 @@ fn oversized_requests_are_refused_in_bounded_memory_and_others_are_served() {
 fn a_long_query_is_read_and_passed_on_whole() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let query = "a".repeat(60 * 1024);
     let media = client.upload("text/plain", None, b"body");
     let answer = client.get(&format!("{}/{media}?{query}", DOWNLOAD));
