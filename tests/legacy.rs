@@ -374,11 +374,10 @@ fn an_icon_that_is_not_held_is_fetched_for_anybody() {
 /// CS-FRZ-04, CS-DL-04, FLD-23
 #[test]
 fn an_icon_that_the_homeserver_has_frozen_is_fetched_with_an_administrators_token() {
-    for status in [200, 404] {
+    for (has_token, status) in [(true, 200), (false, 404)] {
         let homeserver = Homeserver::start();
         homeserver.name_icons(&["fake.example/icon", "other.example/icon", "fake.example/absent"]);
         let settings = Settings::new(&homeserver.fake.url);
-        let has_token = status == 200;
         let settings = if has_token { settings.with_admin_token("syt_admin") } else { settings };
         let mediary = settings.start();
         let not_remote = format!("{}?allow_remote=false", download("other.example/icon"));
