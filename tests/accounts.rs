@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use common::fake::{OTHER_TOKEN, Received, TOKEN, respond, respond_with};
+use common::fake::{OTHER_DEVICE_TOKEN, OTHER_TOKEN, Received, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::synapse::unique_name;
 use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, Synapse, User, wait_until};
-use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use serde_json::json;
 
 /// A route that needs a token and nothing else.
 const CONFIG: &str = "/_matrix/client/v1/media/config";
@@ -33,31 +32,16 @@ const ROUTES: [&str; 3] = [
     "/_synapse/admin/v2/users/",
 ];
 
-/// A file with an administrator's token, and the setting that names it.
-fn token_file(token: &str) -> (NamedTempFile, String) {
-    let file = NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), format!("{token}\n")).expect("the file can be written");
-    let setting = format!("[auth]\nadmin_token_file = \"{}\"", file.path().display());
-    (file, setting)
-}
-
 /// Mediary that asks a homeserver who is suspended.
 fn start(url: &str, token: &str) -> Mediary {
-    let (_file, setting) = token_file(token);
-    Settings::new(url).with(&setting).start()
-}
-
-/// Sends a JSON body and returns the answer, whatever it is.
-fn call(client: &Client, method: &str, target: &str, body: &Value) -> Answer {
-    let fields = [("Content-Type", "application/json")];
-    client.request(method, target, &fields, body.to_string().as_bytes())
+    Settings::new(url).with_admin_token(token).start()
 }
 
 /// Everything that adds something.
 fn uploads(client: &Client, reserved: &str) -> [Answer; 3] {
     [
         client.request("POST", UPLOAD, &[("Content-Type", "text/plain")], b"hello"),
-        client.request("POST", "/_matrix/media/v1/create", &[], b"{}"),
+        client.create(),
         client.request("PUT", &format!("{UPLOAD}/{reserved}"), &[], b"hello"),
     ]
 }
@@ -96,13 +80,13 @@ fn a_suspended_user_reads_but_does_not_upload() {
         let mediary = start(&fake.url, ADMIN_TOKEN);
         let [alice, bob] = [TOKEN, OTHER_TOKEN].map(|token| mediary.client().with_token(token));
         let media = alice.upload("text/plain", None, b"hello");
-        let reserved = alice.request("POST", "/_matrix/media/v1/create", &[], b"{}").media();
+        let reserved = alice.create().media();
 
         *suspended.lock().expect("the state") = true;
         // The administrator's request passes through, so the answer from before is forgotten.
         let target = "/_synapse/admin/v1/suspend/@alice:fake.example";
         let admin = mediary.client().with_token(ADMIN_TOKEN);
-        assert_eq!(call(&admin, "PUT", target, &json!({"suspend": true})).status, 200);
+        assert_eq!(admin.call("PUT", target, &json!({"suspend": true})).status, 200);
         for answer in uploads(&alice, &reserved) {
             answer.assert_error(403, "M_USER_SUSPENDED");
         }
@@ -112,7 +96,7 @@ fn a_suspended_user_reads_but_does_not_upload() {
         assert_eq!(bob.upload("text/plain", None, b"from bob").split('/').count(), 2);
 
         *suspended.lock().expect("the state") = false;
-        assert_eq!(call(&admin, "PUT", target, &json!({"suspend": false})).status, 200);
+        assert_eq!(admin.call("PUT", target, &json!({"suspend": false})).status, 200);
         assert_eq!(alice.request("PUT", &format!("{UPLOAD}/{reserved}"), &[], b"x").status, 200);
 
         // The routes that are not known are asked once, and only questions bear the secret.
@@ -129,18 +113,16 @@ fn a_suspended_user_reads_but_does_not_upload() {
     }
 }
 
-/// CS-AUTH-09
 #[test]
 fn the_answer_about_a_user_is_remembered_for_all_their_devices() {
     let fake = telling(ROUTES[2], |_, stream| respond(stream, 200, r#"{"suspended":false}"#));
     let mediary = start(&fake.url, ADMIN_TOKEN);
-    let client = mediary.client().with_token(TOKEN);
-    for _ in 0..5 {
-        client.upload("text/plain", None, b"hello");
+    for token in [TOKEN, OTHER_DEVICE_TOKEN, TOKEN, OTHER_DEVICE_TOKEN] {
+        mediary.client().with_token(token).upload("text/plain", None, b"hello");
     }
     assert_eq!(fake.received_for(ROUTES[2]).len(), 1);
     // Whoever only reads is not asked about.
-    assert_eq!(mediary.client().with_token(OTHER_TOKEN).get(CONFIG).status, 200);
+    assert_eq!(mediary.bob().get(CONFIG).status, 200);
     assert_eq!(fake.received_for(ROUTES[2]).len(), 1);
 }
 
@@ -160,14 +142,14 @@ fn an_answer_from_before_a_suspension_is_not_remembered() {
         respond(stream, 200, &json!({"suspended": !is_first}).to_string())
     });
     let mediary = start(&fake.url, ADMIN_TOKEN);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let early = client.clone();
     let early = thread::spawn(move || early.request("POST", UPLOAD, &[], b"hello"));
     // What arrives is on record before it is answered.
     wait_until("the homeserver is asked", || !fake.received_for(ROUTES[0]).is_empty());
     let admin = mediary.client().with_token(ADMIN_TOKEN);
     let target = "/_synapse/admin/v1/suspend/@alice:fake.example";
-    assert_eq!(call(&admin, "PUT", target, &json!({"suspend": true})).status, 200);
+    assert_eq!(admin.call("PUT", target, &json!({"suspend": true})).status, 200);
     release.send(()).expect("the fake waits");
     assert_eq!(early.join().expect("an answer").status, 200);
     client.request("POST", UPLOAD, &[], b"hello").assert_error(403, "M_USER_SUSPENDED");
@@ -193,7 +175,7 @@ fn nobody_uploads_while_the_homeserver_does_not_say() {
     ] {
         let fake = telling(ROUTES[2], move |_, stream| respond(stream, status, body));
         let mediary = start(&fake.url, ADMIN_TOKEN);
-        let client = mediary.client().with_token(TOKEN);
+        let client = mediary.alice();
         let answer = client.request("POST", UPLOAD, &[], b"hello");
         if told == 200 {
             let media = answer.media();
@@ -219,10 +201,10 @@ fn a_user_whom_synapse_suspends_reads_but_does_not_upload() {
     let user = synapse.user();
     let client = mediary.client_of(&user);
     let media = client.upload("text/plain", None, b"hello");
-    let reserved = client.request("POST", "/_matrix/media/v1/create", &[], b"{}").media();
+    let reserved = client.create().media();
     let suspend = |is: bool| {
         let target = format!("/_synapse/admin/v1/suspend/{}", user.user_id);
-        let answer = call(&mediary.client_of(&admin), "PUT", &target, &json!({"suspend": is}));
+        let answer = mediary.client_of(&admin).call("PUT", &target, &json!({"suspend": is}));
         assert_eq!(answer.status, 200, "{answer:?}");
     };
     suspend(true);
@@ -254,20 +236,64 @@ fn a_token_that_is_no_administrators_lets_nobody_upload_and_says_so() {
 
 #[test]
 fn a_token_file_that_everybody_may_read_is_refused_at_the_start() {
-    let (file, setting) = token_file(ADMIN_TOKEN);
-    let refusal = || Settings::new("http://127.0.0.1:1").with(&setting).refusal();
-    std::fs::set_permissions(file.path(), Permissions::from_mode(0o644)).expect("our own file");
+    let settings = Settings::new("http://127.0.0.1:1").with_admin_token(ADMIN_TOKEN);
+    let refusal = || settings.clone().refusal();
+    let file = settings.admin_token_file();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("our own file");
     let (status, said) = refusal();
     assert!(!status.success() && said.contains("auth.admin_token_file"), "{said}");
     assert!(said.contains("chmod o-rwx") && !said.contains("do_not_show"), "{said}");
-    std::fs::set_permissions(file.path(), Permissions::from_mode(0o600)).expect("our own file");
-    std::fs::write(file.path(), "do_not_show do_not_show").expect("our own file");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("our own file");
+    std::fs::write(&file, "do_not_show do_not_show").expect("our own file");
     let (status, said) = refusal();
     assert!(!status.success() && said.contains("on one line"), "{said}");
     assert!(!said.contains("do_not_show"), "{said}");
-    drop(file);
+    std::fs::remove_file(&file).expect("our own file");
     let (status, said) = refusal();
     assert!(!status.success() && said.contains("auth.admin_token_file"), "{said}");
+}
+
+#[test]
+fn without_a_token_cache_the_homeserver_is_asked_before_every_upload() {
+    let fake = telling(ROUTES[2], |_, stream| respond(stream, 200, r#"{"suspended":false}"#));
+    let settings = Settings::new(&fake.url).with_admin_token(ADMIN_TOKEN);
+    let settings = settings.with("token_cache = \"0s\"");
+    let mediary = settings.start();
+    let client = mediary.alice();
+    for asked in 1..=3 {
+        client.upload("text/plain", None, b"hello");
+        assert_eq!(fake.received_for(ROUTES[2]).len(), asked);
+    }
+}
+
+#[test]
+fn the_check_says_whether_suspended_users_can_be_told() {
+    let synapse = Synapse::get();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = directory.path().join("store").to_string_lossy().into_owned();
+    for (token, is_good, finding) in [
+        (synapse.admin().access_token, true, "ok    it says who is suspended"),
+        (synapse.user().access_token, false, "FAIL  it does not say who is suspended"),
+        ("wrong".to_owned(), false, "FAIL  the homeserver refuses the token"),
+        ("no token".to_owned(), false, "FAIL  auth.admin_token_file: it has to hold"),
+    ] {
+        let settings = Settings::new(&synapse.url).with_admin_token(&token);
+        let file = settings.admin_token_file();
+        let setting = format!("[auth]\nadmin_token_file = \"{}\"", file.display());
+        let config = directory.path().join("mediary.toml");
+        std::fs::write(&config, setting).expect("the configuration can be written");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mediary"))
+            .args(["check", "--upstream", &synapse.url, "--listen", "127.0.0.1:0"])
+            .args(["--data-dir", &store, "--config"])
+            .arg(config)
+            .env_clear()
+            .output()
+            .expect("the binary can be started");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.success(), is_good, "{said}");
+        assert!(said.contains(finding), "no {finding:?} in\n{said}");
+        assert!(!said.contains(&token), "{said}");
+    }
 }
 
 // --- locked users
@@ -282,7 +308,7 @@ fn a_user_whom_synapse_locks_hears_it_in_synapses_words() {
     let media = client.upload("image/png", None, &common::samples::png(64, 64));
     let lock = |is: bool| {
         let target = format!("/_synapse/admin/v2/users/{}", user.user_id);
-        let answer = call(&mediary.client_of(&admin), "PUT", &target, &json!({"locked": is}));
+        let answer = mediary.client_of(&admin).call("PUT", &target, &json!({"locked": is}));
         assert_eq!(answer.status, 200, "{answer:?}");
     };
     lock(true);
@@ -323,7 +349,7 @@ fn what_the_homeserver_says_of_a_session_is_relayed_to_the_byte() {
             request.target().contains("/whoami").then(|| respond(stream, status, body))
         });
         let mediary = Mediary::in_front_of(&fake.url);
-        let client = mediary.client().with_token(TOKEN);
+        let client = mediary.alice();
         let by_query = mediary.client().get(&format!("{CONFIG}?access_token={TOKEN}"));
         let [upload, create, put] = uploads(&client, "fake.example/a");
         for answer in [client.download("fake.example/a"), by_query, upload, create, put] {
@@ -412,7 +438,7 @@ fn synapse_judges_the_user_whom_an_application_service_acts_for() {
         "username": format!("bridge_{}", unique_name()),
         "inhibit_login": true,
     });
-    let answer = call(&bridge, "POST", "/_matrix/client/v3/register", &register);
+    let answer = bridge.call("POST", "/_matrix/client/v3/register", &register);
     let ghost = answer.json()["user_id"].as_str().expect("a user id").replace(':', "%3A");
     let old = synapse.client_of(&synapse.user()).upload("text/plain", None, b"older");
     for query in [String::new(), format!("?user_id={ghost}")] {
@@ -439,7 +465,7 @@ fn log_in_refreshable(synapse: &Synapse, user: &User) -> (String, String) {
         "password": user.password,
         "refresh_token": true,
     });
-    tokens(&call(&synapse.client(), "POST", "/_matrix/client/v3/login", &body))
+    tokens(&synapse.client().call("POST", "/_matrix/client/v3/login", &body))
 }
 
 fn tokens(answer: &Answer) -> (String, String) {
@@ -500,7 +526,7 @@ fn the_tokens_of_a_session_that_was_refreshed_are_what_synapse_says_they_are() {
     let (older, refreshes) = log_in_refreshable(&synapse, &user);
     assert_eq!(mediary.client().with_token(&older).download(&media).status, 200);
     let body = json!({"refresh_token": refreshes});
-    let (newer, _) = tokens(&call(&mediary.client(), "POST", "/_matrix/client/v3/refresh", &body));
+    let (newer, _) = tokens(&mediary.client().call("POST", "/_matrix/client/v3/refresh", &body));
     assert_eq!(mediary.client().with_token(&newer).download(&media).status, 200);
     let before = accepted();
     for token in [&older, &newer] {
@@ -529,211 +555,14 @@ fn a_refresh_that_bears_a_token_makes_it_forgotten_and_nobody_else() {
     }
     let target = "/_matrix/client/v3/refresh";
     let body = json!({"refresh_token": "r"});
-    assert_eq!(call(&mediary.client(), "POST", target, &body).status, 200);
+    assert_eq!(mediary.client().call("POST", target, &body).status, 200);
     for client in [&alice, &bob] {
         assert_eq!(client.get(CONFIG).status, 200);
     }
     assert_eq!(whoamis(), 2, "without a token nobody is forgotten");
-    assert_eq!(call(&alice, "POST", target, &body).status, 200);
+    assert_eq!(alice.call("POST", target, &body).status, 200);
     for client in [&alice, &bob] {
         assert_eq!(client.get(CONFIG).status, 200);
     }
     assert_eq!(whoamis(), 3);
-}
-
-// --- odd corners of parameters
-
-/// What is too long for a homeserver to read is refused here, in clear words; the rest is read.
-#[test]
-fn a_query_of_sixty_kilobytes_is_answered_or_refused_on_every_route_but_never_fails() {
-    let synapse = Synapse::get();
-    let mediary = Settings::new(&synapse.url).with("[legacy]\nmode = \"open\"").start();
-    let client = mediary.client_of(&synapse.user());
-    let media = client.upload("image/png", None, &common::samples::png(64, 64));
-    let id = media.split_once('/').expect("an id").1;
-    let [current, legacy] = ["/_matrix/client/v1/media", "/_matrix/media/v3"];
-    let picture = "width=32&height=32";
-    let routes = [
-        ("POST", format!("{UPLOAD}?"), 200),
-        ("POST", "/_matrix/media/v1/create?".to_owned(), 200),
-        ("PUT", format!("{UPLOAD}/{media}?"), 409),
-        ("GET", format!("{current}/download/{media}?"), 200),
-        ("GET", format!("{current}/download/{media}/name?"), 200),
-        ("GET", format!("{current}/thumbnail/{media}?{picture}&"), 200),
-        ("GET", format!("{current}/config?"), 200),
-        ("GET", format!("{current}/preview_url?"), 400),
-        ("GET", format!("{current}/preview_url?url="), 400),
-        ("GET", format!("{legacy}/download/{media}?"), 200),
-        ("GET", format!("{legacy}/thumbnail/{media}?{picture}&"), 200),
-        ("GET", format!("/_matrix/federation/v1/media/download/{id}?"), 414),
-        ("GET", format!("/_matrix/federation/v1/media/thumbnail/{id}?{picture}&"), 414),
-    ];
-    let signed = [("Authorization", "X-Matrix origin=\"a.example\",key=\"ed25519:1\",sig=\"x\"")];
-    let ask = |method: &str, target: &str| {
-        if target.contains("/federation/") {
-            mediary.client().request(method, target, &signed, b"")
-        } else {
-            client.request(method, target, &[], b"")
-        }
-    };
-    let many = (0..5_000).fold("x".to_owned(), |many, n| format!("{many}&method={n}"));
-    for query in ["y".repeat(60_000), "&".repeat(60_000), format!("x&filename={many}")] {
-        for (method, path, status) in &routes {
-            // The first of the parameters is one that makes no sense.
-            let is_odd = path.contains("/thumbnail/") && query.contains("method=0");
-            let expected = if is_odd && *status == 200 { 400 } else { *status };
-            let answer = ask(method, &format!("{path}{query}"));
-            // What is short enough for it is the homeserver's to judge.
-            let is_short_url = path.ends_with("url=") && query.as_bytes()[1] != b'y';
-            let is_expected = answer.status == expected || (is_short_url && answer.status < 500);
-            assert!(is_expected, "{method} {path}{query:.9}: {}", answer.status);
-        }
-        for name in ["user_id", "device_id"] {
-            let answer = client.get(&format!("{CONFIG}?{name}=z{query}"));
-            assert!([200, 400].contains(&answer.status), "{name}={query:.9}: {answer:?}");
-        }
-    }
-    // What just fits goes up to the homeserver, and back comes an answer.
-    for padding in ["y".repeat(7_900), "%22".repeat(2_600), "@".repeat(7_900)] {
-        for (method, path, _) in &routes {
-            let answer = ask(method, &format!("{path}{padding}"));
-            assert!(answer.status < 500, "{method} {path}{padding:.9}: {answer:?}");
-        }
-        for name in ["user_id", "device_id", "ts"] {
-            let target = format!("{current}/preview_url?url=x&{name}={padding}");
-            assert_eq!(client.get(&target).status, 400, "{name}");
-        }
-        let longest = &padding[..510];
-        for query in [
-            format!("url={}&ts=1", &padding[..4_095]),
-            format!("url=x&user_id={longest}&device_id={longest}"),
-        ] {
-            let answer = client.get(&format!("{current}/preview_url?{query}"));
-            assert!(answer.status < 500, "{query:.30}: {answer:?}");
-        }
-    }
-}
-
-/// MXC-01, MXC-03, MXC-05, MXC-08
-#[test]
-fn names_with_ports_and_addresses_are_decoded_once() {
-    let fake = FakeHomeserver::with(|request, stream| {
-        request
-            .target()
-            .contains("/download/")
-            .then(|| respond_with(stream, 200, &[("Content-Type", "text/plain")], b"hello"))
-    });
-    let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
-    let id = "a".repeat(255);
-    for (sent, asked) in [
-        ("other.example:8448", "other.example:8448"),
-        ("other.example%3A8449", "other.example:8449"),
-        ("1.2.3.4", "1.2.3.4"),
-        ("[::1]:8448", "[::1]:8448"),
-        ("%5B2001:db8::1%5D", "[2001:db8::1]"),
-    ] {
-        for _ in 0..2 {
-            assert_eq!(client.download(&format!("{sent}/{id}")).text(), "hello", "{sent}");
-        }
-        let path = format!("/_matrix/client/v1/media/download/{asked}/{id}");
-        assert_eq!(fake.received_for(&path).len(), 1, "{sent}");
-        client.download(&format!("{sent}/{id}a")).assert_error(400, "M_INVALID_PARAM");
-        client.download(&format!("{sent}/%2561")).assert_error(400, "M_INVALID_PARAM");
-    }
-}
-
-/// What other servers and old homeservers write, and the name that is told to the client.
-///
-/// CS-HDR-04, CS-HDR-05, FLD-15
-#[test]
-fn names_are_read_from_every_form_of_disposition_and_written_in_one() {
-    const FORMS: [(&[u8], &str); 16] = [
-        (b"attachment; filename=cat.jpg", "filename=cat.jpg"),
-        (b"inline;FILENAME=\"cat.jpg\"", "filename=cat.jpg"),
-        (b"inline; filename=\"my cat.jpg\"", "filename*=utf-8''my%20cat.jpg"),
-        (b"inline; filename=\"a \\\"b\\\" \\\\ c\"", "filename*=utf-8''a%20%22b%22%20%20c"),
-        (b"inline; filename=\"a; filename=b\"", "filename*=utf-8''a%3B%20filename%3Db"),
-        (b"inline; filename=\"\xc3\xa9t\xc3\xa9\"", "filename*=utf-8''%C3%A9t%C3%A9"),
-        (b"inline; filename=\"\xe9t\xe9\"", "filename*=utf-8''%C3%A9t%C3%A9"),
-        (b"inline; filename*=UTF-8''%D0%BA.png", "filename*=utf-8''%D0%BA.png"),
-        (b"inline; filename*=iso-8859-1'fr'%E9t%E9", "filename*=utf-8''%C3%A9t%C3%A9"),
-        (b"inline; filename=\"?.png\"; filename*=utf-8''%D0%BA.png", "filename*=utf-8''%D0%BA.png"),
-        (b"inline; filename*=utf-8''%D0%BA.png; filename=x.png", "filename*=utf-8''%D0%BA.png"),
-        (b"inline; filename*=koi8-r''%CB; filename=x.png", "filename=x.png"),
-        (b"inline; filename*=utf-8''%FF%FE; filename=x.png", "filename=x.png"),
-        (b"inline; filename*=utf-8''; filename=x.png", "filename=x.png"),
-        (
-            b"inline; filename*=utf-8''%F0%9F%90%88%E2%80%AE.png",
-            "filename*=utf-8''%F0%9F%90%88.png",
-        ),
-        (b"inline; filename=\"\"", ""),
-    ];
-    let fake = FakeHomeserver::with(|request, stream| {
-        let target = request.target();
-        let number = target.split("/media/download/fake.example/").nth(1)?;
-        let number: usize = number.split('?').next()?.parse().ok()?;
-        let head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 1\r\n\
-                     Content-Disposition: ";
-        let answer = [&head[..], FORMS[number].0, b"\r\n\r\nx"].concat();
-        Some(std::io::Write::write_all(stream, &answer).is_ok())
-    });
-    let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
-    for (number, (_, name)) in FORMS.iter().enumerate() {
-        let expected = format!("inline; {name}");
-        let expected = expected.trim_end_matches("; ");
-        for time in ["arriving", "kept"] {
-            let answer = client.download(&format!("fake.example/{number}"));
-            assert_eq!(answer.status, 200, "{expected}");
-            assert_eq!(answer.header("content-disposition"), Some(expected), "{time}");
-        }
-        // The name in the path takes its place.
-        let named = client.download(&format!("fake.example/{number}/%D0%B0%20b"));
-        let in_path = Some("inline; filename*=utf-8''%D0%B0%20b");
-        assert_eq!(named.header("content-disposition"), in_path);
-    }
-}
-
-/// CS-AUTH-09
-#[test]
-fn without_a_token_cache_the_homeserver_is_asked_before_every_upload() {
-    let fake = telling(ROUTES[2], |_, stream| respond(stream, 200, r#"{"suspended":false}"#));
-    let (_file, setting) = token_file(ADMIN_TOKEN);
-    let settings = Settings::new(&fake.url).with(&setting).with("token_cache = \"0s\"");
-    let mediary = settings.start();
-    let client = mediary.client().with_token(TOKEN);
-    for asked in 1..=3 {
-        client.upload("text/plain", None, b"hello");
-        assert_eq!(fake.received_for(ROUTES[2]).len(), asked);
-    }
-}
-
-/// CS-AUTH-09
-#[test]
-fn the_check_says_whether_suspended_users_can_be_told() {
-    let synapse = Synapse::get();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = directory.path().join("store").to_string_lossy().into_owned();
-    for (token, is_good, finding) in [
-        (synapse.admin().access_token, true, "ok    it says who is suspended"),
-        (synapse.user().access_token, false, "FAIL  it does not say who is suspended"),
-        ("wrong".to_owned(), false, "FAIL  the homeserver refuses the token"),
-        ("no token".to_owned(), false, "FAIL  auth.admin_token_file: it has to hold"),
-    ] {
-        let (_file, setting) = token_file(&token);
-        let config = directory.path().join("mediary.toml");
-        std::fs::write(&config, setting).expect("the configuration can be written");
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mediary"))
-            .args(["check", "--upstream", &synapse.url, "--listen", "127.0.0.1:0"])
-            .args(["--data-dir", &store, "--config"])
-            .arg(config)
-            .env_clear()
-            .output()
-            .expect("the binary can be started");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.success(), is_good, "{said}");
-        assert!(said.contains(finding), "no {finding:?} in\n{said}");
-        assert!(!said.contains(&token), "{said}");
-    }
 }

@@ -8,22 +8,7 @@ set -euo pipefail
 # shellcheck source=tests/steps.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/steps.sh"
 
-dir=
-
-finish() {
-    local status=$?
-    trap '' INT TERM
-    trap - EXIT
-    if [[ $dir ]]; then
-        tests/synapse.py stop --dir "$dir/synapse" || true
-        # After a failure, what Synapse logged is kept until the next run.
-        ((status)) || rm -rf "$dir"
-    fi
-    exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+clean_up_at_exit
 
 step "1/7 what is needed"
 tests/setup.sh packages synapse clients photo nextest

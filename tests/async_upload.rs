@@ -5,9 +5,9 @@ mod common;
 
 use std::net::TcpStream;
 
-use common::fake::{OTHER_TOKEN, Received, SERVER_NAME, TOKEN, respond};
+use common::fake::{Received, SERVER_NAME, TOKEN, respond};
 use common::http::{Answer, Connection};
-use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
+use common::{FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 
 const CREATE: &str = "/_matrix/media/v1/create";
 const UPLOAD: &str = "/_matrix/media/v3/upload";
@@ -31,14 +31,6 @@ fn homeserver() -> FakeHomeserver {
 fn assert_nothing_reached(homeserver: &FakeHomeserver) {
     assert!(homeserver.received_for("/media/").is_empty(), "{:?}", homeserver.received());
     assert!(homeserver.passed_on().is_empty(), "{:?}", homeserver.passed_on());
-}
-
-fn create(client: &Client) -> Answer {
-    client.request("POST", CREATE, &[], b"{}")
-}
-
-fn put(client: &Client, media: &str, body: &[u8]) -> Answer {
-    client.request("PUT", &format!("{UPLOAD}/{media}"), &[("Content-Type", "text/plain")], body)
 }
 
 /// Begins to upload to a media id and sends so much of the announced length.
@@ -67,7 +59,7 @@ fn what_is_put_to_a_created_id_is_read_back_with_its_type_and_name() {
     let body = noise(700_001, 1);
 
     let before = unix_millis();
-    let created = create(&client);
+    let created = client.create();
     let after = unix_millis();
     let media = created.media();
     assert!(media.starts_with(&format!("{}/", synapse.server_name)), "{media}");
@@ -92,11 +84,11 @@ fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
     let synapse = Synapse::get();
     let mediary = Mediary::in_front_of(&synapse.url);
     let [alice, bob] = [(); 2].map(|()| mediary.client_of(&synapse.user()));
-    let media = create(&alice).media();
-    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
-    put(&alice, &media, b"hers").assert_stored();
-    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
-    put(&alice, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    let media = alice.create().media();
+    bob.put(&media, "text/plain", b"his").assert_error(403, "M_FORBIDDEN");
+    alice.put(&media, "text/plain", b"hers").assert_stored();
+    bob.put(&media, "text/plain", b"his").assert_error(403, "M_FORBIDDEN");
+    alice.put(&media, "text/plain", b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
     assert_eq!(bob.download(&media).text(), "hers");
 }
 
@@ -105,14 +97,14 @@ fn two_users_of_a_homeserver_cannot_touch_each_others_ids() {
 fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     assert!(media.starts_with(&format!("{SERVER_NAME}/")), "{media}");
-    put(&client, &media, b"body").assert_stored();
+    client.put(&media, "text/plain", b"body").assert_stored();
     assert_eq!(client.download(&media).text(), "body");
-    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
-    put(&client, "fake.example/unknown", b"x").assert_error(404, "M_NOT_FOUND");
-    create(&mediary.client()).assert_error(401, "M_MISSING_TOKEN");
+    client.put(&media, "text/plain", b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    client.put("fake.example/unknown", "text/plain", b"x").assert_error(404, "M_NOT_FOUND");
+    mediary.client().create().assert_error(401, "M_MISSING_TOKEN");
     assert_nothing_reached(&homeserver);
     for route in ["create", "upload_to"] {
         let series =
@@ -128,7 +120,7 @@ fn asynchronous_uploads_never_reach_a_homeserver_that_has_none() {
 fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
     let homeserver = homeserver();
     let mediary = Settings::new(&homeserver.url).with("[uploads]\nmax_pending = 100").start();
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     for body in [&b""[..], b"{}", b"{\"org.example.later\": [1, 2]}", b"[]", b"{", b"\xff\x00"] {
         for fields in [&[][..], &[("Content-Type", "text/plain")]] {
             let created = client.request("POST", CREATE, fields, body);
@@ -137,7 +129,7 @@ fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
     }
     let large = client.request("POST", CREATE, &[], &noise(100_000, 1));
     large.assert_error(413, "M_TOO_LARGE");
-    assert_eq!(create(&client).status, 200);
+    assert_eq!(client.create().status, 200);
 }
 
 /// CS-PUT-03, MXC-09
@@ -145,14 +137,16 @@ fn whatever_the_body_of_create_holds_is_taken_but_not_without_end() {
 fn ids_that_are_unknown_or_of_another_server_are_not_found() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     let id = media.split('/').nth(1).expect("a media id");
     for other in ["fake.example/unknown", &format!("other.example/{id}")] {
-        put(&client, other, b"body").assert_error(404, "M_NOT_FOUND");
+        client.put(other, "text/plain", b"body").assert_error(404, "M_NOT_FOUND");
     }
-    put(&client, "fake.example/not%20valid", b"body").assert_error(400, "M_INVALID_PARAM");
-    put(&client, &media, b"body").assert_stored();
+    client
+        .put("fake.example/not%20valid", "text/plain", b"body")
+        .assert_error(400, "M_INVALID_PARAM");
+    client.put(&media, "text/plain", b"body").assert_stored();
     assert_nothing_reached(&homeserver);
 }
 
@@ -162,17 +156,17 @@ fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
     let homeserver = homeserver();
     let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"1s\"\nmax_size = \"10 B\"";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     // Too large to be taken, so that asking does not use the id up.
-    let ask = || put(&client, &media, &[0; 11]).status;
+    let ask = || client.put(&media, "text/plain", &[0; 11]).status;
     wait_until("the id has expired", || match ask() {
         413 => false,
         404 => true,
         other => panic!("{other}"),
     });
-    put(&client, &media, b"body").assert_error(404, "M_NOT_FOUND");
-    assert_eq!(create(&client).status, 200, "an expired id counts for nothing");
+    client.put(&media, "text/plain", b"body").assert_error(404, "M_NOT_FOUND");
+    assert_eq!(client.create().status, 200, "an expired id counts for nothing");
 }
 
 /// CS-PUT-04, CS-PUT-05
@@ -180,15 +174,15 @@ fn an_id_that_has_expired_is_not_found_and_its_place_is_free() {
 fn of_two_uploads_to_one_id_at_once_the_first_wins() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let bob = mediary.client().with_token(OTHER_TOKEN);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let bob = mediary.bob();
+    let media = client.create().media();
     let body = noise(300_000, 1);
     let (half, rest) = body.split_at(150_000);
     let mut first = begin_put(&mediary, &media, body.len(), half);
     wait_until("the first upload is under way", || !mediary.unfinished().is_empty());
-    put(&client, &media, b"second").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
-    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
+    client.put(&media, "text/plain", b"second").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    bob.put(&media, "text/plain", b"his").assert_error(403, "M_FORBIDDEN");
     first.send(rest);
     first.read_answer("PUT").assert_stored();
     assert!(client.download(&media).body == body);
@@ -198,15 +192,17 @@ fn of_two_uploads_to_one_id_at_once_the_first_wins() {
 fn an_upload_that_broke_off_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     let broken = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
     wait_until("the upload is under way", || !mediary.unfinished().is_empty());
     drop(broken);
-    wait_until("the id is free again", || match put(&client, &media, b"whole").status {
-        409 => false,
-        200 => true,
-        other => panic!("{other}"),
+    wait_until("the id is free again", || {
+        match client.put(&media, "text/plain", b"whole").status {
+            409 => false,
+            200 => true,
+            other => panic!("{other}"),
+        }
     });
     assert_eq!(client.download(&media).text(), "whole");
     assert_eq!(mediary.blobs().len(), 1);
@@ -218,9 +214,9 @@ fn an_upload_that_broke_off_may_be_repeated() {
 fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Settings::new(&homeserver.url).with("[uploads]\nmax_size = \"1000 B\"").start();
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
-    put(&client, &media, &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
+    let client = mediary.alice();
+    let media = client.create().media();
+    client.put(&media, "text/plain", &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
     let mut chunked = mediary.client().connect();
     let head = format!(
         "PUT {UPLOAD}/{media} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\
@@ -231,7 +227,7 @@ fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
     chunked.send(b"\r\n0\r\n\r\n");
     chunked.read_answer("PUT").assert_error(413, "M_TOO_LARGE");
     let body = noise(1000, 1);
-    put(&client, &media, &body).assert_stored();
+    client.put(&media, "text/plain", &body).assert_stored();
     assert!(client.download(&media).body == body);
 }
 
@@ -240,16 +236,16 @@ fn an_upload_over_the_limit_is_refused_and_may_be_repeated() {
 fn too_many_pending_uploads_are_refused_until_one_is_finished() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let created: Vec<String> = (0..5).map(|_| create(&client).media()).collect();
-    let refused = create(&client);
+    let client = mediary.alice();
+    let created: Vec<String> = (0..5).map(|_| client.create().media()).collect();
+    let refused = client.create();
     assert!(refused.text().contains("pending"), "{}", refused.text());
     assert_eq!(refused.assert_limited(), 60, "a day is longer than anybody would wait");
-    let bob = mediary.client().with_token(OTHER_TOKEN);
-    assert_eq!(create(&bob).status, 200, "the limit is each user's own");
-    put(&client, &created[2], b"body").assert_stored();
-    assert_eq!(create(&client).status, 200);
-    create(&client).assert_limited();
+    let bob = mediary.bob();
+    assert_eq!(bob.create().status, 200, "the limit is each user's own");
+    client.put(&created[2], "text/plain", b"body").assert_stored();
+    assert_eq!(client.create().status, 200);
+    client.create().assert_limited();
 }
 
 #[test]
@@ -257,9 +253,9 @@ fn a_pending_upload_that_expires_soon_is_told_as_the_time_to_wait() {
     let homeserver = homeserver();
     let settings = "[uploads]\nmax_pending = 1\nunused_expiry = \"20s\"";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let client = mediary.client().with_token(TOKEN);
-    create(&client).media();
-    assert!(create(&client).assert_limited() <= 20);
+    let client = mediary.alice();
+    client.create().media();
+    assert!(client.create().assert_limited() <= 20);
 }
 
 /// CS-CRE-05, CS-RL-02, CS-RL-03
@@ -268,43 +264,43 @@ fn a_user_that_creates_too_often_is_refused_for_a_while() {
     let homeserver = homeserver();
     let settings = "[uploads]\nmax_pending = 1000\ncreate_per_second = 1\ncreate_burst = 3";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let client = mediary.client().with_token(TOKEN);
-    let answers: Vec<Answer> = (0..100).map(|_| create(&client)).collect();
+    let client = mediary.alice();
+    let answers: Vec<Answer> = (0..100).map(|_| client.create()).collect();
     let taken = answers.iter().take_while(|answer| answer.status == 200).count();
     assert!((3..100).contains(&taken), "{taken} were let in");
     assert_eq!(answers[taken].assert_limited(), 1);
-    let bob = mediary.client().with_token(OTHER_TOKEN);
-    assert_eq!(create(&bob).status, 200, "the limit is each user's own");
-    wait_until("there is a place again", || create(&client).status == 200);
+    let bob = mediary.bob();
+    assert_eq!(bob.create().status, 200, "the limit is each user's own");
+    wait_until("there is a place again", || client.create().status == 200);
 }
 
 #[test]
 fn an_id_survives_a_kill() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = create(&mediary.client().with_token(TOKEN)).media();
+    let media = mediary.alice().create().media();
     let mediary = mediary.kill_and_restart();
     wait_until("it is counted", || mediary.metric("mediary_uploads_pending") == 1.0);
-    let bob = mediary.client().with_token(OTHER_TOKEN);
-    put(&bob, &media, b"his").assert_error(403, "M_FORBIDDEN");
-    let client = mediary.client().with_token(TOKEN);
-    put(&client, &media, b"after the kill").assert_stored();
+    let bob = mediary.bob();
+    bob.put(&media, "text/plain", b"his").assert_error(403, "M_FORBIDDEN");
+    let client = mediary.alice();
+    client.put(&media, "text/plain", b"after the kill").assert_stored();
     let mediary = mediary.kill_and_restart();
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     assert_eq!(client.download(&media).text(), "after the kill");
-    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    client.put(&media, "text/plain", b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
 }
 
 #[test]
 fn an_upload_cut_off_by_a_kill_may_be_repeated() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = create(&mediary.client().with_token(TOKEN)).media();
+    let media = mediary.alice().create().media();
     let _cut_off = begin_put(&mediary, &media, 300_000, &noise(150_000, 1));
     wait_until("the upload is under way", || !mediary.unfinished().is_empty());
     let mediary = mediary.kill_and_restart();
-    let client = mediary.client().with_token(TOKEN);
-    put(&client, &media, b"whole").assert_stored();
+    let client = mediary.alice();
+    client.put(&media, "text/plain", b"whole").assert_stored();
     assert_eq!(client.download(&media).text(), "whole");
 }
 
@@ -313,14 +309,14 @@ fn an_upload_cut_off_by_a_kill_may_be_repeated() {
 fn the_unstable_names_work_and_have_their_own_error_codes() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let media = client.request("POST", UNSTABLE_CREATE, &[], b"").media();
     let unstable = format!("{UNSTABLE_UPLOAD}/{media}");
     client.request("PUT", &unstable, &[], b"body").assert_stored();
     client
         .request("PUT", &unstable, &[], b"again")
         .assert_error(409, "FI.MAU.MSC2246_CANNOT_OVERWRITE_MEDIA");
-    put(&client, &media, b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
+    client.put(&media, "text/plain", b"again").assert_error(409, "M_CANNOT_OVERWRITE_MEDIA");
     let unknown = format!("{UNSTABLE_UPLOAD}/fake.example/unknown");
     client.request("PUT", &unknown, &[], b"body").assert_error(404, "M_NOT_FOUND");
     assert_eq!(client.download(&media).text(), "body");
@@ -332,7 +328,7 @@ fn the_unstable_names_work_and_have_their_own_error_codes() {
 fn without_a_token_nothing_is_created_or_stored() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = create(&mediary.client().with_token(TOKEN)).media();
+    let media = mediary.alice().create().media();
     let (stranger, liar) = (mediary.client(), mediary.client().with_token("unheard-of"));
     for path in [CREATE, UNSTABLE_CREATE] {
         stranger.request("POST", path, &[], b"{}").assert_error(401, "M_MISSING_TOKEN");
@@ -353,7 +349,7 @@ fn without_a_token_nothing_is_created_or_stored() {
 fn the_new_routes_have_their_methods_and_preflights() {
     let homeserver = homeserver();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let uploads = [UPLOAD, UNSTABLE_UPLOAD].map(|path| format!("{path}/fake.example/abc"));
     for (path, right, wrong) in [
         (CREATE, "POST", ["GET", "PUT", "DELETE"]),

@@ -11,7 +11,6 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::fake::{Received, TOKEN, respond, respond_with};
-use common::http::Answer;
 use common::synapse::unique_name;
 use common::{
     Client, FakeHomeserver, Mediary, PATIENCE, Settings, Synapse, User, files_below, wait_until,
@@ -38,12 +37,6 @@ fn whoamis(fake: &FakeHomeserver) -> usize {
     fake.received_for("/whoami").len()
 }
 
-/// Sends a JSON body and returns the answer, whatever it is.
-fn call(client: &Client, method: &str, target: &str, body: &Value) -> Answer {
-    let fields = [("Content-Type", "application/json")];
-    client.request(method, target, &fields, body.to_string().as_bytes())
-}
-
 // --- No token, unknown tokens ------------------------------------------------------------------
 
 /// CS-AUTH-04, CS-DL-02, CS-UP-01, CS-PV-01, CS-CFG-01
@@ -51,7 +44,7 @@ fn call(client: &Client, method: &str, target: &str, body: &Value) -> Answer {
 fn without_a_token_nobody_is_let_in_and_nobody_is_asked() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let media = mediary.client().with_token(TOKEN).upload("text/plain", None, b"hello");
+    let media = mediary.alice().upload("text/plain", None, b"hello");
     let asked = fake.received().len();
     let download = "/_matrix/client/v1/media/download";
     for target in [
@@ -93,7 +86,7 @@ fn without_a_token_nobody_is_let_in_and_nobody_is_asked() {
 fn strangers_get_the_same_answer_for_what_is_there_and_what_is_not() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let media = mediary.client().with_token(TOKEN).upload("text/plain", None, b"hello");
+    let media = mediary.alice().upload("text/plain", None, b"hello");
     for stranger in [mediary.client(), mediary.client().with_token("wrong")] {
         let [there, absent] = [&media, "fake.example/absent"].map(|media| {
             let mut answer = stranger.download(media);
@@ -142,7 +135,7 @@ fn what_is_kept_is_behind_the_token_check() {
         assert_eq!(again.status, 200);
         again.header("etag").expect("an ETag").to_owned()
     });
-    assert_eq!(call(&client, "POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
+    assert_eq!(client.call("POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
     for (target, etag) in [&download, &thumbnail].into_iter().zip(&etags) {
         for (stranger, errcode) in [
             (mediary.client(), "M_MISSING_TOKEN"),
@@ -171,7 +164,7 @@ fn a_preflight_needs_no_token_and_asks_nobody() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
     let asked = fake.received().len();
-    for client in [mediary.client(), mediary.client().with_token(TOKEN)] {
+    for client in [mediary.client(), mediary.alice()] {
         for target in [CONFIG, "/_matrix/media/v3/upload?access_token=a"] {
             let headers = [
                 ("Origin", "https://app.example"),
@@ -201,7 +194,7 @@ fn a_token_in_the_query_is_taken_but_goes_up_in_the_header() {
     assert_eq!(whoami.header("authorization"), Some("Bearer syt_alice"));
 
     // The same token in either place is one token.
-    assert_eq!(mediary.client().with_token(TOKEN).get(CONFIG).status, 200);
+    assert_eq!(mediary.alice().get(CONFIG).status, 200);
     assert_eq!(whoamis(&fake), 1);
 }
 
@@ -210,7 +203,7 @@ fn a_token_in_the_query_is_taken_but_goes_up_in_the_header() {
 fn two_tokens_that_differ_are_refused_and_the_same_one_twice_is_taken() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     for other in ["wrong", "syt_bob", "", "syt_alic%C3%A9", "syt_alice%0A"] {
         for target in [
             format!("{CONFIG}?access_token={other}"),
@@ -236,7 +229,7 @@ fn two_tokens_that_differ_are_refused_and_the_same_one_twice_is_taken() {
 fn two_tokens_in_headers_are_none() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     for other in ["Bearer wrong", "Bearer syt_alice", "Basic YTpi"] {
         let answer = client.get_with(CONFIG, &[("Authorization", other)]);
         answer.assert_error(401, "M_MISSING_TOKEN");
@@ -277,7 +270,7 @@ fn a_token_that_is_good_is_asked_about_once() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
     for _ in 0..5 {
-        assert_eq!(mediary.client().with_token(TOKEN).get(CONFIG).status, 200);
+        assert_eq!(mediary.alice().get(CONFIG).status, 200);
     }
     assert_eq!(whoamis(&fake), 1);
     assert_eq!(mediary.metric(r#"mediary_token_checks_total{result="accepted"}"#), 1.0);
@@ -289,7 +282,7 @@ fn without_a_token_cache_every_request_asks() {
     let fake = FakeHomeserver::start();
     let mediary = Settings::new(&fake.url).with("[auth]\ntoken_cache = \"0s\"").start();
     for asked in 1..=5 {
-        assert_eq!(mediary.client().with_token(TOKEN).get(CONFIG).status, 200);
+        assert_eq!(mediary.alice().get(CONFIG).status, 200);
         assert_eq!(whoamis(&fake), asked);
     }
     mediary.client().with_token("wrong").get(CONFIG).assert_error(401, "M_UNKNOWN_TOKEN");
@@ -305,7 +298,7 @@ fn a_failure_is_not_remembered() {
         _ => respond(stream, 200, ALICE),
     });
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     client.get(CONFIG).assert_error(502, "M_UNKNOWN");
     assert_eq!(client.get(CONFIG).status, 200);
 }
@@ -318,7 +311,7 @@ fn a_refusal_is_forgotten_within_a_moment() {
         _ => respond(stream, 200, ALICE),
     });
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     client.get(CONFIG).assert_error(401, "M_UNKNOWN_TOKEN");
     wait_until("the token is asked about again", || client.get(CONFIG).status == 200);
     assert_eq!(whoamis(&fake), 2);
@@ -445,7 +438,7 @@ fn a_homeserver_that_is_too_slow_lets_nobody_in_and_logs_nobody_out() {
 fn a_homeserver_that_is_down_lets_nobody_in_and_logs_nobody_out() {
     let settings = Settings::new("http://127.0.0.1:1").without_waiting();
     let mediary = settings.with("[homeserver]\nserver_name = \"fake.example\"").start();
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     client.get(CONFIG).assert_error(502, "M_UNKNOWN");
     client.download("fake.example/a").assert_error(502, "M_UNKNOWN");
     mediary.client().get(CONFIG).assert_error(401, "M_MISSING_TOKEN");
@@ -535,7 +528,7 @@ fn an_application_service_acts_for_its_users_and_nobody_else() {
             "username": format!("bridge_{}", unique_name()),
             "inhibit_login": true,
         });
-        let answer = call(&bridge, "POST", "/_matrix/client/v3/register", &register);
+        let answer = bridge.call("POST", "/_matrix/client/v3/register", &register);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["user_id"].as_str().expect("a user id").replace(':', "%3A")
     });
@@ -622,7 +615,7 @@ impl Household {
     /// Does what needs the password once more (CS-UIA): asks, is refused, and asks with it.
     fn with_password(&self, method: &str, target: &str, mut body: Value) {
         let client = self.client(&self.phone);
-        let first = call(&client, method, target, &body);
+        let first = client.call(method, target, &body);
         assert_eq!(first.status, 401, "{first:?}");
         body["auth"] = json!({
             "type": "m.login.password",
@@ -630,7 +623,7 @@ impl Household {
             "identifier": {"type": "m.id.user", "user": self.phone.user_id},
             "password": self.phone.password,
         });
-        let done = call(&client, method, target, &body);
+        let done = client.call(method, target, &body);
         assert_eq!(done.status, 200, "{done:?}");
     }
 
@@ -645,7 +638,7 @@ impl Household {
 fn a_logout_counts_at_once() {
     let household = Household::new();
     let phone = household.client(&household.phone);
-    assert_eq!(call(&phone, "POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
+    assert_eq!(phone.call("POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
     household.assert_statuses([401, 200, 200]);
     household.assert_neighbour_is_remembered();
 }
@@ -655,7 +648,7 @@ fn a_logout_by_an_old_client_counts_at_once() {
     let household = Household::new();
     let token = &household.phone.access_token;
     let target = format!("/_matrix/client/r0/logout?access_token={token}");
-    let answer = call(&household.mediary.client(), "POST", &target, &json!({}));
+    let answer = household.mediary.client().call("POST", &target, &json!({}));
     assert_eq!(answer.status, 200, "{answer:?}");
     household.assert_statuses([401, 200, 200]);
     household.assert_neighbour_is_remembered();
@@ -670,7 +663,7 @@ fn a_logout_counts_for_every_way_in_which_the_token_was_used() {
     for query in others {
         assert_eq!(phone.download(&format!("{}{query}", household.media)).status, 200);
     }
-    assert_eq!(call(&phone, "POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
+    assert_eq!(phone.call("POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
     for query in others {
         let answer = phone.download(&format!("{}{query}", household.media));
         assert_eq!(answer.status, 401, "{query}: {answer:?}");
@@ -681,7 +674,7 @@ fn a_logout_counts_for_every_way_in_which_the_token_was_used() {
 fn a_logout_of_all_devices_counts_at_once() {
     let household = Household::new();
     let phone = household.client(&household.phone);
-    assert_eq!(call(&phone, "POST", "/_matrix/client/v3/logout/all", &json!({})).status, 200);
+    assert_eq!(phone.call("POST", "/_matrix/client/v3/logout/all", &json!({})).status, 200);
     household.assert_statuses([401, 401, 200]);
     household.assert_neighbour_is_remembered();
 }
@@ -730,7 +723,7 @@ fn an_account_deactivated_by_an_administrator_counts_at_once() {
     let household = Household::new();
     let admin = household.client(&household.synapse.admin());
     let target = format!("/_synapse/admin/v1/deactivate/{}", household.phone.user_id);
-    let answer = call(&admin, "POST", &target, &json!({"erase": false}));
+    let answer = admin.call("POST", &target, &json!({"erase": false}));
     assert_eq!(answer.status, 200, "{answer:?}");
     household.assert_statuses([401, 401, 200]);
 }
@@ -746,7 +739,7 @@ fn a_refused_logout_or_deletion_makes_nobody_forgotten() {
         ("POST", "/_matrix/client/v3/account/deactivate"),
         ("POST", "/_synapse/admin/v1/deactivate/@a:b"),
     ] {
-        assert_eq!(call(&wrong, method, target, &json!({})).status, 401, "{target}");
+        assert_eq!(wrong.call(method, target, &json!({})).status, 401, "{target}");
     }
     household.assert_statuses([200, 200, 200]);
     assert_eq!(household.questions(), 3.0);
@@ -759,7 +752,7 @@ fn a_logout_behind_our_back_counts_with_the_next_question() {
     let careful = Settings::new(&synapse.url).with("[auth]\ntoken_cache = \"0s\"").start();
     assert_eq!(careful.client_of(&household.phone).get(CONFIG).status, 200);
     let direct = synapse.client_of(&household.phone);
-    assert_eq!(call(&direct, "POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
+    assert_eq!(direct.call("POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
     careful.client_of(&household.phone).get(CONFIG).assert_error(401, "M_UNKNOWN_TOKEN");
     // Within the time of the cache, as documented.
     household.assert_statuses([200, 200, 200]);
@@ -784,11 +777,11 @@ fn an_answer_from_before_a_logout_is_not_believed() {
         })
     });
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let early = client.clone();
     let early = thread::spawn(move || early.get(CONFIG));
     wait_until("the homeserver is asked", || whoamis(&fake) == 1);
-    assert_eq!(call(&client, "POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
+    assert_eq!(client.call("POST", "/_matrix/client/v3/logout", &json!({})).status, 200);
     release.send(()).expect("the fake waits");
     early.join().expect("an answer").assert_error(401, "M_UNKNOWN_TOKEN");
     client.get(CONFIG).assert_error(401, "M_UNKNOWN_TOKEN");
@@ -878,7 +871,7 @@ fn no_token_is_logged_counted_or_stored() {
 fn the_homeserver_learns_where_its_users_are() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let from = [("User-Agent", "Element/1.0"), ("X-Forwarded-For", "198.51.100.7")];
     client.get_with("/_matrix/client/v1/media/download/fake.example/unknown", &from);
     for question in ["/whoami", "/download/fake.example/unknown"] {
@@ -899,7 +892,7 @@ fn the_homeserver_learns_where_its_users_are() {
 fn a_stranger_who_breaks_off_a_logout_makes_nobody_forgotten() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     assert_eq!(client.get(CONFIG).status, 200);
     for target in
         ["/_matrix/client/v3/logout", "/_matrix/client/v3/logout/all", "/_synapse/admin/v1/x"]
@@ -927,6 +920,6 @@ fn an_answer_of_whoami_about_anything_but_the_token_is_not_relayed() {
         let unrecognized = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized"}"#;
         let fake = homeserver(move |_, stream| respond(stream, status, unrecognized));
         let mediary = Mediary::in_front_of(&fake.url);
-        mediary.client().with_token(TOKEN).get(CONFIG).assert_error(502, "M_UNKNOWN");
+        mediary.alice().get(CONFIG).assert_error(502, "M_UNKNOWN");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::fake::{self, OTHER_TOKEN, TOKEN, respond, respond_with};
+use common::fake::{self, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::record::Recorder;
 use common::samples::png;
@@ -52,14 +52,6 @@ fn routes(media: &str) -> Vec<(&'static str, String)> {
     routes
 }
 
-fn create(client: &Client) -> Answer {
-    client.request("POST", "/_matrix/media/v1/create", &[], b"{}")
-}
-
-fn put(client: &Client, media: &str, body: &[u8]) -> Answer {
-    client.request("PUT", &format!("/_matrix/media/v3/upload/{media}"), &[], body)
-}
-
 #[track_caller]
 fn assert_cors(answer: &Answer) {
     for (name, value) in [
@@ -79,9 +71,9 @@ fn a_preflight_of_any_route_runs_nothing_of_it() {
     let homeserver = FakeHomeserver::start();
     let settings = "[legacy]\nmode = \"open\"\n[uploads]\nmax_pending = 2";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let user = mediary.client().with_token(TOKEN);
+    let user = mediary.alice();
     let here = user.upload("image/png", None, &png(64, 64));
-    let reserved = create(&user).media();
+    let reserved = user.create().media();
     let asked = || ["/media/", "/whoami"].map(|it| homeserver.received_for(it).len());
     let (before, kept) = (asked(), files_below(&mediary.store()));
     for media in [&here, &reserved, "other.example/remote", "fake.example/-"] {
@@ -101,8 +93,8 @@ fn a_preflight_of_any_route_runs_nothing_of_it() {
     assert_eq!(asked(), before, "{:?}", homeserver.received());
     assert_eq!(files_below(&mediary.store()), kept);
     assert_eq!(mediary.metric(THUMBNAILS_MADE), 0.0);
-    assert_eq!(create(&user).status, 200, "no preflight has taken the last place");
-    put(&user, &reserved, b"body").assert_stored();
+    assert_eq!(user.create().status, 200, "no preflight has taken the last place");
+    user.put(&reserved, "text/plain", b"body").assert_stored();
 }
 
 /// What a homeserver says of media whose id is a status, and of one that another server asks for.
@@ -135,14 +127,13 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
     let homeserver = homeserver_of_every_kind();
     let settings = "[uploads]\nmax_size = \"100 KiB\"\nmax_pending = 2";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let (alice, bob) =
-        (mediary.client().with_token(TOKEN), mediary.client().with_token(OTHER_TOKEN));
+    let (alice, bob) = (mediary.alice(), mediary.bob());
     let here = alice.upload("image/png", None, &png(64, 64));
-    let [first, second] = [create(&alice), create(&alice)];
+    let [first, second] = [alice.create(), alice.create()];
     let (first_id, second_id) = (first.media(), second.media());
     let path = format!("/_matrix/client/v1/media/download/{here}");
-    let stored = put(&alice, &first_id, b"body");
-    let third = create(&alice);
+    let stored = alice.put(&first_id, "text/plain", b"body");
+    let third = alice.create();
     let answers = [
         (200, "", first),
         (200, "", third),
@@ -160,14 +151,14 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
         (400, "M_UNKNOWN", alice.thumbnail(&first_id)),
         (401, "M_MISSING_TOKEN", mediary.client().download(&here)),
         (401, "M_UNKNOWN_TOKEN", mediary.client().with_token("wrong").download(&here)),
-        (403, "M_FORBIDDEN", put(&bob, &second_id, b"his")),
+        (403, "M_FORBIDDEN", bob.put(&second_id, "text/plain", b"his")),
         (404, "M_NOT_FOUND", alice.download("fake.example/nothing")),
         (404, "M_UNRECOGNIZED", alice.get("/_matrix/client/v1/media/nonsense")),
         (405, "M_UNRECOGNIZED", alice.request("DELETE", &path, &[], b"")),
-        (409, "M_CANNOT_OVERWRITE_MEDIA", put(&alice, &first_id, b"again")),
-        (413, "M_TOO_LARGE", put(&alice, &second_id, &noise(200_000, 1))),
+        (409, "M_CANNOT_OVERWRITE_MEDIA", alice.put(&first_id, "text/plain", b"again")),
+        (413, "M_TOO_LARGE", alice.put(&second_id, "text/plain", &noise(200_000, 1))),
         (416, "M_UNKNOWN", alice.get_with(&path, &[("Range", "bytes=9999999-")])),
-        (429, "M_LIMIT_EXCEEDED", create(&alice)),
+        (429, "M_LIMIT_EXCEEDED", alice.create()),
         (502, "M_UNKNOWN", alice.download("other.example/500")),
         (504, "M_NOT_YET_UPLOADED", alice.download(&format!("{second_id}?timeout_ms=0"))),
     ];
@@ -180,14 +171,13 @@ fn every_answer_has_cors_and_every_failure_is_an_error_object() {
     }
 }
 
-/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-DL-15, CS-TH-12, CS-TH-13,
-/// CS-TH-20
+/// CS-DL-06, CS-DL-07, CS-DL-10, CS-DL-13, CS-DL-14, CS-TH-12, CS-TH-13, CS-TH-20
 #[test]
 fn however_media_is_asked_for_it_is_refused_alike() {
     let homeserver = homeserver_of_every_kind();
     let settings = "[legacy]\nmode = \"open\"\n[thumbnails]\nmax_pixels = 1000";
     let mediary = Settings::new(&homeserver.url).with(settings).start();
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let prefixes = ["/_matrix/client/v1/media", "/_matrix/media/v3"];
     for (status, errcode) in [
         (307, None),
@@ -399,7 +389,7 @@ const INLINE: &[&str] = &[
 fn every_type_of_the_list_is_inline_and_none_of_its_neighbours() {
     let homeserver = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let disposition = |content_type: &str| {
         let answer = client.download(&client.upload(content_type, None, b"body"));
         assert_eq!(answer.header("content-type"), Some(content_type));
@@ -450,7 +440,7 @@ fn a_guest_without_a_device_is_known_by_whoami_as_any_user() {
         (is_guest && is_question).then(|| respond(stream, 200, guest))
     });
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let media = mediary.client().with_token(TOKEN).upload("image/png", None, &png(64, 64));
+    let media = mediary.alice().upload("image/png", None, &png(64, 64));
     let client = mediary.client().with_token("of-a-guest");
     assert_eq!(client.get("/_matrix/client/v3/account/whoami").text(), guest);
     client.download(&media).assert_whole(&png(64, 64));
@@ -462,9 +452,10 @@ fn a_guest_without_a_device_is_known_by_whoami_as_any_user() {
 fn what_is_put_without_a_type_is_an_octet_stream_without_a_name() {
     let homeserver = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
-    let media = create(&client).media();
-    put(&client, &media, b"whatever").assert_stored();
+    let client = mediary.alice();
+    let media = client.create().media();
+    let target = format!("/_matrix/media/v3/upload/{media}");
+    client.request("PUT", &target, &[], b"whatever").assert_stored();
     let answer = client.download(&media);
     answer.assert_whole(b"whatever");
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
@@ -476,7 +467,7 @@ fn what_is_put_without_a_type_is_an_octet_stream_without_a_name() {
 fn an_encrypted_file_comes_back_as_it_is_and_has_no_thumbnail() {
     let homeserver = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     // Clients give the type of what is inside, or none that says anything.
     for (number, content_type) in ["application/octet-stream", "image/jpeg"].iter().enumerate() {
         let encrypted = noise(100_000, number as u64);
@@ -493,7 +484,7 @@ fn an_encrypted_file_comes_back_as_it_is_and_has_no_thumbnail() {
 fn of_a_picture_that_cannot_move_a_moving_thumbnail_is_a_still_one() {
     let homeserver = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let picture = image::load_from_memory(&png(300, 200)).expect("a picture");
     for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg, image::ImageFormat::WebP] {
         let mut source = std::io::Cursor::new(Vec::new());
@@ -525,7 +516,7 @@ fn the_image_of_a_preview_is_as_frozen_as_its_homeserver_keeps_it() {
         is_image.then(|| respond_with(stream, 200, &[("Content-Type", "image/png")], &png(64, 64)))
     });
     let mediary = Mediary::in_front_of(&homeserver.url);
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let preview = client.get("/_matrix/client/v1/media/preview_url?url=https%3A%2F%2Fa.example");
     assert_eq!((preview.status, &preview.json()["matrix:image:size"]), (200, &5.into()));
     let image = preview.json()["og:image"].as_str().expect("an image").to_owned();

@@ -52,7 +52,6 @@ struct Row {
     asks: String,
     not_applicable: Option<String>,
     later: Option<String>,
-    pending: Option<String>,
     note: Option<String>,
 }
 
@@ -64,19 +63,16 @@ enum Standing<'a> {
     NotApplicable(&'a str),
     /// Perhaps a test; it comes with this.
     Later(&'a str),
-    /// No test yet; these are at it.
-    Pending(&'a str),
 }
 
 impl Row {
     /// Returns what is to be seen of the row; `None` if it says several things.
     fn standing(&self) -> Option<Standing<'_>> {
-        match (&self.not_applicable, &self.later, &self.pending) {
-            (None, None, None) => Some(Standing::Applies),
-            (Some(reason), None, None) => Some(Standing::NotApplicable(reason)),
-            (None, Some(with), None) => Some(Standing::Later(with)),
-            (None, None, Some(who)) => Some(Standing::Pending(who)),
-            _ => None,
+        match (&self.not_applicable, &self.later) {
+            (None, None) => Some(Standing::Applies),
+            (Some(reason), None) => Some(Standing::NotApplicable(reason)),
+            (None, Some(with)) => Some(Standing::Later(with)),
+            (Some(_), Some(_)) => None,
         }
     }
 }
@@ -295,12 +291,9 @@ impl<'a> Map<'a> {
             Some(Standing::NotApplicable(_)) if !tests.is_empty() => {
                 Some(format!("{id} is said not to apply, and is shown by {names}"))
             }
-            Some(Standing::Pending(_)) if !tests.is_empty() => {
-                Some(format!("{id} is shown by {names}: strike its `pending` out"))
+            Some(Standing::NotApplicable(said) | Standing::Later(said)) => {
+                said.trim().is_empty().then(|| format!("{id} gives no reason"))
             }
-            Some(
-                Standing::NotApplicable(said) | Standing::Later(said) | Standing::Pending(said),
-            ) => said.trim().is_empty().then(|| format!("{id} gives no reason")),
         }
     }
 
@@ -342,7 +335,6 @@ impl<'a> Map<'a> {
         let said = match row.standing() {
             Some(Standing::NotApplicable(reason)) => format!("*not applicable*: {reason}"),
             Some(Standing::Later(with)) => format!("*later*: {with}"),
-            Some(Standing::Pending(_)) => "*not yet*".to_owned(),
             Some(Standing::Applies) | None => String::new(),
         };
         let parts = [said, tests, row.note.clone().unwrap_or_default()];
@@ -367,8 +359,7 @@ impl<'a> Map<'a> {
                 section.rows.len() + section.ids.len(),
                 count(&|it| matches!(it, Standing::Applies)),
                 count(&|it| matches!(it, Standing::NotApplicable(_))),
-                count(&|it| matches!(it, Standing::Later(_) | Standing::Pending(_)))
-                    + section.ids.len(),
+                count(&|it| matches!(it, Standing::Later(_))) + section.ids.len(),
             ];
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
@@ -495,7 +486,7 @@ fn test(name: &str, ids: &[&str]) -> (String, Vec<String>) {
 #[test]
 fn tests_are_found_with_the_ids_directly_above_them() {
     let rust = "/// AA-01, CS-BB-02\n/// More words.\n#[test]\nfn one() {}\n\n\
-                /// AA-09\nfn helper() {}\n\n#[test]\nfn two() {}\n\n\
+                /// AA-09\nfn no_test() {}\n\n#[test]\nfn two() {}\n\n\
                 /// FM-S-03\n#[cfg(unix)]\n#[tokio::test(flavor = \"x\")]\nasync fn three() {}\n\n\
                 proptest! {\n    /// MXC-04\n    #[test]\n    fn four(x in 0..1) {}\n}\n";
     assert_eq!(
@@ -534,13 +525,12 @@ fn what_breaks_the_map_is_found() {
                 { id = 'AA-01', asks = 'x' },\n\
                 { id = 'AA-02', asks = 'x', not_applicable = 'so' },\n\
                 { id = 'AA-03', asks = 'x', not_applicable = ' ' },\n\
-                { id = 'AA-04', asks = 'x', pending = 'them' },\n\
-                { id = 'AA-05', asks = 'x', later = 'b', pending = 'them' },\n\
+                { id = 'AA-05', asks = 'x', later = 'b', not_applicable = 'so' },\n\
                 { id = 'AA-06', asks = 'x', later = 'b' },\n\
                 { id = 'AA-06', asks = 'x', later = 'b' },\n]\n\
                 [[section]]\nnumber = 2\ntitle = 'u'\nids = ['BB-01']\n";
     let table = Table::parse(rows);
-    let source = "/// AA-02, AA-04, AA-06, BB-01\n#[test]\nfn shows() {}\n";
+    let source = "/// AA-02, AA-06, BB-01\n#[test]\nfn shows() {}\n";
     let tests = tests_in(&file("a.rs", source));
     assert_eq!(
         Map::new(&table, &tests).gaps(),
@@ -549,7 +539,6 @@ fn what_breaks_the_map_is_found() {
             "AA-01 is shown by no test: x",
             "AA-02 is said not to apply, and is shown by shows",
             "AA-03 gives no reason",
-            "AA-04 is shown by shows: strike its `pending` out",
             "AA-05 says more than one thing of itself",
             "section 2 gives no reason for its ids",
         ]

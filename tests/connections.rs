@@ -350,35 +350,6 @@ fn connect_is_refused_in_matrix_words() {
     assert!(answer.header("allow").is_some());
 }
 
-/// SM-09
-#[test]
-fn a_head_that_never_ends_is_refused_before_it_fills_the_memory() {
-    let fake = FakeHomeserver::start();
-    let mediary = Mediary::in_front_of(&fake.url);
-    let long_line = [b"GET /".as_slice(), &[b'a'; 2 << 20]].concat();
-    let long_field = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".as_slice(), &[b'a'; 2 << 20]].concat();
-    for head in [long_line, long_field] {
-        let mut connection = mediary.client().connect();
-        // The refusal may come, and the connection end, before all is written.
-        let _ = connection.stream.write_all(&head);
-        connection.read_answer("GET").assert_error(431, "M_TOO_LARGE");
-    }
-    assert_eq!(ended(&mediary, "head_too_large"), 2.0);
-}
-
-#[test]
-fn a_query_of_sixty_kilobytes_is_taken() {
-    let fake = FakeHomeserver::start();
-    let mediary = Mediary::in_front_of(&fake.url);
-    let filler = "x".repeat(60 * 1024);
-    let client = mediary.client().with_token(TOKEN);
-    let answer = client.get(&format!("/_matrix/client/v1/media/config?filler={filler}"));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let target = format!("/_matrix/client/v3/x?filler={filler}");
-    assert_eq!(client.get(&target).status, 404);
-    assert_eq!(fake.received_for("filler")[0].target(), target);
-}
-
 // --- too many
 
 /// Opens connections that hold their places.

@@ -6,7 +6,7 @@ mod common;
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::fake::{Received, TOKEN, respond, respond_with};
+use common::fake::{Received, respond, respond_with};
 use common::http::Answer;
 use common::samples::{bytes, png};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse};
@@ -67,10 +67,6 @@ fn start(homeserver: &FakeHomeserver) -> (Mediary, Client) {
     (mediary, client)
 }
 
-fn user(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
-}
-
 /// A homeserver that says this to every request for media of other servers.
 fn judging(
     script: impl Fn(&Received, &mut TcpStream) -> bool + Send + Sync + 'static,
@@ -85,7 +81,7 @@ fn judging(
 fn an_unsigned_request_is_refused_and_goes_nowhere() {
     let homeserver = FakeHomeserver::start();
     let (mediary, client) = start(&homeserver);
-    let media = user(&mediary).upload("text/plain", None, b"hello");
+    let media = mediary.alice().upload("text/plain", None, b"hello");
     for target in [
         format!("{DOWNLOAD}/{}", id(&media)),
         format!("{THUMBNAIL}/{}?width=32&height=32", id(&media)),
@@ -108,7 +104,7 @@ fn what_was_uploaded_is_served_in_two_parts() {
         ("img/png;a=\"b c\"", None, "attachment"),
     ] {
         for size in [0, 1, 10_000, 700_001] {
-            let media = user(&mediary).upload(content_type, name, &bytes(size));
+            let media = mediary.alice().upload(content_type, name, &bytes(size));
             for prefix in [
                 "/_matrix/federation/v1/media",
                 "/_matrix/federation/unstable/org.matrix.msc3916.v2/media",
@@ -131,14 +127,14 @@ fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
     let homeserver = FakeHomeserver::start();
     let (mediary, client) = start(&homeserver);
     for hostile in [&b"\r\n"[..], b"\r\n--mediary--\r\n", b"--", b"\r\n\r\n{}\r\n--"] {
-        let media = user(&mediary).upload("text/plain", None, hostile);
+        let media = mediary.alice().upload("text/plain", None, hostile);
         let part = parts(&ask(&client, &format!("{DOWNLOAD}/{}", id(&media))));
         assert_eq!(part.body, hostile);
     }
     // The boundary of an earlier answer is no boundary of the next.
-    let first = user(&mediary).upload("text/plain", None, b"one");
+    let first = mediary.alice().upload("text/plain", None, b"one");
     let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&first)));
-    let second = user(&mediary).upload("text/plain", None, &answer.body);
+    let second = mediary.alice().upload("text/plain", None, &answer.body);
     let part = parts(&ask(&client, &format!("{DOWNLOAD}/{}", id(&second))));
     assert_eq!(part.body, answer.body);
 }
@@ -148,11 +144,11 @@ fn a_body_that_holds_line_ends_and_boundaries_comes_back_as_it_is() {
 fn a_thumbnail_is_the_one_that_clients_get() {
     let homeserver = FakeHomeserver::start();
     let (mediary, client) = start(&homeserver);
-    let media = user(&mediary).upload("text/plain", Some("a.txt"), &png(400, 300));
+    let media = mediary.alice().upload("text/plain", Some("a.txt"), &png(400, 300));
     for query in ["width=32&height=32&method=crop", "width=320&height=240", "width=9999&height=9"] {
         let part = parts(&ask(&client, &format!("{THUMBNAIL}/{}?{query}", id(&media))));
         let path = format!("/_matrix/client/v1/media/thumbnail/{media}?{query}");
-        let own = user(&mediary).get(&path);
+        let own = mediary.alice().get(&path);
         assert!(part.body == own.body, "{query}");
         assert_eq!(Some(part.content_type.as_str()), own.header("content-type"), "{query}");
         assert_eq!(Some(part.disposition.as_str()), own.header("content-disposition"), "{query}");
@@ -165,7 +161,7 @@ fn whoever_asks_for_a_part_gets_the_whole() {
     let homeserver = FakeHomeserver::start();
     let (mediary, client) = start(&homeserver);
     for size in [10_000, 700_001] {
-        let media = user(&mediary).upload("video/mp4", None, &bytes(size));
+        let media = mediary.alice().upload("video/mp4", None, &bytes(size));
         let fields = [("Authorization", SIGNED), ("Range", "bytes=0-9"), ("If-None-Match", "*")];
         let answer = client.get_with(&format!("{DOWNLOAD}/{}", id(&media)), &fields);
         assert!(parts(&answer).body == bytes(size), "{size}");
@@ -182,7 +178,7 @@ fn an_old_server_gets_what_is_older_than_the_freeze() {
     {
         let settings = format!("[legacy]\nfrozen_since = {frozen_since}");
         let mediary = Settings::new(&homeserver.url).with(&settings).start();
-        let media = user(&mediary).upload("text/plain", None, b"hello");
+        let media = mediary.alice().upload("text/plain", None, b"hello");
         for version in ["v3", "r0"] {
             let target = format!("/_matrix/media/{version}/download/{media}?allow_remote=false");
             let answer = mediary.client().get(&target);
@@ -199,8 +195,8 @@ fn an_old_server_gets_what_is_older_than_the_freeze() {
 fn a_thumbnail_that_cannot_be_made_is_a_plain_error() {
     let homeserver = FakeHomeserver::start();
     let (mediary, client) = start(&homeserver);
-    let picture = user(&mediary).upload("image/png", None, &png(10, 10));
-    let text = user(&mediary).upload("text/plain", None, b"hello");
+    let picture = mediary.alice().upload("image/png", None, &png(10, 10));
+    let text = mediary.alice().upload("text/plain", None, b"hello");
     for (media, query, errcode) in [
         (&text, "width=32&height=32", "M_UNKNOWN"),
         (&picture, "width=32", "M_MISSING_PARAM"),
@@ -295,7 +291,7 @@ fn what_the_homeserver_refuses_is_refused_in_its_words() {
     ] {
         let homeserver = judging(move |_, stream| respond(stream, status, body));
         let (mediary, client) = start(&homeserver);
-        let media = user(&mediary).upload("text/plain", None, b"hello");
+        let media = mediary.alice().upload("text/plain", None, b"hello");
         let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
         answer.assert_error(status, errcode);
         assert_eq!(answer.text(), body);
@@ -322,7 +318,7 @@ fn a_homeserver_that_cannot_judge_lets_nobody_in() {
             respond_with(stream, status, &[("Content-Type", content_type)], body.as_bytes())
         });
         let (mediary, client) = start(&homeserver);
-        let media = user(&mediary).upload("text/plain", None, b"hello");
+        let media = mediary.alice().upload("text/plain", None, b"hello");
         let refused = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
         refused.assert_error(answer, "M_UNKNOWN");
     }
@@ -333,7 +329,7 @@ fn a_homeserver_that_finds_nothing_for_unsigned_requests_either_is_no_judge() {
     let nothing = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
     let homeserver = judging(move |_, stream| respond(stream, 404, nothing));
     let (mediary, client) = start(&homeserver);
-    let media = user(&mediary).upload("image/png", None, &png(10, 10));
+    let media = mediary.alice().upload("image/png", None, &png(10, 10));
     for _ in 0..2 {
         let answer = ask(&client, &format!("{DOWNLOAD}/{}", id(&media)));
         answer.assert_error(404, "M_NOT_FOUND");
@@ -354,7 +350,7 @@ fn what_is_only_cached_is_never_handed_to_other_servers() {
     });
     let (mediary, client) = start(&homeserver);
     for media in ["fake.example/cached", "other.example/cached"] {
-        assert_eq!(user(&mediary).download(media).status, 200, "{media}");
+        assert_eq!(mediary.alice().download(media).status, 200, "{media}");
         ask(&client, &format!("{DOWNLOAD}/cached")).assert_error(404, "M_NOT_FOUND");
         let thumbnail = format!("{THUMBNAIL}/cached?width=32&height=32");
         ask(&client, &thumbnail).assert_error(404, "M_NOT_FOUND");

@@ -104,13 +104,12 @@ impl Site {
 
     /// Gives Alice a new id; returns what is behind `mxc://`.
     fn create(&self) -> String {
-        self.alice().request("POST", "/_matrix/media/v1/create", &[], b"{}").media()
+        self.alice().create().media()
     }
 
     /// Uploads in one go.
     fn put(&self, media: &str, content_type: &str, body: &[u8]) -> Answer {
-        let target = format!("{UPLOAD}/{media}");
-        self.alice().request("PUT", &target, &[("Content-Type", content_type)], body)
+        self.alice().put(media, content_type, body)
     }
 
     /// Sends a request with Bob's token, whose answer is read later.

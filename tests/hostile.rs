@@ -7,7 +7,7 @@ use std::fs;
 
 use common::fake::{SERVER_NAME, TOKEN, respond_with};
 use common::http::Answer;
-use common::{Client, FakeHomeserver, Mediary, Settings, files_below, noise};
+use common::{FakeHomeserver, Mediary, Settings, files_below, noise};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
 
@@ -22,10 +22,6 @@ const THUMBNAILS: [&str; 2] = ["/_matrix/client/v1/media/thumbnail", "/_matrix/m
 /// Opens the legacy routes, so that they show what the others show.
 fn open(fake: &FakeHomeserver) -> Settings {
     Settings::new(&fake.url).with("[legacy]\nmode = \"open\"")
-}
-
-fn knowing(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
 }
 
 /// A homeserver that has this answer for every download.
@@ -47,7 +43,7 @@ const CANARY: &str = "the canary sings";
 fn no_spelling_of_a_path_leaves_the_store_or_reaches_the_homeserver() {
     let fake = FakeHomeserver::start();
     let mediary = open(&fake).start();
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let store = mediary.store();
     for place in [&store.join("canary"), &store.join("blobs/canary"), &store.with_extension("x")] {
         fs::write(place, CANARY).unwrap();
@@ -153,7 +149,7 @@ fn assert_refused(answer: &Answer, path: &str) {
 fn an_identifier_that_is_too_long_is_refused_as_such() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     for length in [256, 4096, 60_000] {
         let long = "a".repeat(length);
         for media in [format!("{SERVER_NAME}/{long}"), format!("{long}/abc")] {
@@ -173,7 +169,7 @@ fn an_identifier_that_is_too_long_is_refused_as_such() {
 fn only_the_exact_server_name_is_our_own() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let media = client.upload("text/plain", None, b"ours");
     let (_, id) = media.split_once('/').unwrap();
     let others = ["FAKE.EXAMPLE", "Fake.example", "fake.example.", "fake.example:443"];
@@ -201,14 +197,14 @@ fn ids_that_look_like_files_of_the_store_are_ordinary_ids() {
     let ids = ["tmp", "blobs", "corrupt", "lock", "mediary", "local", "remote", "-rf", "_", "--"];
     for _ in 0..2 {
         for id in ids {
-            let answer = knowing(&mediary).download(&format!("{SERVER_NAME}/{id}"));
+            let answer = mediary.alice().download(&format!("{SERVER_NAME}/{id}"));
             assert_eq!((answer.status, answer.text()), (200, format!("this is {id}")));
         }
     }
     assert_eq!(fake.received_for("/download/").len(), ids.len(), "something was not kept");
     let mediary = mediary.kill_and_restart();
     for id in ids {
-        let answer = knowing(&mediary).download(&format!("{SERVER_NAME}/{id}"));
+        let answer = mediary.alice().download(&format!("{SERVER_NAME}/{id}"));
         assert_eq!((answer.status, answer.text()), (200, format!("this is {id}")));
     }
 }
@@ -218,7 +214,7 @@ fn ids_that_look_like_files_of_the_store_are_ordinary_ids() {
 fn a_name_in_the_path_only_comes_back_cleaned() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let media = client.upload("text/plain", Some("stored.txt"), b"body");
     let before = files_below(&mediary.store());
     let long = format!("inline; filename={}", "n".repeat(255));
@@ -253,7 +249,7 @@ fn names(answer: &Answer) -> Vec<&str> {
 fn a_file_name_adds_no_field_and_no_second_name() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let plain = client.download(&client.upload("text/plain", Some("plain"), b"body"));
     let long = "n".repeat(60_000);
     let cut = format!("inline; filename={}", "n".repeat(255));
@@ -286,7 +282,7 @@ fn a_file_name_adds_no_field_and_no_second_name() {
 fn a_type_that_is_none_becomes_octet_stream() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let long = format!("image/{}", "x".repeat(10 * 1024));
     let refused =
         ["", "png", "image/", "/png", "image/png\u{1}", "image/p\u{e9}g", "im age/png", &long];
@@ -367,7 +363,7 @@ fn odd_fields_of_another_server_are_cleaned() {
     for (number, (sent, served)) in DISPOSITIONS.iter().enumerate() {
         // Once as it passes, once from the store.
         for _ in 0..2 {
-            let answer = knowing(&mediary).download(&format!("other.example/{number}"));
+            let answer = mediary.alice().download(&format!("other.example/{number}"));
             assert_eq!(answer.text(), "<script>alert(1)</script>");
             assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
             assert_eq!(answer.header("content-disposition"), Some(*served), "{sent}");
@@ -396,7 +392,7 @@ fn fields_of_the_homeservers_media_answers_do_not_leak_through() {
     );
     let mediary = Mediary::in_front_of(&homeserver.url);
     for _ in 0..2 {
-        let answer = knowing(&mediary).download("other.example/abc");
+        let answer = mediary.alice().download("other.example/abc");
         assert_eq!(answer.header("content-type"), Some("text/html"));
         assert_eq!(answer.header("content-disposition"), Some("attachment; filename=page.html"));
         assert_safe(&answer, "relayed media");
@@ -429,7 +425,7 @@ fn assert_safe(answer: &Answer, case: &str) {
 fn every_media_answer_has_the_safe_fields() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let media = client.upload("text/html", None, b"<h1>page</h1>");
     let target = format!("{}/{media}", DOWNLOADS[0]);
 
@@ -473,7 +469,7 @@ fn every_media_answer_has_the_safe_fields() {
 fn what_a_browser_could_run_is_an_attachment_everywhere() {
     let fake = FakeHomeserver::start();
     let mediary = open(&fake).start();
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let svg = b"<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>";
     for content_type in [
         "text/html",
@@ -514,7 +510,7 @@ fn what_a_browser_could_run_is_an_attachment_everywhere() {
 fn a_type_is_served_as_it_was_declared_and_never_guessed() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let html = b"<!DOCTYPE html><script>alert(document.domain)</script>";
     let answer = client.download(&client.upload("image/png", None, html));
     assert_eq!(answer.header("content-type"), Some("image/png"));
@@ -527,7 +523,7 @@ fn a_type_is_served_as_it_was_declared_and_never_guessed() {
 fn a_thumbnail_has_the_type_of_its_encoder_and_svg_has_none() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let pixels = image::RgbImage::from_raw(200, 200, noise(200 * 200 * 3, 1)).unwrap();
     let mut png = std::io::Cursor::new(Vec::new());
     pixels.write_to(&mut png, image::ImageFormat::Png).unwrap();

@@ -96,7 +96,7 @@ fn settings(url: &str) -> Settings {
 
 /// Stores what the requests are about.
 fn world(mediary: &Mediary) -> World {
-    let client = mediary.client().with_token(TOKEN);
+    let client = mediary.alice();
     let mut media = vec![
         client.upload("text/html", Some("page.html"), b"<h1>page</h1>"),
         client.upload("image/png", None, &samples::png(100, 80)),
@@ -105,7 +105,7 @@ fn world(mediary: &Mediary) -> World {
         "other.example/abc".to_owned(),
     ];
     for _ in 0..3 {
-        media.push(client.request("POST", "/_matrix/media/v1/create", &[], b"{}").media());
+        media.push(client.create().media());
     }
     World { media, token: TOKEN }
 }

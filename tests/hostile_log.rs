@@ -4,16 +4,12 @@ mod common;
 
 use std::fs;
 
-use common::fake::{SERVER_NAME, TOKEN, respond};
-use common::{Client, FakeHomeserver, Mediary, files_below, noise, wait_until};
+use common::fake::{SERVER_NAME, respond};
+use common::{FakeHomeserver, Mediary, files_below, noise};
 
 const UPLOAD: &str = "/_matrix/media/v3/upload";
 
 const DOWNLOAD: &str = "/_matrix/client/v1/media/download";
-
-fn knowing(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
-}
 
 /// Asserts that every line is one event with nothing in it that a terminal would obey.
 fn assert_one_line_each(log: &str) {
@@ -44,7 +40,7 @@ fn every_event_is_one_clean_line_whatever_was_sent() {
         })
     });
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let forged = "x%0d%0a2026-01-01T00:00:00Z%20ERROR%20forged:%20line";
     client.get(&format!("/{forged}"));
     client.get(&format!("/_matrix/media/v3/download/{forged}/abc"));
@@ -153,7 +149,7 @@ fn no_token_is_ever_logged_nor_shown_in_metrics() {
 fn errors_say_nothing_of_the_inside() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let body = noise(500, 1);
     let media = client.upload("text/plain", None, &body);
     let settings = mediary.kill();
@@ -161,7 +157,7 @@ fn errors_say_nothing_of_the_inside() {
         fs::write(file, b"rotten").unwrap();
     }
     let mediary = settings.start();
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let rotten = client.download(&media);
     rotten.assert_error(500, "M_UNKNOWN");
     let store = mediary.store();
@@ -169,42 +165,4 @@ fn errors_say_nothing_of_the_inside() {
     for word in inside {
         assert!(!rotten.text().contains(word), "{word:?} in {}", rotten.text());
     }
-}
-
-/// LO-03
-#[test]
-fn the_number_of_series_does_not_depend_on_what_is_asked_for() {
-    let fake = FakeHomeserver::start();
-    let mediary = Mediary::in_front_of(&fake.url);
-    let series = || {
-        let text = mediary.admin_client().get("/metrics").text();
-        text.lines().filter(|line| !line.starts_with('#')).count()
-    };
-    wait_until("the store was counted", || {
-        mediary.admin_client().get("/metrics").text().contains("mediary_store_items")
-    });
-    let before = series();
-    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"];
-    let mut connection = mediary.client().connect();
-    for number in 0..3000 {
-        let method = methods[number % methods.len()];
-        let target = match number % 5 {
-            0 => format!("/_matrix/client/v1/media/download/server-{number}.example/id{number}"),
-            1 => format!("/_matrix/media/v3/download/fake.example/id{number}"),
-            2 => format!("/_matrix/client/v1/media/unknown-{number}"),
-            3 => format!("/path-{number}?query={number}"),
-            _ => format!("/_matrix/client/v1/media/thumbnail/s{number}/i?width={number}&height=1"),
-        };
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: host-{number}\r\nUser-Agent: agent-{number}\r\n\
-             Authorization: Bearer {TOKEN}\r\n\r\n"
-        );
-        connection.send(head.as_bytes());
-        let answer = connection.read_answer(method);
-        assert!(answer.status >= 200, "{method} {target}");
-        if answer.header("connection") == Some("close") {
-            connection = mediary.client().connect();
-        }
-    }
-    assert_eq!(series(), before);
 }

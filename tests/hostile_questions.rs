@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::fake::{SERVER_NAME, TOKEN, respond_with};
+use common::fake::{SERVER_NAME, respond_with};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse};
 
 const CONFIG: &str = "/_matrix/client/v1/media/config";
@@ -11,10 +11,6 @@ const CONFIG: &str = "/_matrix/client/v1/media/config";
 const DOWNLOAD: &str = "/_matrix/client/v1/media/download";
 
 const PREVIEW: &str = "/_matrix/client/v1/media/preview_url";
-
-fn knowing(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
-}
 
 /// Synapse gives no answer to a request line or fields of more than 16 KiB.
 ///
@@ -29,10 +25,11 @@ fn what_is_too_long_for_the_homeserver_is_no_failure_of_its() {
     for parameter in ["user_id", "device_id"] {
         client.get(&format!("{CONFIG}?{parameter}={long}")).assert_error(400, "M_INVALID_PARAM");
     }
-    for query in
-        [format!("url=https://a.example/{long}"), format!("url=https://a.example/&ts={long}")]
-    {
-        client.get(&format!("{PREVIEW}?{query}")).assert_error(400, "M_UNKNOWN");
+    for target in [
+        format!("{PREVIEW}?url=https://a.example/{long}"),
+        format!("{PREVIEW}?url=https://a.example/&ts={long}"),
+    ] {
+        client.get(&target).assert_error(400, "M_UNKNOWN");
     }
     let signed = format!("X-Matrix origin=a.example,key=\"ed25519:1\",sig=\"{long}\"");
     let federation = "/_matrix/federation/v1/media/download/abc";
@@ -70,7 +67,7 @@ fn a_parameter_stays_one_parameter_on_its_way() {
         ("\u{e9};b=c", "%C3%A9%3Bb%3Dc"),
         ("", ""),
     ] {
-        knowing(&mediary).get(&format!("{PREVIEW}?url={sent}&ts={sent}"));
+        mediary.alice().get(&format!("{PREVIEW}?url={sent}&ts={sent}"));
         let previews = fake.received_for("/preview_url");
         let received = previews.last().expect("the homeserver is asked");
         assert_eq!(received.target(), format!("{PREVIEW}?url={asked}&ts={asked}"), "{sent}");
@@ -97,7 +94,7 @@ fn no_parameter_of_a_stranger_reaches_the_homeserver_with_a_question() {
             format!("/_matrix/client/v1/media/thumbnail/{media}?{bypass}&width=1&height=1"),
             format!("/_matrix/media/v3/thumbnail/{media}?{bypass}&width=1&height=1"),
         ] {
-            knowing(&mediary).get(&path).assert_error(404, "M_NOT_FOUND");
+            mediary.alice().get(&path).assert_error(404, "M_NOT_FOUND");
         }
     }
     let asked = fake.received_for("/media/");
@@ -130,19 +127,19 @@ fn a_stranger_cannot_make_anybody_forgotten() {
         ("DELETE", "/_matrix/client/v3/devices/D"),
         ("POST", "/_synapse/admin/v1/deactivate/@alice:fake.example"),
     ];
-    assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+    assert_eq!(mediary.alice().get(CONFIG).status, 200);
     assert_eq!(questions(), 1);
     for (method, target) in ending {
         for stranger in [mediary.client(), mediary.client().with_token("made-up")] {
             assert_eq!(stranger.request(method, target, &[], b"{}").status, 502, "{target}");
-            assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+            assert_eq!(mediary.alice().get(CONFIG).status, 200);
             assert_eq!(questions(), 1, "{target}");
         }
     }
     // What somebody does whose token is known may have been done.
     for (number, (method, target)) in ending.into_iter().enumerate() {
-        assert_eq!(knowing(&mediary).request(method, target, &[], b"{}").status, 502, "{target}");
-        assert_eq!(knowing(&mediary).get(CONFIG).status, 200);
+        assert_eq!(mediary.alice().request(method, target, &[], b"{}").status, 502, "{target}");
+        assert_eq!(mediary.alice().get(CONFIG).status, 200);
         assert_eq!(questions(), number + 2, "{target}");
     }
 }
@@ -157,7 +154,7 @@ fn a_preview_is_json_whatever_the_homeserver_calls_it() {
         is_preview.then(|| respond_with(stream, 200, &fields, preview))
     });
     let mediary = Mediary::in_front_of(&fake.url);
-    let answer = knowing(&mediary).get(&format!("{PREVIEW}?url=https://a.example/"));
+    let answer = mediary.alice().get(&format!("{PREVIEW}?url=https://a.example/"));
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
@@ -169,7 +166,7 @@ fn a_preview_is_json_whatever_the_homeserver_calls_it() {
 fn answers_do_not_depend_on_the_origin_and_are_for_one_reader() {
     let fake = FakeHomeserver::start();
     let mediary = Mediary::in_front_of(&fake.url);
-    let client = knowing(&mediary);
+    let client = mediary.alice();
     let target = format!("{DOWNLOAD}/{}", client.upload("text/plain", None, b"body"));
     let seen = |client: &Client, origin: &[(&str, &str)]| {
         let mut answer = client.get_with(&target, origin);

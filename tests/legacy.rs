@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use common::fake::{Received, TOKEN, respond, respond_with};
 use common::http::Answer;
 use common::samples::png;
-use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, wait_until};
+use common::{FakeHomeserver, Mediary, Settings, Synapse, wait_until};
 use serde_json::json;
 
 const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Frozen"}"#;
@@ -87,16 +87,6 @@ fn thumbnail(media: &str) -> String {
     format!("/_matrix/media/v3/thumbnail/{media}?width=32&height=32&method=crop")
 }
 
-/// Makes an id that can be uploaded to, and returns what is behind `mxc://`.
-fn create(client: &Client) -> String {
-    client.request("POST", "/_matrix/media/v1/create", &[], b"{}").media()
-}
-
-fn put(client: &Client, media: &str, body: &[u8]) {
-    let target = format!("/_matrix/media/v3/upload/{media}");
-    client.request("PUT", &target, &[("Content-Type", "image/png")], body).assert_stored();
-}
-
 /// What a stranger can see of an answer.
 fn seen(answer: Answer) -> (u16, Vec<(String, String)>, String) {
     let mut headers = answer.headers.clone();
@@ -153,9 +143,9 @@ fn what_is_frozen_and_what_is_not_there_look_and_cost_the_same() {
 
 fn assert_nothing_is_seen(homeserver: &Homeserver, status: u16) {
     let mediary = Mediary::in_front_of(&homeserver.fake.url);
-    let user = mediary.client().with_token(TOKEN);
-    let [reserved, begun, filled] = [(); 3].map(|()| create(&user));
-    put(&user, &filled, &png(64, 64));
+    let user = mediary.alice();
+    let [reserved, begun, filled] = [(); 3].map(|()| user.create().media());
+    user.put(&filled, "image/png", &png(64, 64)).assert_stored();
     let uploaded = user.upload("image/png", Some("a.png"), &png(64, 64));
     let in_memory = user.upload("image/png", None, &png(65, 64));
     for media in [&in_memory, "fake.example/copy"] {
@@ -209,7 +199,7 @@ fn of_other_servers_media_nothing_is_asked_on_behalf_of_anybody() {
     let homeserver = Homeserver::showing(|_, stream| picture(stream));
     let mediary = Mediary::in_front_of(&homeserver.fake.url);
     // Its copy came after the freeze.
-    assert_eq!(mediary.client().with_token(TOKEN).download(REMOTE).status, 200);
+    assert_eq!(mediary.alice().download(REMOTE).status, 200);
     let before = homeserver.count();
     let mut answers = Vec::new();
     for media in [REMOTE, "other.example/absent", "FAKE.example/absent"] {
@@ -231,7 +221,7 @@ fn of_other_servers_media_nothing_is_asked_on_behalf_of_anybody() {
 fn a_copy_counts_from_when_it_was_made() {
     let homeserver = Homeserver::start();
     let mediary = Mediary::in_front_of(&homeserver.fake.url);
-    let user = mediary.client().with_token(TOKEN);
+    let user = mediary.alice();
     assert_eq!(user.download(REMOTE).status, 200);
     let media = user.upload("image/png", None, &png(64, 64));
     for media in [REMOTE, &media] {
@@ -274,9 +264,9 @@ fn with_the_legacy_mode_off_nobody_is_asked_for_anything() {
     let homeserver = Homeserver::showing(|_, stream| picture(stream));
     let settings = "[legacy]\nmode = \"off\"";
     let mediary = Settings::new(&homeserver.fake.url).with(settings).start();
-    let user = mediary.client().with_token(TOKEN);
+    let user = mediary.alice();
     let media = user.upload("image/png", None, &png(64, 64));
-    let reserved = create(&user);
+    let reserved = user.create().media();
     let before = homeserver.count();
     for media in [&media, &reserved, "fake.example/old", REMOTE] {
         for (method, target, fields) in questions(media) {
@@ -295,7 +285,7 @@ fn with_the_legacy_mode_off_nobody_is_asked_for_anything() {
 fn what_was_uploaded_here_stays_frozen_whatever_the_homeserver_says() {
     let homeserver = Homeserver::showing(|_, stream| picture(stream));
     let mediary = Mediary::in_front_of(&homeserver.fake.url);
-    let media = mediary.client().with_token(TOKEN).upload("text/plain", None, b"mine");
+    let media = mediary.alice().upload("text/plain", None, b"mine");
     for target in [download(&media), thumbnail(&media)] {
         mediary.client().get(&target).assert_error(404, "M_NOT_FOUND");
     }
@@ -310,10 +300,10 @@ fn icons_are_shown_to_whoever_has_not_logged_in() {
         let homeserver = Homeserver::start();
         let settings = format!("[legacy]\nmode = \"{mode}\"");
         let mediary = Settings::new(&homeserver.fake.url).with(&settings).start();
-        let user = mediary.client().with_token(TOKEN);
+        let user = mediary.alice();
         let owned = user.upload("image/png", Some("icon.png"), &png(64, 64));
         let other = user.upload("image/png", None, &png(64, 64));
-        let expected = create(&user);
+        let expected = user.create().media();
         let icons = [&owned, "fake.example/copy", REMOTE];
         for copy in &icons[1..] {
             assert_eq!(user.download(copy).status, 200);
@@ -384,13 +374,12 @@ fn an_icon_that_is_not_held_is_fetched_for_anybody() {
 /// CS-FRZ-04, CS-DL-04, FLD-23
 #[test]
 fn an_icon_that_the_homeserver_has_frozen_is_fetched_with_an_administrators_token() {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), "syt_admin").expect("the file can be written");
-    let token = format!("[auth]\nadmin_token_file = \"{}\"", file.path().display());
-    for (setting, status) in [(token.as_str(), 200), ("", 404)] {
+    for (has_token, status) in [(true, 200), (false, 404)] {
         let homeserver = Homeserver::start();
         homeserver.name_icons(&["fake.example/icon", "other.example/icon", "fake.example/absent"]);
-        let mediary = Settings::new(&homeserver.fake.url).with(setting).start();
+        let settings = Settings::new(&homeserver.fake.url);
+        let settings = if has_token { settings.with_admin_token("syt_admin") } else { settings };
+        let mediary = settings.start();
         let not_remote = format!("{}?allow_remote=false", download("other.example/icon"));
         mediary.client().get(&not_remote).assert_error(404, "M_NOT_FOUND");
         for media in ["fake.example/icon", "other.example/icon"] {
@@ -405,7 +394,7 @@ fn an_icon_that_the_homeserver_has_frozen_is_fetched_with_an_administrators_toke
         let targets: Vec<_> = bearing.map(Received::target).collect();
         let expected = ["fake.example/icon", "other.example/icon", "fake.example/absent"]
             .map(|media| format!("/_matrix/client/v1/media/download/{media}?timeout_ms=0"));
-        assert_eq!(targets, if status == 200 { &expected[..] } else { &[] });
+        assert_eq!(targets, if has_token { &expected[..] } else { &[] });
     }
 }
 
@@ -445,13 +434,11 @@ fn an_icon_that_synapse_names_is_shown_once_it_is_known() {
     let [icon, other] = [64, 65].map(|width| user.upload("image/png", None, &png(width, 64)));
     // One that Synapse holds and has frozen itself.
     let older = synapse.client_of(&synapse.user()).upload("image/png", None, &png(66, 64));
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), synapse.admin().access_token).expect("the file can be written");
     let uri = format!("mxc://{icon}");
     let cas = json!({"enabled": true, "server_url": "http://127.0.0.1:1", "idp_icon": uri});
     let settings = mediary
         .kill()
-        .with(&format!("[auth]\nadmin_token_file = \"{}\"", file.path().display()))
+        .with_admin_token(&synapse.admin().access_token)
         .with(&format!("[legacy]\nreadable = [\"mxc://{older}\"]"));
     let synapse = synapse.restart_with(&format!("cas_config={cas}"));
     let mediary = settings.in_front_of(&synapse.url).start();

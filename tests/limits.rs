@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::fake::{OTHER_TOKEN, Received, TOKEN, respond, respond_with};
+use common::fake::{Received, TOKEN, respond, respond_with};
 use common::http::{Answer, Connection};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 
@@ -22,20 +22,8 @@ fn start(homeserver: &FakeHomeserver, settings: &str) -> Mediary {
     Settings::new(&homeserver.url).with(settings).start()
 }
 
-fn alice(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
-}
-
-fn bob(mediary: &Mediary) -> Client {
-    mediary.client().with_token(OTHER_TOKEN)
-}
-
 fn post(client: &Client, content_type: &str, body: &[u8]) -> Answer {
     client.request("POST", UPLOAD, &[("Content-Type", content_type)], body)
-}
-
-fn create(client: &Client) -> Answer {
-    client.request("POST", CREATE, &[], b"{}")
 }
 
 fn refusals(mediary: &Mediary, kind: &str) -> f64 {
@@ -64,7 +52,7 @@ fn a_user_who_asks_too_often_is_told_when_to_try_again_on_every_route() {
     let homeserver = FakeHomeserver::start();
     let limits = "[limits]\nuser_requests_per_second = 1\nuser_requests_burst = 100";
     let mediary = start(&homeserver, limits);
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let media = post(&client, "text/plain", b"text").media();
     let refused = (0..1000).find(|_| client.get(CONFIG).status == 429);
     assert!(refused.is_some_and(|number| number >= 99), "{refused:?}");
@@ -79,11 +67,11 @@ fn a_user_who_asks_too_often_is_told_when_to_try_again_on_every_route() {
     ];
     // A place comes back each second, and is taken again at once.
     for (method, target) in &requests {
-        let ask = || client.request(method, target, &[], b"");
-        let refused = std::iter::repeat_with(ask).find(|answer| answer.status == 429);
+        let ask = |_| client.request(method, target, &[], b"");
+        let refused = (0..1000).map(ask).find(|answer| answer.status == 429);
         assert_eq!(refused.expect("a refusal").assert_limited(), 1, "{method} {target}");
     }
-    assert_eq!(bob(&mediary).get(CONFIG).status, 200, "the limit is each user's own");
+    assert_eq!(mediary.bob().get(CONFIG).status, 200, "the limit is each user's own");
     let frozen = mediary.client().get(&format!("/_matrix/media/v3/download/{media}"));
     assert_eq!(frozen.status, 404, "nobody asks by the legacy routes");
     assert!(refusals(&mediary, "user_requests") >= 8.0);
@@ -103,18 +91,18 @@ fn preflights_and_what_passes_through_are_not_counted() {
     let address = [("X-Forwarded-For", "198.51.100.7")];
     for _ in 0..50 {
         for path in [CONFIG, UPLOAD, CREATE] {
-            assert_eq!(alice(&mediary).request("OPTIONS", path, &address, b"").status, 204);
+            assert_eq!(mediary.alice().request("OPTIONS", path, &address, b"").status, 204);
         }
-        let versions = alice(&mediary).get_with("/_matrix/client/versions", &address);
+        let versions = mediary.alice().get_with("/_matrix/client/versions", &address);
         assert_eq!(versions.status, 200);
     }
-    let answers = [(); 3].map(|()| alice(&mediary).get_with(CONFIG, &address).status);
+    let answers = [(); 3].map(|()| mediary.alice().get_with(CONFIG, &address).status);
     assert_eq!(answers, [200; 3]);
-    let refused = (0..100).find(|_| alice(&mediary).get_with(CONFIG, &address).status == 429);
+    let refused = (0..100).find(|_| mediary.alice().get_with(CONFIG, &address).status == 429);
     assert!(refused.is_some());
-    let passed = alice(&mediary).get_with("/_matrix/client/versions", &address);
+    let passed = mediary.alice().get_with("/_matrix/client/versions", &address);
     assert_eq!(passed.status, 200);
-    assert_eq!(alice(&mediary).request("OPTIONS", CONFIG, &address, b"").status, 204);
+    assert_eq!(mediary.alice().request("OPTIONS", CONFIG, &address, b"").status, 204);
 }
 
 /// CS-RL-01
@@ -138,7 +126,7 @@ fn whoever_guesses_tokens_is_stopped_at_their_address_before_the_homeserver_is_a
     assert!((20..300).contains(&asked), "{asked}");
     assert_eq!(homeserver.received_for("whoami").len() - before, asked);
     assert_eq!(refusals(&mediary, "address_requests"), f64::from(300 - asked as u32));
-    assert_eq!(get_from(&alice(&mediary), "203.0.113.10", CONFIG).status, 200);
+    assert_eq!(get_from(&mediary.alice(), "203.0.113.10", CONFIG).status, 200);
 }
 
 /// CS-RL-01
@@ -147,15 +135,15 @@ fn an_ipv6_network_is_one_address_and_mapped_addresses_are_none_of_their_own() {
     let homeserver = FakeHomeserver::start();
     let limits = "[limits]\naddress_bytes_per_second = \"1 B\"\naddress_bytes_burst = \"1000 B\"";
     let mediary = start(&homeserver, limits);
-    let media = post(&alice(&mediary), "text/plain", &noise(2000, 1)).media();
+    let media = post(&mediary.alice(), "text/plain", &noise(2000, 1)).media();
     let target = format!("/_matrix/client/v1/media/download/{media}");
     for (one, same, other) in [
         ("2001:db8:1:2::1", "[2001:db8:1:2:9:9:9:9]:4000", "2001:db8:1:3::1"),
         ("198.51.100.7", "::ffff:198.51.100.7", "198.51.100.8"),
     ] {
-        assert_eq!(get_from(&alice(&mediary), one, &target).status, 200);
-        get_from(&bob(&mediary), same, &target).assert_limited();
-        assert_eq!(get_from(&alice(&mediary), other, &target).status, 200);
+        assert_eq!(get_from(&mediary.alice(), one, &target).status, 200);
+        get_from(&mediary.bob(), same, &target).assert_limited();
+        assert_eq!(get_from(&mediary.alice(), other, &target).status, 200);
     }
     assert_eq!(refusals(&mediary, "address_bytes"), 2.0);
 }
@@ -167,12 +155,12 @@ fn an_address_is_believed_from_trusted_proxies_alone_and_their_own_has_no_limit(
     let limits = "[limits]\naddress_requests_per_second = 1\naddress_requests_burst = 10\n";
     let mediary = start(&homeserver, limits);
     for _ in 0..50 {
-        assert_eq!(alice(&mediary).get(CONFIG).status, 200, "the proxy names no client");
+        assert_eq!(mediary.alice().get(CONFIG).status, 200, "the proxy names no client");
     }
     let mediary = start(&homeserver, &format!("[server]\ntrusted_proxies = []\n{limits}"));
     let forged = |number: u32| {
         let address = format!("198.51.100.{}", number % 250);
-        get_from(&alice(&mediary), &address, CONFIG).status
+        get_from(&mediary.alice(), &address, CONFIG).status
     };
     let refused = (0..250).find(|number| forged(*number) == 429);
     assert!(refused.is_some_and(|number| number >= 10), "{refused:?}");
@@ -208,11 +196,11 @@ fn bytes_are_charged_before_they_are_sent_and_refused_while_there_is_a_debt() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, &format!("{NEVER}user_bytes_burst = \"10000 B\""));
     let body = noise(8000, 1);
-    let media = post(&bob(&mediary), "text/plain", &body).media();
+    let media = post(&mediary.bob(), "text/plain", &body).media();
     let target = format!("/_matrix/client/v1/media/download/{media}");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     // None of these sends anything of the body.
-    let etag = bob(&mediary).request("HEAD", &target, &[], b"");
+    let etag = mediary.bob().request("HEAD", &target, &[], b"");
     let etag = etag.header("etag").expect("an ETag").to_owned();
     for _ in 0..10 {
         assert_eq!(client.request("HEAD", &target, &[], b"").status, 200);
@@ -225,18 +213,18 @@ fn bytes_are_charged_before_they_are_sent_and_refused_while_there_is_a_debt() {
     let wait = client.download(&media).assert_limited();
     assert!((4000..=5000).contains(&wait), "{wait} s for a debt of 5000 bytes at one a second");
     client.get(CONFIG).assert_limited();
-    create(&client).assert_limited();
+    client.create().assert_limited();
     assert_eq!(refusals(&mediary, "user_bytes"), 3.0);
-    assert_eq!(bob(&mediary).get(CONFIG).status, 200, "the limit is each user's own");
+    assert_eq!(mediary.bob().get(CONFIG).status, 200, "the limit is each user's own");
 }
 
-/// CS-UP-07, CS-PUT-07, CS-CRE-05
+/// CS-UP-07, CS-PUT-07
 #[test]
 fn uploads_are_charged_by_what_they_announce_before_it_is_read() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, &format!("{NEVER}user_bytes_burst = \"1000 B\""));
-    let client = alice(&mediary);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     let mut first = announce(&mediary, "POST", UPLOAD, "Content-Length: 1500\r\n");
     assert_eq!(first.read_any_answer("POST").status, 100);
     // The first has sent nothing yet, and the debt is there.
@@ -254,7 +242,7 @@ fn uploads_are_charged_by_what_they_announce_before_it_is_read() {
 fn an_upload_that_breaks_off_is_charged_what_it_sent() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, &format!("{NEVER}user_bytes_burst = \"10000 B\""));
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let ended = || mediary.metric("mediary_requests_total{route=\"upload\",status=\"4xx\"}");
     for number in 1..=5 {
         let mut gone = announce(&mediary, "POST", UPLOAD, "Content-Length: 1000000\r\n");
@@ -284,8 +272,8 @@ fn a_player_that_seeks_and_hangs_up_pays_for_what_it_was_sent() {
     let settings =
         format!("{NEVER}user_bytes_burst = \"40 MiB\"\n[uploads]\nmax_size = \"80 MiB\"");
     let mediary = start(&homeserver, &settings);
-    let media = post(&bob(&mediary), "video/mp4", &noise(80 << 20, 1)).media();
-    let client = alice(&mediary);
+    let media = post(&mediary.bob(), "video/mp4", &noise(80 << 20, 1)).media();
+    let client = mediary.alice();
     let target = format!("/_matrix/client/v1/media/download/{media}");
     let ended = || mediary.metric("mediary_request_duration_seconds_count{route=\"download\"}");
     // Twice what the sockets take of it does not come to the burst.
@@ -309,7 +297,7 @@ fn a_player_that_seeks_and_hangs_up_pays_for_what_it_was_sent() {
 fn being_refused_costs_nothing() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, &format!("{NEVER}user_bytes_burst = \"1000 B\""));
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let media = post(&client, "text/plain", &noise(2000, 1)).media();
     wait_until("the upload is settled", || client.get(CONFIG).status == 429);
     let first = client.download(&media).assert_limited();
@@ -320,7 +308,7 @@ fn being_refused_costs_nothing() {
     assert!(client.download(&media).assert_limited() <= first);
 }
 
-/// CS-AS-04, FLD-18
+/// CS-AS-04
 #[test]
 fn users_of_an_application_service_can_be_freed_from_every_rate() {
     let synapse = Synapse::get();
@@ -365,12 +353,12 @@ fn users_of_an_application_service_can_be_freed_from_every_rate() {
         assert_eq!(config.status, 200, "request {number}");
     }
     let client = mediary.client_of(&synapse.user());
-    create(&client).media();
+    client.create().media();
     let refused = (0..50).find(|_| client.get(CONFIG).status == 429);
     assert!(refused.is_some(), "everybody else is bound");
 }
 
-/// CS-UP-05, CS-CRE-06, CS-PUT-07, FLD-16
+/// CS-UP-05, CS-PUT-07, FLD-16
 #[test]
 fn types_that_are_not_taken_are_refused_before_the_body_is_sent() {
     let homeserver = FakeHomeserver::start();
@@ -378,8 +366,8 @@ fn types_that_are_not_taken_are_refused_before_the_body_is_sent() {
         allow_types = [\"image/*\", \"text/plain\"]
         deny_types = [\"image/svg+xml\"]";
     let mediary = start(&homeserver, settings);
-    let client = alice(&mediary);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     for (method, target) in [("POST", UPLOAD.to_owned()), ("PUT", format!("{UPLOAD}/{media}"))] {
         for content_type in [
             "Content-Type: image/svg+xml\r\n",
@@ -420,13 +408,13 @@ fn each_user_is_told_the_limit_that_they_meet() {
     let mediary = start(&homeserver, settings);
     for path in [CONFIG, "/_matrix/media/v3/config", "/_matrix/media/r0/config"] {
         mediary.client().get(path).assert_error(401, "M_MISSING_TOKEN");
-        assert_eq!(alice(&mediary).get(path).json()["m.upload.size"], 600);
-        assert_eq!(bob(&mediary).get(path).json()["m.upload.size"], 500);
+        assert_eq!(mediary.alice().get(path).json()["m.upload.size"], 600);
+        assert_eq!(mediary.bob().get(path).json()["m.upload.size"], 500);
     }
-    assert_eq!(post(&alice(&mediary), "a/b", &noise(1000, 1)).status, 200, "if it gets through");
-    post(&alice(&mediary), "a/b", &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
-    assert_eq!(post(&bob(&mediary), "a/b", &noise(500, 1)).status, 200);
-    post(&bob(&mediary), "a/b", &noise(501, 1)).assert_error(413, "M_TOO_LARGE");
+    assert_eq!(post(&mediary.alice(), "a/b", &noise(1000, 1)).status, 200, "if it gets through");
+    post(&mediary.alice(), "a/b", &noise(1001, 1)).assert_error(413, "M_TOO_LARGE");
+    assert_eq!(post(&mediary.bob(), "a/b", &noise(500, 1)).status, 200);
+    post(&mediary.bob(), "a/b", &noise(501, 1)).assert_error(413, "M_TOO_LARGE");
     assert_eq!(refusals(&mediary, "size"), 2.0);
 }
 
@@ -436,9 +424,9 @@ fn whoever_may_not_upload_may_still_read() {
     let homeserver = FakeHomeserver::start();
     let settings = "[[rules]]\nusers = [\"@alice:*\"]\nmay_upload = false";
     let mediary = start(&homeserver, settings);
-    let media = post(&bob(&mediary), "text/plain", b"text").media();
-    let client = alice(&mediary);
-    create(&client).assert_error(403, "M_FORBIDDEN");
+    let media = post(&mediary.bob(), "text/plain", b"text").media();
+    let client = mediary.alice();
+    client.create().assert_error(403, "M_FORBIDDEN");
     post(&client, "text/plain", b"text").assert_error(403, "M_FORBIDDEN");
     let target = format!("{UPLOAD}/{media}");
     client.request("PUT", &target, &[], b"x").assert_error(403, "M_FORBIDDEN");
@@ -494,12 +482,12 @@ fn a_homeserver_that_calls_users_guests_is_not_believed_unless_it_is_trusted() {
             .then(|| respond(stream, 200, r#"{"user_id":"@alice:fake.example","is_guest":true}"#))
     });
     let mediary = start(&homeserver, "");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let media = post(&client, "text/plain", b"text").media();
     assert_eq!(client.get(CONFIG).status, 200);
-    create(&client).media();
+    client.create().media();
     let trusting = start(&homeserver, "[auth]\ntrust_is_guest = true");
-    for refused in refused_to_guests(&alice(&trusting), &media) {
+    for refused in refused_to_guests(&trusting.alice(), &media) {
         refused.assert_error(403, "M_GUEST_ACCESS_FORBIDDEN");
     }
 }
@@ -513,7 +501,7 @@ fn a_homeserver_that_is_at_a_limit_says_so_in_its_own_words() {
         request.target().contains("whoami").then(|| respond(stream, 403, words))
     });
     let mediary = start(&homeserver, "");
-    let answer = alice(&mediary).get(CONFIG);
+    let answer = mediary.alice().get(CONFIG);
     answer.assert_error(403, "M_RESOURCE_LIMIT_EXCEEDED");
     assert_eq!(answer.json()["admin_contact"], "mailto:a@b");
 }
@@ -527,8 +515,8 @@ fn what_is_too_large_is_neither_stored_nor_served() {
     });
     let settings = "[uploads]\nmax_size = \"1000 B\"\n[remote]\nmax_size = \"2000 B\"";
     let mediary = start(&homeserver, settings);
-    let client = alice(&mediary);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     for (method, target) in [("POST", UPLOAD.to_owned()), ("PUT", format!("{UPLOAD}/{media}"))] {
         let refused = client.request(method, &target, &[], &noise(1001, 1));
         refused.assert_error(413, "M_TOO_LARGE");
@@ -550,7 +538,7 @@ fn remote_files_are_kept_up_to_a_size_and_uploads_always() {
     });
     let settings = "[storage]\ncache_size = \"100 kB\"\n[remote]\nmax_size = \"50 kB\"";
     let mediary = start(&homeserver, settings);
-    let client = alice(&mediary);
+    let client = mediary.alice();
     // To the server an encrypted file, a bundle of keys among them, is bytes that no event names.
     let body = |number: u64| noise(60_000, 100 + number);
     let upload = |number| post(&client, "application/octet-stream", &body(number)).media();
@@ -578,7 +566,7 @@ fn pictures_with_too_many_pixels_are_not_decoded() {
         is_media.then(|| respond_with(stream, 200, &[("Content-Type", "image/png")], &picture))
     });
     let mediary = start(&homeserver, "[thumbnails]\nmax_pixels = 1600");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let most = post(&client, "image/png", &common::samples::png(40, 40)).media();
     let local = post(&client, "image/png", &common::samples::png(41, 40)).media();
     assert_eq!(client.thumbnail(&most).status, 200);
@@ -588,12 +576,11 @@ fn pictures_with_too_many_pixels_are_not_decoded() {
     assert_eq!(client.download("other.example/remote").status, 200);
 }
 
-/// CS-RL-01
 #[test]
 fn a_thousand_pictures_at_once_are_within_the_defaults() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "[limits]");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let media = post(&client, "text/plain", b"text").media();
     let target = format!("/_matrix/client/v1/media/download/{media}");
     for _ in 0..1000 {

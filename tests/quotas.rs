@@ -8,31 +8,18 @@ use std::net::Shutdown;
 use std::sync::Barrier;
 use std::thread;
 
-use common::fake::{OTHER_TOKEN, TOKEN};
+use common::fake::TOKEN;
 use common::http::{Answer, Connection, chunk};
 use common::{Client, FakeHomeserver, Mediary, Settings, Synapse, noise, wait_until};
 
-const CREATE: &str = "/_matrix/media/v1/create";
 const UPLOAD: &str = "/_matrix/media/v3/upload";
 
 fn start(homeserver: &FakeHomeserver, uploads: &str) -> Mediary {
     Settings::new(&homeserver.url).with(&format!("[uploads]\n{uploads}")).start()
 }
 
-fn alice(mediary: &Mediary) -> Client {
-    mediary.client().with_token(TOKEN)
-}
-
 fn post(client: &Client, body: &[u8]) -> Answer {
     client.request("POST", UPLOAD, &[], body)
-}
-
-fn put(client: &Client, media: &str, body: &[u8]) -> Answer {
-    client.request("PUT", &format!("{UPLOAD}/{media}"), &[], body)
-}
-
-fn create(client: &Client) -> Answer {
-    client.request("POST", CREATE, &[], b"{}")
 }
 
 /// Opens a connection and sends the head of an upload of Alice's; `fields` end in CRLF each.
@@ -103,9 +90,9 @@ fn of_twenty_uploads_at_once_as_many_get_in_as_fit() {
         connection.read_answer("POST").media();
     }
     assert_eq!(uploaded(&mediary, ALICE), (10, 50_000));
-    post(&alice(&mediary), b"x").assert_error(403, "M_FORBIDDEN");
-    assert_eq!(post(&alice(&mediary), b"").status, 200, "an empty file fits");
-    let bob = mediary.client().with_token(OTHER_TOKEN);
+    post(&mediary.alice(), b"x").assert_error(403, "M_FORBIDDEN");
+    assert_eq!(post(&mediary.alice(), b"").status, 200, "an empty file fits");
+    let bob = mediary.bob();
     assert_eq!(post(&bob, &noise(50_000, 9)).status, 200, "the quota is each user's own");
     assert_eq!(mediary.metric("mediary_refusals_total{kind=\"quota\"}"), 11.0);
 }
@@ -115,7 +102,7 @@ fn of_twenty_uploads_at_once_as_many_get_in_as_fit() {
 fn commits_of_others_do_not_keep_out_who_fits() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"20000 B\"\nquota_files = 40");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let barrier = Barrier::new(20);
     thread::scope(|scope| {
         for number in 0..20 {
@@ -140,8 +127,8 @@ fn uploads_of_all_kinds_at_once_never_pass_the_quota() {
     let homeserver = FakeHomeserver::start();
     let mediary =
         start(&homeserver, "quota_bytes = \"30000 B\"\nquota_files = 25\nmax_pending = 100");
-    let client = alice(&mediary);
-    let ids: Vec<String> = (0..8).map(|_| create(&client).media()).collect();
+    let client = mediary.alice();
+    let ids: Vec<String> = (0..8).map(|_| client.create().media()).collect();
     let barrier = Barrier::new(24);
     let upload = |number: usize| {
         let body = noise(2000 + 100 * number, number as u64);
@@ -186,8 +173,8 @@ fn uploads_of_all_kinds_at_once_never_pass_the_quota() {
 fn a_body_without_a_length_is_refused_at_the_first_byte_over_the_quota() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"1000 B\"");
-    let client = alice(&mediary);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     for (method, target) in [("POST", UPLOAD.to_owned()), ("PUT", format!("{UPLOAD}/{media}"))] {
         // Without its end: the answer does not wait for it.
         let mut connection = begin(&mediary, method, &target, "Transfer-Encoding: chunked\r\n");
@@ -197,7 +184,7 @@ fn a_body_without_a_length_is_refused_at_the_first_byte_over_the_quota() {
     }
     mediary.assert_nothing_kept();
     let whole = noise(1000, 2);
-    put(&client, &media, &whole).assert_stored();
+    client.put(&media, "text/plain", &whole).assert_stored();
     assert!(client.download(&media).body == whole, "the media id has stayed theirs");
 }
 
@@ -206,7 +193,7 @@ fn a_body_without_a_length_is_refused_at_the_first_byte_over_the_quota() {
 fn an_announced_size_over_the_quota_is_refused_before_the_body_is_sent() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "max_size = \"2000 B\"\nquota_bytes = \"1000 B\"");
-    let media = create(&alice(&mediary)).media();
+    let media = mediary.alice().create().media();
     for (method, target) in [("POST", UPLOAD.to_owned()), ("PUT", format!("{UPLOAD}/{media}"))] {
         for (length, status, errcode) in [
             ("1001", 403, "M_FORBIDDEN"),
@@ -239,7 +226,7 @@ fn sizes_at_the_edge_of_all_numbers_do_not_wrap() {
         connection.read_answer("POST").assert_error(403, "M_FORBIDDEN");
     }
     drop(first);
-    wait_until("the charge is over", || post(&alice(&mediary), b"body").status == 200);
+    wait_until("the charge is over", || post(&mediary.alice(), b"body").status == 200);
 }
 
 /// CS-LIM-04
@@ -247,7 +234,7 @@ fn sizes_at_the_edge_of_all_numbers_do_not_wrap() {
 fn whoever_breaks_off_or_lies_is_charged_nothing() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"1000 B\"\nquota_files = 1");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let half = noise(500, 1);
     for framing in ["Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n"] {
         let is_chunked = framing.starts_with("Transfer");
@@ -276,7 +263,7 @@ fn whoever_breaks_off_or_lies_is_charged_nothing() {
 fn whoever_hangs_up_at_the_last_moment_has_what_is_kept_and_no_more() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"20000 B\"");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     let ended = || mediary.metric("mediary_request_duration_seconds_count{route=\"upload\"}");
     thread::scope(|scope| {
         for number in 0..40_u64 {
@@ -308,18 +295,18 @@ fn whoever_hangs_up_at_the_last_moment_has_what_is_kept_and_no_more() {
     post(&client, b"x").assert_error(403, "M_FORBIDDEN");
 }
 
-/// CS-CRE-05, CS-CRE-06
+/// CS-CRE-06
 #[test]
 fn of_many_media_ids_created_at_once_as_many_are_given_out_as_fit() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_files = 7\nmax_pending = 100");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     assert_eq!(post(&client, b"first").status, 200);
     let barrier = Barrier::new(20);
     let mut created: Vec<String> = thread::scope(|scope| {
         let create = || {
             barrier.wait();
-            match create(&client) {
+            match client.create() {
                 given if given.status == 200 => Some(given.media()),
                 refused => {
                     refused.assert_error(403, "M_FORBIDDEN");
@@ -336,7 +323,7 @@ fn of_many_media_ids_created_at_once_as_many_are_given_out_as_fit() {
     assert_eq!(created.len(), 6, "no id is given out twice");
     for media in &created {
         post(&client, b"").assert_error(403, "M_FORBIDDEN");
-        put(&client, media, media.as_bytes()).assert_stored();
+        client.put(media, "text/plain", media.as_bytes()).assert_stored();
     }
     assert_eq!(uploaded(&mediary, ALICE).0, 7);
 }
@@ -346,20 +333,20 @@ fn of_many_media_ids_created_at_once_as_many_are_given_out_as_fit() {
 fn what_a_user_has_is_known_after_a_kill_and_what_was_arriving_is_not_counted() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"1000 B\"\nquota_files = 3");
-    assert_eq!(post(&alice(&mediary), &noise(400, 1)).status, 200);
-    create(&alice(&mediary)).media();
+    assert_eq!(post(&mediary.alice(), &noise(400, 1)).status, 200);
+    mediary.alice().create().media();
     let mut cut_off = begin(&mediary, "POST", UPLOAD, "Content-Length: 600\r\n");
     cut_off.send(&noise(300, 2));
     wait_until("it has begun", || !mediary.unfinished().is_empty());
-    post(&alice(&mediary), b"x").assert_error(403, "M_FORBIDDEN");
+    post(&mediary.alice(), b"x").assert_error(403, "M_FORBIDDEN");
     let mediary = mediary.kill_and_restart();
-    let client = alice(&mediary);
+    let client = mediary.alice();
     post(&client, &noise(601, 3)).assert_error(403, "M_FORBIDDEN");
     assert_eq!(post(&client, &noise(600, 3)).status, 200);
     assert_eq!(uploaded(&mediary, ALICE), (2, 1000));
     let mediary = mediary.kill_and_restart();
-    post(&alice(&mediary), b"x").assert_error(403, "M_FORBIDDEN");
-    create(&alice(&mediary)).assert_error(403, "M_FORBIDDEN");
+    post(&mediary.alice(), b"x").assert_error(403, "M_FORBIDDEN");
+    mediary.alice().create().assert_error(403, "M_FORBIDDEN");
 }
 
 /// CS-CRE-05, CS-CRE-06, CS-LIM-04
@@ -367,24 +354,24 @@ fn what_a_user_has_is_known_after_a_kill_and_what_was_arriving_is_not_counted() 
 fn a_media_id_counts_as_a_file_from_its_creation_to_its_expiry() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_files = 3\nmax_pending = 2");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     assert_eq!(post(&client, b"first").status, 200);
-    let media = create(&client).media();
-    put(&client, &media, b"second").assert_stored();
-    create(&client).media();
-    create(&client).assert_error(403, "M_FORBIDDEN");
+    let media = client.create().media();
+    client.put(&media, "text/plain", b"second").assert_stored();
+    client.create().media();
+    client.create().assert_error(403, "M_FORBIDDEN");
     post(&client, b"fourth").assert_error(403, "M_FORBIDDEN");
     assert_eq!(uploaded(&mediary, ALICE).0, 2);
-    let bob = mediary.client().with_token(OTHER_TOKEN);
-    create(&bob).media();
-    create(&bob).media();
-    create(&bob).assert_limited();
+    let bob = mediary.bob();
+    bob.create().media();
+    bob.create().media();
+    bob.create().assert_limited();
 
     let mediary = start(&homeserver, "quota_files = 1\nunused_expiry = \"1s\"");
-    let client = alice(&mediary);
-    create(&client).media();
+    let client = mediary.alice();
+    client.create().media();
     wait_until("it has expired", || post(&client, b"instead").status == 200);
-    create(&client).assert_error(403, "M_FORBIDDEN");
+    client.create().assert_error(403, "M_FORBIDDEN");
     assert_eq!(uploaded(&mediary, ALICE).0, 1);
 }
 
@@ -393,12 +380,12 @@ fn a_media_id_counts_as_a_file_from_its_creation_to_its_expiry() {
 fn whoever_has_no_byte_left_gets_no_media_id() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"10 B\"");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     assert_eq!(post(&client, b"123456789").status, 200);
-    let media = create(&client).media();
-    put(&client, &media, b"12").assert_error(403, "M_FORBIDDEN");
-    put(&client, &media, b"1").assert_stored();
-    create(&client).assert_error(403, "M_FORBIDDEN");
+    let media = client.create().media();
+    client.put(&media, "text/plain", b"12").assert_error(403, "M_FORBIDDEN");
+    client.put(&media, "text/plain", b"1").assert_stored();
+    client.create().assert_error(403, "M_FORBIDDEN");
 }
 
 /// CS-GEN-09, CS-UP-05, CS-CRE-06, CS-PUT-07
@@ -408,15 +395,15 @@ fn where_to_learn_more_is_told_if_there_is_such_a_place() {
     let settings = "quota_bytes = \"10 B\"\nquota_can_upgrade = true
                     quota_info_url = \"https://example.org/storage?from=matrix\"";
     let mediary = start(&homeserver, settings);
-    let client = alice(&mediary);
-    let media = create(&client).media();
+    let client = mediary.alice();
+    let media = client.create().media();
     let refused = [
         post(&client, b"more than ten"),
-        put(&client, &media, b"more than ten"),
+        client.put(&media, "text/plain", b"more than ten"),
         chunked(&mediary, "PUT", &format!("{UPLOAD}/{media}"), b"more than ten"),
         {
             assert_eq!(post(&client, b"ten bytes.").status, 200);
-            create(&client)
+            client.create()
         },
     ];
     for answer in refused {
@@ -431,7 +418,7 @@ fn where_to_learn_more_is_told_if_there_is_such_a_place() {
 fn the_same_bytes_again_count_again() {
     let homeserver = FakeHomeserver::start();
     let mediary = start(&homeserver, "quota_bytes = \"25 B\"");
-    let client = alice(&mediary);
+    let client = mediary.alice();
     assert_eq!(post(&client, b"ten bytes.").status, 200);
     assert_eq!(post(&client, b"ten bytes.").status, 200);
     post(&client, b"ten bytes.").assert_error(403, "M_FORBIDDEN");
@@ -452,13 +439,13 @@ fn a_rule_gives_some_users_another_quota_or_none() {
                     users = [\"*\"]
                     quota_bytes = \"20 B\"";
     let mediary = start(&homeserver, settings);
-    let bob = mediary.client().with_token(OTHER_TOKEN);
+    let bob = mediary.bob();
     for number in 0..5 {
         assert_eq!(post(&bob, &noise(100, number)).status, 200);
     }
     post(&bob, &noise(101, 1)).assert_error(413, "M_TOO_LARGE");
-    post(&alice(&mediary), &noise(21, 1)).assert_error(403, "M_FORBIDDEN");
-    assert_eq!(post(&alice(&mediary), &noise(20, 1)).status, 200);
+    post(&mediary.alice(), &noise(21, 1)).assert_error(403, "M_FORBIDDEN");
+    assert_eq!(post(&mediary.alice(), &noise(20, 1)).status, 200);
 }
 
 /// CS-LIM-04, CS-UP-05, CS-CRE-06
@@ -472,10 +459,10 @@ fn with_a_real_homeserver_the_quota_holds_for_its_users() {
         [user.clone(), synapse.log_in(&user)].map(|user| mediary.client_of(&user));
     assert_eq!(post(&first, &noise(600, 1)).status, 200);
     post(&second, &noise(401, 2)).assert_error(403, "M_FORBIDDEN");
-    let media = create(&second).media();
-    create(&first).assert_error(403, "M_FORBIDDEN");
-    put(&first, &media, &noise(400, 3)).assert_stored();
-    create(&second).assert_error(403, "M_FORBIDDEN");
+    let media = second.create().media();
+    first.create().assert_error(403, "M_FORBIDDEN");
+    first.put(&media, "text/plain", &noise(400, 3)).assert_stored();
+    second.create().assert_error(403, "M_FORBIDDEN");
     assert_eq!(uploaded(&mediary, &user.user_id), (2, 1000));
     assert!(second.download(&media).body == noise(400, 3));
 }

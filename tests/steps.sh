@@ -79,16 +79,16 @@ field() {
 }
 
 # own_dir PARENT: makes a folder for this run alone, and prints its name. What runs that are gone have left in PARENT is
-# ended and removed.
+# ended and removed. Bash does not end `$(own_dir ...)` at a failure, so each step says it.
 own_dir() {
     local left
-    mkdir -p "$1"
+    mkdir -p "$1" || return
     for left in "$1"/*/; do
         [[ -d $left && ! -d /proc/$(basename "$left") ]] || continue
-        "$ROOT/tests/synapse.py" stop --dir "$left/synapse"
-        rm -rf "$left"
+        "$ROOT/tests/synapse.py" stop --dir "$left/synapse" || return
+        rm -rf "$left" || return
     done
-    mkdir -p "$1/$$"
+    mkdir -p "$1/$$" || return
     echo "$1/$$"
 }
 
@@ -118,4 +118,38 @@ stop_mediary() {
     timeout 20 tail --pid="$pid" --sleep-interval=0.05 -f /dev/null || kill -KILL "$pid"
     wait "$pid" || status=$?
     return "$status"
+}
+
+dir=    # everything of this run: Mediary's log, and Synapse
+shown=0 # lines of Mediary's log that are on the terminal
+
+# Shows the end of what Mediary has logged since it was last shown.
+show_log() {
+    local log=$dir/mediary.log before=$shown
+    [[ $dir && -s $log ]] || return 0
+    shown=$(wc -l <"$log")
+    ((shown > before)) || return 0
+    echo "the end of $log:" >&2
+    tail -n "$((shown - before < 60 ? shown - before : 60))" "$log" >&2
+}
+
+# From here on, however the script ends, Mediary and the Synapse in $dir are ended too. Then $dir is removed, except after
+# a failure: what is in it is kept until the next run.
+clean_up_at_exit() {
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+clean_up() {
+    local status=$?
+    trap '' INT TERM
+    trap - EXIT
+    ((status == 0 || status == 130)) || show_log
+    stop_mediary || true
+    if [[ $dir ]]; then
+        "$ROOT/tests/synapse.py" stop --dir "$dir/synapse" || true
+        ((status != 0 && status != 130)) || rm -rf "$dir"
+    fi
+    exit "$status"
 }

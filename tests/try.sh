@@ -29,26 +29,7 @@ done
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
-dir= # everything of this run
-
-finish() {
-    local status=$?
-    trap '' INT TERM
-    trap - EXIT
-    if ((status != 0 && status != 130)) && [[ -s $dir/mediary.log ]]; then
-        echo "the end of $dir/mediary.log:" >&2
-        tail -n 20 "$dir/mediary.log" >&2
-    fi
-    stop_mediary || true
-    if [[ $dir ]]; then
-        tests/synapse.py stop --dir "$dir/synapse" || true
-        ((status != 0 && status != 130)) || rm -rf "$dir"
-    fi
-    exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+clean_up_at_exit
 
 start_both() {
     local port admin_port synapse

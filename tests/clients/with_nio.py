@@ -212,7 +212,7 @@ class Nio(unittest.IsolatedAsyncioTestCase):
             got, told = await self.ask(client, "PUT", target, b"once")
             self.assertEqual((got, told.get("errcode")), (status, errcode))
 
-    # CS-DL-09, CS-DL-10
+    # CS-DL-10
     async def test_what_is_not_uploaded_in_time_is_said_to_be_missing_yet(self) -> None:
         target = f"/_matrix/client/v1/media/download/{await self.create()}?timeout_ms=10"
         status, told = await self.ask(self.bob, "GET", target)

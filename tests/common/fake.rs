@@ -13,6 +13,9 @@ pub const SERVER_NAME: &str = "fake.example";
 /// The token that it knows, of `@alice:fake.example`.
 pub const TOKEN: &str = "syt_alice";
 
+/// A token of another device of hers.
+pub const OTHER_DEVICE_TOKEN: &str = "syt_alice_too";
+
 /// Another token that it knows, of `@bob:fake.example`.
 pub const OTHER_TOKEN: &str = "syt_bob";
 
@@ -163,6 +166,9 @@ fn behave(request: &Received, stream: &mut TcpStream) -> bool {
         "/_matrix/client/v3/account/whoami" => match token {
             Some(TOKEN) => {
                 respond(stream, 200, r#"{"user_id":"@alice:fake.example","device_id":"D"}"#)
+            }
+            Some(OTHER_DEVICE_TOKEN) => {
+                respond(stream, 200, r#"{"user_id":"@alice:fake.example","device_id":"F"}"#)
             }
             Some(OTHER_TOKEN) => {
                 respond(stream, 200, r#"{"user_id":"@bob:fake.example","device_id":"E"}"#)

@@ -146,6 +146,23 @@ impl Client {
         self.request("POST", &target, &[("Content-Type", content_type)], body).media()
     }
 
+    /// Asks for a media id to upload to later.
+    pub fn create(&self) -> Answer {
+        self.request("POST", "/_matrix/media/v1/create", &[], b"{}")
+    }
+
+    /// Uploads to a media id.
+    pub fn put(&self, media: &str, content_type: &str, body: &[u8]) -> Answer {
+        let target = format!("/_matrix/media/v3/upload/{media}");
+        self.request("PUT", &target, &[("Content-Type", content_type)], body)
+    }
+
+    /// Sends a JSON body and returns the answer, whatever it is.
+    pub fn call(&self, method: &str, target: &str, body: &Value) -> Answer {
+        let fields = [("Content-Type", "application/json")];
+        self.request(method, target, &fields, body.to_string().as_bytes())
+    }
+
     /// Downloads media by the authenticated route.
     pub fn download(&self, media: &str) -> Answer {
         self.get(&format!("/_matrix/client/v1/media/download/{media}"))

@@ -8,8 +8,10 @@ pub mod record;
 pub mod samples;
 pub mod synapse;
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -65,6 +67,19 @@ impl Settings {
         self.extra.push_str(toml);
         self.extra.push('\n');
         self
+    }
+
+    /// Gives it an administrator's token, in a file that nobody else can read.
+    pub fn with_admin_token(self, token: &str) -> Self {
+        let file = self.admin_token_file();
+        std::fs::write(&file, format!("{token}\n")).expect("the token can be written");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("our own file");
+        self.with(&format!("[auth]\nadmin_token_file = \"{}\"", file.display()))
+    }
+
+    /// Returns where [`with_admin_token`](Self::with_admin_token) keeps the token.
+    pub fn admin_token_file(&self) -> PathBuf {
+        self.directory.path().join("admin_token")
     }
 
     /// Puts it in front of another homeserver, or of the same one at another address.
@@ -176,6 +191,16 @@ impl Mediary {
     /// Returns a client that bears a user's token.
     pub fn client_of(&self, user: &User) -> Client {
         self.client().with_token(&user.access_token)
+    }
+
+    /// Returns a client with the token of the fake homeserver's Alice.
+    pub fn alice(&self) -> Client {
+        self.client().with_token(fake::TOKEN)
+    }
+
+    /// Returns a client with the token of the fake homeserver's Bob.
+    pub fn bob(&self) -> Client {
+        self.client().with_token(fake::OTHER_TOKEN)
     }
 
     /// Returns a client of the admin listener.
