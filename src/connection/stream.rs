@@ -184,7 +184,7 @@ impl Guarded {
     }
 
     /// Waits no longer for a client to read than it may take. What counts is what the client has
-    /// confirmed: the kernel takes megabytes at once and then nothing for minutes.
+    /// confirmed: the kernel takes a good deal at once and then nothing until most of that is gone.
     fn poll_reader(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.reader.is_waiting() {
             self.confirmed = self.confirmed_bytes();
@@ -230,8 +230,10 @@ impl Guarded {
     fn replace_refusal(&mut self, message: &[u8]) {
         let status = message.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let error = match status {
-            // The only method that it refuses.
-            Some(b"405") => ApiError::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, OPTIONS" },
+            // CONNECT, the only method that it refuses; what others there are depends on the route.
+            Some(b"405") => {
+                ApiError::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" }
+            }
             _ => ApiError::BadRequest("The request is malformed or has too many header fields"),
         };
         self.prepare_farewell(ConnectionEnd::Malformed, &error);
