@@ -32,7 +32,7 @@
 //! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
 //! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
-//! | capability | [`auth`], [`homeserver`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` |
+//! | capability | [`auth`], [`homeserver`], [`federation`], [`egress`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` and `federation`, `federation` goes out by `egress` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
 //!
 //! A test holds the imports against this table.
@@ -81,7 +81,9 @@ pub mod auth;
 pub mod check;
 pub mod config;
 pub mod connection;
+pub mod egress;
 pub mod error;
+pub mod federation;
 pub mod handlers;
 pub mod homeserver;
 pub mod limit;

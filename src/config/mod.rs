@@ -25,10 +25,14 @@ pub use homeserver_url::{HomeserverUrl, InvalidHomeserverUrl, Scheme};
 pub use network::{InvalidNetwork, Network, TrustedProxies};
 pub use overrides::{ENVIRONMENT, Overrides};
 pub use page_url::{InvalidPageUrl, PageUrl};
-pub use pattern::{InvalidTypePattern, InvalidUserPattern, TypePattern, UserPattern};
+pub use pattern::{
+    InvalidServerPattern, InvalidTypePattern, InvalidUserPattern, ServerPattern, TypePattern,
+    UserPattern,
+};
 pub use sections::{
-    AuthConfig, ConnectionsConfig, HomeserverConfig, LegacyConfig, LimitsConfig, LogConfig,
-    RemoteConfig, RuleConfig, ServerConfig, StorageConfig, ThumbnailsConfig, UploadsConfig,
+    AuthConfig, ConnectionsConfig, FederationConfig, HomeserverConfig, LegacyConfig, LimitsConfig,
+    LogConfig, RemoteConfig, RuleConfig, ServerConfig, StorageConfig, ThumbnailsConfig,
+    UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
 pub use token_file::TokenFileError;
@@ -62,6 +66,8 @@ pub struct Config {
     pub rules: Vec<RuleConfig>,
     /// Media of other servers.
     pub remote: RemoteConfig,
+    /// Other servers: whom we ask, and who asks us.
+    pub federation: FederationConfig,
     /// The download routes that ask for no token.
     pub legacy: LegacyConfig,
     /// Which thumbnails are made.
@@ -135,8 +141,15 @@ mod tests {
     #[test]
     fn the_example_file_names_every_key_once() {
         /// Keys without a default; they stand there as comments, ready to be used.
-        const OPTIONAL: [&str; 5] =
-            ["server_name", "admin_token_file", "frozen_since", "front_max_size", "quota_info_url"];
+        const OPTIONAL: [&str; 7] = [
+            "server_name",
+            "admin_token_file",
+            "frozen_since",
+            "front_max_size",
+            "quota_info_url",
+            "signing_key",
+            "ca_file",
+        ];
         let sections = document::known_keys("");
         let example = EXAMPLE.replace("\n# [[rules]]", "\n[[rules]]");
         let parts: Vec<&str> = example.split("\n[").collect();
@@ -162,7 +175,9 @@ mod tests {
             .replace("# admin_token_file = ", "admin_token_file = ")
             .replace("# frozen_since = ", "frozen_since = ")
             .replace("# front_max_size = ", "front_max_size = ")
-            .replace("# quota_info_url = ", "quota_info_url = ");
+            .replace("# quota_info_url = ", "quota_info_url = ")
+            .replace("# signing_key = ", "signing_key = ")
+            .replace("# ca_file = ", "ca_file = ");
         let (before, rule) = text.split_once("# [[rules]]\n").unwrap();
         let (rule, after) = rule.split_once("\n\n").unwrap();
         let rule = rule.replace("# ", "");

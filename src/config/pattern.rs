@@ -1,8 +1,8 @@
-//! Patterns of users and of media types.
+//! Patterns of users, of servers and of media types.
 
 use std::str::FromStr;
 
-use crate::types::UserId;
+use crate::types::{ServerName, UserId};
 
 /// The longest pattern of users; no user id is longer.
 const MAX_LENGTH: usize = 255;
@@ -45,6 +45,48 @@ impl FromStr for UserPattern {
             text.parse::<UserId>().is_ok()
         };
         if could_match { Ok(Self(text.into())) } else { Err(InvalidUserPattern) }
+    }
+}
+
+/// A pattern of server names: `*` stands for any text, `?` for any one character. Names are held against
+/// it without their port and without regard to case, as DNS does; the pattern of an IPv6 address is
+/// written in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPattern(Box<str>);
+
+/// A text that matches no server name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "matches no server; write a server name without its port, or a pattern with * for any text and ? \
+     for one character, as in \"*.example.org\""
+)]
+pub struct InvalidServerPattern;
+
+impl ServerPattern {
+    /// Whether it matches a server, by its name without the port.
+    pub fn matches(&self, server: &ServerName) -> bool {
+        let host = server.host().to_ascii_lowercase();
+        matches(&self.0, host.trim_end_matches('.'))
+    }
+}
+
+impl FromStr for ServerPattern {
+    type Err = InvalidServerPattern;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lower = text.to_ascii_lowercase();
+        let pattern = lower.trim_end_matches('.');
+        // With letters in the place of the wildcards it has to be a name.
+        let example = pattern.replace(['*', '?'], "a");
+        let could_match = if pattern.starts_with('[') {
+            pattern.ends_with(']')
+                && pattern[1..pattern.len() - 1]
+                    .bytes()
+                    .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'*' | b'?'))
+        } else {
+            example.parse::<ServerName>().is_ok_and(|name| name.port().is_none())
+        };
+        if could_match { Ok(Self(pattern.into())) } else { Err(InvalidServerPattern) }
     }
 }
 

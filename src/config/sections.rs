@@ -2,6 +2,7 @@
 //!
 //! `conf/mediary.toml` explains every key to an operator; here it is said to a reader of code.
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
@@ -12,9 +13,9 @@ use serde::Deserialize;
 
 use super::address::{AdminListen, ListenAddress};
 use super::homeserver_url::{HomeserverUrl, Scheme};
-use super::network::TrustedProxies;
+use super::network::{Network, TrustedProxies};
 use super::page_url::PageUrl;
-use super::pattern::{TypePattern, UserPattern};
+use super::pattern::{ServerPattern, TypePattern, UserPattern};
 use super::value;
 use super::words::{LegacyMode, LogFormat, LogLevel};
 use crate::types::{Mxc, ServerName, UnixMillis};
@@ -324,7 +325,7 @@ impl Default for RuleConfig {
     }
 }
 
-/// `[remote]`: what is fetched from the homeserver.
+/// `[remote]`: what is fetched, from other servers or through the homeserver.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RemoteConfig {
@@ -337,11 +338,94 @@ pub struct RemoteConfig {
     /// How much of the disk bodies may take that have not come to their end.
     #[serde(deserialize_with = "value::size")]
     pub max_unfinished: ByteSize,
+    /// How long one may take in all.
+    #[serde(deserialize_with = "value::duration")]
+    pub max_duration: Duration,
+    /// How much of one comes from another server in a second at least; zero for no such bound.
+    #[serde(deserialize_with = "value::size")]
+    pub min_rate: ByteSize,
+    /// How long one may be slower than that.
+    #[serde(deserialize_with = "value::duration")]
+    pub slow_timeout: Duration,
 }
 
 impl Default for RemoteConfig {
     fn default() -> Self {
-        Self { max_size: ByteSize::mib(200), max_fetches: 64, max_unfinished: ByteSize::gib(8) }
+        Self {
+            max_size: ByteSize::mib(200),
+            max_fetches: 64,
+            max_unfinished: ByteSize::gib(8),
+            max_duration: Duration::from_secs(60 * 60),
+            min_rate: ByteSize::kib(1),
+            slow_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[federation]`: other servers, whom we ask and who ask us.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct FederationConfig {
+    /// The homeserver's signing key, or one that it publishes too; `None` to leave federation to the
+    /// homeserver (FM-C-11).
+    pub signing_key: Option<PathBuf>,
+    /// Which servers media is exchanged with; empty for all.
+    #[serde(deserialize_with = "value::texts")]
+    pub allow_servers: Vec<ServerPattern>,
+    /// With which it is not, even if they are allowed.
+    #[serde(deserialize_with = "value::texts")]
+    pub deny_servers: Vec<ServerPattern>,
+    /// Whether the homeserver is asked for what another server does not give: it may have a copy.
+    pub ask_homeserver: bool,
+    /// Servers that are asked for the keys of others that cannot be reached (KEY-07).
+    #[serde(deserialize_with = "value::texts")]
+    pub notaries: Vec<ServerName>,
+    /// Networks that may be contacted although they are not public.
+    #[serde(deserialize_with = "value::texts")]
+    pub allow_networks: Vec<Network>,
+    /// Certificate authorities that are believed beside the system's, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Name servers that are asked instead of the system's.
+    #[serde(deserialize_with = "value::texts")]
+    pub dns_servers: Vec<SocketAddr>,
+    /// How long a connection to another server may take to come about.
+    #[serde(deserialize_with = "value::duration")]
+    pub connect_timeout: Duration,
+    /// How long another server may take to answer, with everything that goes before it.
+    #[serde(deserialize_with = "value::duration")]
+    pub timeout: Duration,
+    /// How many files of one server are fetched at once.
+    #[serde(deserialize_with = "value::count")]
+    pub max_fetches_per_server: usize,
+    /// How many requests of one server are let in each second, in the long run; zero for any number.
+    #[serde(deserialize_with = "value::count")]
+    pub server_requests_per_second: u32,
+    /// How many at once.
+    #[serde(deserialize_with = "value::count")]
+    pub server_requests_burst: u32,
+    /// How many requests of one server are answered at the same time.
+    #[serde(deserialize_with = "value::count")]
+    pub max_requests_per_server: usize,
+}
+
+impl Default for FederationConfig {
+    fn default() -> Self {
+        Self {
+            signing_key: None,
+            allow_servers: Vec::new(),
+            deny_servers: Vec::new(),
+            ask_homeserver: true,
+            notaries: Vec::new(),
+            allow_networks: Vec::new(),
+            ca_file: None,
+            dns_servers: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            max_fetches_per_server: 16,
+            server_requests_per_second: 50,
+            server_requests_burst: 1000,
+            max_requests_per_server: 64,
+        }
     }
 }
 

@@ -107,6 +107,10 @@ impl Config {
             ("connections.slow_timeout", self.connections.slow_timeout),
             ("homeserver.connect_timeout", self.homeserver.connect_timeout),
             ("homeserver.timeout", self.homeserver.timeout),
+            ("remote.max_duration", self.remote.max_duration),
+            ("remote.slow_timeout", self.remote.slow_timeout),
+            ("federation.connect_timeout", self.federation.connect_timeout),
+            ("federation.timeout", self.federation.timeout),
         ] {
             check_not_zero(key, timeout)?;
             check_at_most(key, timeout, MAX_DURATION)?;

@@ -43,6 +43,22 @@ impl ServerName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns it without the port; an IPv6 address keeps its brackets.
+    pub fn host(&self) -> &str {
+        self.port_colon().map_or(&self.0, |colon| &self.0[..colon])
+    }
+
+    /// Returns the port, if it names one.
+    pub fn port(&self) -> Option<u16> {
+        self.port_colon().and_then(|colon| self.0[colon + 1..].parse().ok())
+    }
+
+    /// Only behind the bracket does a colon lead to a port.
+    fn port_colon(&self) -> Option<usize> {
+        let bracket = self.0.find(']').unwrap_or(0);
+        self.0[bracket..].find(':').map(|colon| bracket + colon)
+    }
 }
 
 impl fmt::Display for ServerName {
@@ -224,6 +240,21 @@ mod tests {
             "example.org.",
         ] {
             assert!(name.parse::<ServerName>().is_ok(), "{name}");
+        }
+    }
+
+    /// MXC-05
+    #[test]
+    fn a_server_name_is_a_host_and_maybe_a_port() {
+        for (name, host, port) in [
+            ("a.example", "a.example", None),
+            ("a.example:8448", "a.example", Some(8448)),
+            ("1.2.3.4:1", "1.2.3.4", Some(1)),
+            ("[::1]", "[::1]", None),
+            ("[1234:5678::abcd]:5678", "[1234:5678::abcd]", Some(5678)),
+        ] {
+            let name: ServerName = name.parse().unwrap();
+            assert_eq!((name.host(), name.port()), (host, port));
         }
     }
 

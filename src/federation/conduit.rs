@@ -1,0 +1,1 @@
+//! Reading the signing key out of a Conduit database.

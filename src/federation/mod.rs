@@ -1,0 +1,26 @@
+//! Other homeservers: who they are, where they are, what they sign, and the media they have.
+//!
+//! Asking: a server name becomes endpoints (`discovery`), a request is signed (`signing_key`,
+//! `x_matrix`), the answer taken apart (`multipart`), and how a server has behaved is remembered for a
+//! while (`origins`). Being asked: the signature is held against the keys that the asker publishes
+//! (`x_matrix`, `remote_keys`). All connections go through [`egress`](crate::egress).
+
+pub mod canonical_json;
+pub mod conduit;
+pub mod multipart;
+pub mod signing_key;
+pub mod well_known;
+pub mod x_matrix;
+
+mod discovery;
+mod fetch;
+mod origins;
+mod remote_keys;
+mod rules;
+mod servers;
+
+pub use fetch::{FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedia, Transfer};
+pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
+pub use rules::ServerRules;
+pub use servers::{ServerError, Servers};
+pub use signing_key::{KeyId, SigningKey, SigningKeyError};

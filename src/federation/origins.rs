@@ -1,0 +1,1 @@
+//! How servers have behaved: back-off and fetches in flight.

@@ -1,0 +1,1 @@
+//! `/.well-known/matrix/server`: its form and how long it is good.

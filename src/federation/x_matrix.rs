@@ -1,0 +1,1 @@
+//! The `Authorization: X-Matrix` field: written, read, and held against a key.
