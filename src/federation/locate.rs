@@ -186,9 +186,8 @@ impl Locator {
     ) -> Asked {
         let deadline = share(deadline, 3, Duration::from_secs(10));
         let outcome = tokio::time::timeout_at(deadline, self.well_known(host, deadline));
-        let outcome = outcome.await.unwrap_or_else(|_| {
-            Err(WellKnownError::Egress(EgressError::TimedOut("the well-known file")))
-        });
+        let too_slow = EgressError::TimedOut("the well-known file");
+        let outcome = outcome.await.unwrap_or(Err(too_slow.into()));
         observer.notice(Event::WellKnown {
             host,
             outcome: outcome.as_ref().map(|(server, lifetime)| (server, *lifetime)),
