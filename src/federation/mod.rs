@@ -14,6 +14,7 @@ pub mod x_matrix;
 
 mod discovery;
 mod fetch;
+mod key_file;
 mod origins;
 mod remote_keys;
 mod rules;
@@ -23,4 +24,4 @@ pub use fetch::{FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedi
 pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};
-pub use signing_key::{KeyId, SigningKey, SigningKeyError};
+pub use signing_key::{KeyId, KeySeed, SigningKey, SigningKeyError};
