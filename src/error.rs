@@ -179,6 +179,7 @@ impl ApiError {
             Self::Denied(Denied::Guest) => Some("guest"),
             Self::Denied(Denied::Upload) => Some("upload"),
             Self::Denied(Denied::Type) => Some("type"),
+            Self::Denied(Denied::Server) => Some("server"),
             Self::Media(error) => media_refusal(error),
             _ => None,
         }
@@ -301,6 +302,11 @@ fn denied_answer(denied: Denied) -> ErrorAnswer {
         Denied::Upload => {
             own(StatusCode::FORBIDDEN, "M_FORBIDDEN", "You may not upload files to this server")
         }
+        Denied::Server => own(
+            StatusCode::FORBIDDEN,
+            "M_FORBIDDEN",
+            "This server does not exchange media with yours",
+        ),
         Denied::Type => own(
             StatusCode::FORBIDDEN,
             "M_FORBIDDEN",

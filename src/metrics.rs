@@ -41,6 +41,7 @@ pub const REFUSALS: &[&str] = &[
     "quota",
     "size",
     "type",
+    "server",
     "guest",
     "upload",
 ];

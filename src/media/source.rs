@@ -56,21 +56,21 @@ impl Asker {
 pub struct SignedRequest {
     /// Who has signed.
     pub origin: ServerName,
-    /// What is asked for.
-    pub wanted: Wanted,
+    /// With whose signature the homeserver is asked.
+    pub signer: Signer,
     /// The target, byte for byte.
     pub target: Bytes,
     /// All values of `Authorization`.
     pub authorization: Arc<[HeaderValue]>,
 }
 
-/// What a signed request asks for.
+/// With whose signature the homeserver is asked for media of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The media itself.
-    Original,
-    /// A thumbnail of it, which we make ourselves from the media.
-    Thumbnail,
+pub enum Signer {
+    /// The other server's: its request asks for the media itself, and goes on unchanged.
+    Origin,
+    /// Our own: the request asks for something that is made of the media.
+    Ourselves,
 }
 
 /// Who gave an answer.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, Giver};
+use http::{HeaderValue, Method};
+
 use crate::federation::{
     FetchError, FetchOptions, RemoteFetcher, RemoteMedia, ServerRules, SigningKey,
 };
@@ -54,6 +56,17 @@ impl OtherServers {
                 Err(error)
             }
         }
+    }
+
+    /// Signs a GET of a target from one server to another; `None` without a key.
+    pub(super) fn sign(
+        &self,
+        origin: &ServerName,
+        destination: &ServerName,
+        target: &str,
+    ) -> Option<HeaderValue> {
+        let direct = self.direct.as_ref()?;
+        Some(direct.key.authorization(origin, destination, &Method::GET, target))
     }
 
     /// Returns how much longer than for the homeserver an answer may take.
