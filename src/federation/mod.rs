@@ -14,6 +14,7 @@ pub mod x_matrix;
 
 mod discovery;
 mod fetch;
+mod key_document;
 mod key_file;
 mod origins;
 mod remote_keys;
