@@ -13,7 +13,7 @@ mod transfer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
 
 pub use error::{FetchError, FetchResult};
@@ -162,7 +162,7 @@ impl RemoteFetcher {
             mxc.media_id,
             options.wait.as_millis()
         );
-        let signature = self.key.authorization(origin, server, "GET", &target);
+        let signature = self.key.authorization(origin, server, &Method::GET, &target);
         let fields = [(header::AUTHORIZATION, signature)];
         let response = self.servers.get(server, &target, &fields, *deadline).await?;
         match response.status {

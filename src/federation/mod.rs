@@ -16,6 +16,8 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod key_document;
+mod key_file;
 mod locate;
 mod origins;
 mod remote_keys;
@@ -29,4 +31,4 @@ pub use fetch::{
 pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};
-pub use signing_key::{KeyId, SigningKey, SigningKeyError};
+pub use signing_key::{KeyId, KeySeed, SigningKey, SigningKeyError};

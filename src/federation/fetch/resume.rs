@@ -1,5 +1,6 @@
 //! A body that goes on where it broke off (RFC 9110, section 14.2).
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,12 +27,14 @@ pub(super) enum Again {
 
 impl Again {
     /// Asks for a range; `None` if there is no answer.
-    async fn ask(
-        &self,
-        fields: &[(HeaderName, HeaderValue)],
+    ///
+    /// In a box: with all that finding a server takes, this is much larger than reading on.
+    fn ask<'a>(
+        &'a self,
+        fields: &'a [(HeaderName, HeaderValue)],
         deadline: Instant,
-    ) -> Option<Response> {
-        match self {
+    ) -> Pin<Box<dyn Future<Output = Option<Response>> + Send + 'a>> {
+        Box::pin(async move { match self {
             Self::Server { servers, server, target } => {
                 servers.get(server, target, fields, deadline).await.ok()
             }
@@ -44,7 +47,7 @@ impl Again {
                 };
                 egress.get_url(request, deadline).await.ok().map(|(_, response)| response)
             }
-        }
+        }})
     }
 }
 
