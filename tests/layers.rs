@@ -170,6 +170,7 @@ const RESERVED: &[Reserved] = &[
             "thumbnail",
             // Keys and certificate authorities.
             "federation/signing_key.rs",
+            "federation/key_file.rs",
             "federation/conduit.rs",
             "egress",
         ],

@@ -16,6 +16,7 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod key_file;
 mod locate;
 mod origins;
 mod remote_keys;
@@ -27,4 +28,4 @@ pub use fetch::{FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedi
 pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};
-pub use signing_key::{KeyId, SigningKey, SigningKeyError};
+pub use signing_key::{KeyId, KeySeed, SigningKey, SigningKeyError};
