@@ -425,7 +425,7 @@ fn server_answer(error: &FetchError) -> ErrorAnswer {
         FetchError::Refused { .. } => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server refused the request")
         }
-        FetchError::BackedOff { .. } | FetchError::Server(_) => {
+        FetchError::BackedOff { .. } | FetchError::Server(_) | FetchError::Location(_) => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server cannot be reached")
         }
         FetchError::Misbehaved(_) => {

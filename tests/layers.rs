@@ -208,10 +208,12 @@ const RESERVED: &[Reserved] = &[
             "thumbnail",
             "config",
             "metrics",
-            // Addresses are words, and bodies are read by everybody.
+            // Addresses are words, and bodies are read by everybody, as is waited for them.
             "types/mxc.rs",
             "types/client_network.rs",
             "types/body.rs",
+            "types/pace.rs",
+            "types/share.rs",
             "limit/traffic.rs",
         ],
         free_in_tests: true,

@@ -91,15 +91,14 @@ impl Servers {
             let status = outcome.as_ref().map(|response| response.status);
             observer.notice(Event::Tried { endpoint, outcome: status });
             match outcome {
-                Err(error) if is_no_connection(&error) && Instant::now() < deadline => last = error,
                 Ok(response) => return Ok(response),
-                Err(error) => {
-                    last = error;
-                    break;
-                }
+                Err(error) => last = error,
+            }
+            if !is_no_connection(&last, deadline) {
+                break;
             }
         }
-        if is_no_connection(&last) {
+        if is_no_connection(&last, deadline) {
             location.suspect();
         }
         Err(match last {
@@ -111,15 +110,15 @@ impl Servers {
     }
 }
 
-/// Whether nothing was sent, so that another endpoint may be the right one. A time-out before the
-/// deadline is one of connecting.
-fn is_no_connection(error: &EgressError) -> bool {
+/// Whether nothing was sent, so that another endpoint may be the right one. A time-out that leaves time
+/// is one of connecting.
+fn is_no_connection(error: &EgressError, deadline: Instant) -> bool {
     match error {
         EgressError::Resolution { .. }
         | EgressError::Forbidden { .. }
         | EgressError::Connect { .. }
-        | EgressError::Tls { .. }
-        | EgressError::TimedOut(_) => true,
+        | EgressError::Tls { .. } => true,
+        EgressError::TimedOut(_) => Instant::now() < deadline,
         EgressError::Misbehaved(_)
         | EgressError::TooLarge { .. }
         | EgressError::Url(..)

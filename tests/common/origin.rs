@@ -190,6 +190,16 @@ impl Origin {
         script: impl Fn(&Received, &mut TlsStream) -> Option<bool> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::on(listener, certificate, key, script)
+    }
+
+    /// Starts one that listens where the test wants.
+    pub fn on(
+        listener: TcpListener,
+        certificate: &Certificate,
+        key: ServerKey,
+        script: impl Fn(&Received, &mut TlsStream) -> Option<bool> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let key = Arc::new(key);
         let state = Arc::new(State {

@@ -84,6 +84,7 @@ impl OtherServers {
             | FetchError::Refused { .. }
             | FetchError::BackedOff { .. }
             | FetchError::Server(_)
+            | FetchError::Location(_)
             | FetchError::Misbehaved(_) => true,
         }
     }
