@@ -294,7 +294,8 @@ fn a_server_at_an_address_that_is_not_public_is_not_contacted() {
     let key = settings.signing_key(&ServerKey::new("ours").line());
     let mediary = settings.with(&format!("[federation]\n{key}")).start();
     let port = origin.port();
-    for server in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")]
+    for server in
+        [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")]
     {
         mediary.alice().download(&format!("{server}/x")).assert_error(502, "M_UNKNOWN");
     }
