@@ -9,7 +9,6 @@
 mod farewell;
 mod pace;
 mod peer;
-mod places;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -28,10 +27,11 @@ use tokio::sync::Semaphore;
 
 use crate::config::TrustedProxies;
 use crate::error::ApiError;
+use crate::limit::{Place, Places};
 use crate::metrics::{ConnectionEnd, Metrics};
+use crate::types::ClientNetwork;
 
 pub use peer::Peer;
-pub use places::{Place, Places};
 pub use stream::Guarded;
 
 /// What a connection may take.
@@ -48,7 +48,7 @@ pub struct ConnectionLimits {
 /// What all connections share.
 pub struct Guard {
     limits: ConnectionLimits,
-    places: Arc<Places>,
+    places: Arc<Places<ClientNetwork>>,
     trusted_proxies: TrustedProxies,
     metrics: Arc<Metrics>,
     log_requests: bool,
@@ -64,7 +64,7 @@ impl Guard {
     /// by their requests. `log_requests` gives what is refused here a line in the log.
     pub fn new(
         limits: ConnectionLimits,
-        places: Arc<Places>,
+        places: Arc<Places<ClientNetwork>>,
         trusted_proxies: TrustedProxies,
         metrics: Arc<Metrics>,
         log_requests: bool,
@@ -74,11 +74,13 @@ impl Guard {
     }
 
     /// Takes a place for a new connection, unless its peer needs none.
-    fn take_place(&self, peer: Peer) -> Result<Option<Place>, ApiError> {
+    fn take_place(&self, peer: Peer) -> Result<Option<Place<ClientNetwork>>, ApiError> {
         match peer.address().filter(|_| !peer.is_trusted(&self.trusted_proxies)) {
-            Some(address) => {
-                self.places.take(address).map(Some).ok_or(ApiError::TooManyConnections)
-            }
+            Some(address) => self
+                .places
+                .take(ClientNetwork::of(address))
+                .map(Some)
+                .ok_or(ApiError::TooManyConnections),
             None => Ok(None),
         }
     }

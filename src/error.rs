@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::auth::{AuthError, InvalidCredentials};
+use crate::federation::FetchError;
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::limit::{Exceeded, Limit};
 use crate::media::{MediaError, QuotaInfo};
@@ -219,6 +220,7 @@ fn media_refusal(error: &MediaError) -> Option<&'static str> {
 fn is_media_error_ours(error: &MediaError) -> bool {
     match error {
         MediaError::Homeserver(error) => is_homeserver_error_ours(error),
+        MediaError::Server(error) => is_server_error_ours(error),
         MediaError::Store(_)
         | MediaError::NotKept
         | MediaError::TooManyFetches
@@ -254,6 +256,11 @@ fn is_homeserver_error_ours(error: &HomeserverError) -> bool {
     }
 }
 
+/// Another server's failure is nobody's here, but an operator may find out why in the log.
+fn is_server_error_ours(error: &FetchError) -> bool {
+    matches!(error, FetchError::TooMany)
+}
+
 fn auth_answer(error: &AuthError) -> ErrorAnswer {
     match error {
         AuthError::Invalid(error @ InvalidCredentials::TooLong(_)) => {
@@ -274,7 +281,11 @@ fn auth_answer(error: &AuthError) -> ErrorAnswer {
 
 fn exceeded_answer(exceeded: &Exceeded) -> ErrorAnswer {
     let message = match exceeded.limit {
-        Limit::UserRequests | Limit::AddressRequests | Limit::Creations => "Too many requests",
+        Limit::UserRequests
+        | Limit::AddressRequests
+        | Limit::Creations
+        | Limit::ServerRequests
+        | Limit::ServerConcurrency => "Too many requests",
         Limit::UserBytes | Limit::AddressBytes => "Too many bytes were sent or received lately",
     };
     limited(message, exceeded.retry_after)
@@ -354,6 +365,7 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
         ),
         MediaError::Refused(refusal) => relayed(refusal),
         MediaError::Homeserver(error) => homeserver_answer(error),
+        MediaError::Server(error) => server_answer(error),
         MediaError::Body(error) => body_answer(error),
         MediaError::Store(error) => store_answer(error),
         MediaError::Thumbnail(error) => thumbnail_answer(error),
@@ -385,6 +397,34 @@ fn homeserver_answer(error: &HomeserverError) -> ErrorAnswer {
             "M_TOO_LARGE",
             "The request is longer than the homeserver would read",
         ),
+    }
+}
+
+/// What another server said, and that it said nothing, stays in the log: readers learn what they can
+/// act on.
+fn server_answer(error: &FetchError) -> ErrorAnswer {
+    match error {
+        FetchError::NotFound => own(StatusCode::NOT_FOUND, "M_NOT_FOUND", "Not found"),
+        FetchError::NotYetUploaded => own(
+            StatusCode::GATEWAY_TIMEOUT,
+            "M_NOT_YET_UPLOADED",
+            "The media has not been uploaded yet",
+        ),
+        FetchError::TooLarge { limit } => own(
+            StatusCode::BAD_GATEWAY,
+            "M_TOO_LARGE",
+            format!("The remote file is larger than the {limit} bytes that are allowed"),
+        ),
+        FetchError::TooMany => busy("Too many files of that server are being fetched"),
+        FetchError::Refused { .. } => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server refused the request")
+        }
+        FetchError::BackedOff { .. } | FetchError::Server(_) => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server cannot be reached")
+        }
+        FetchError::Misbehaved(_) => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server gave an unusable answer")
+        }
     }
 }
 

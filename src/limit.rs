@@ -4,6 +4,7 @@
 //! What is remembered of somebody is when their burst will be whole again. Whoever has not asked for
 //! so long is as good as new and is forgotten.
 
+mod places;
 mod table;
 mod traffic;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use table::Table;
 
+pub use places::{Place, Places};
 pub use traffic::{Rates, Tab, Traffic};
 
 /// How many users or addresses one limit remembers, at about two hundred bytes each.
@@ -44,6 +46,10 @@ pub enum Limit {
     AddressBytes,
     /// On the media ids that a user creates (CS-CRE-05).
     Creations,
+    /// On the requests of another server.
+    ServerRequests,
+    /// On how many of them are answered at once.
+    ServerConcurrency,
 }
 
 impl Limit {
@@ -55,6 +61,8 @@ impl Limit {
             Self::AddressRequests => "address_requests",
             Self::AddressBytes => "address_bytes",
             Self::Creations => "create",
+            Self::ServerRequests => "server_requests",
+            Self::ServerConcurrency => "server_concurrency",
         }
     }
 
@@ -72,6 +80,8 @@ impl fmt::Display for Limit {
             Self::AddressRequests => "the address's rate of requests is",
             Self::AddressBytes => "the address's rate of bytes is",
             Self::Creations => "the user's rate of new media ids is",
+            Self::ServerRequests => "the server's rate of requests is",
+            Self::ServerConcurrency => "the server's number of requests at once is",
         })
     }
 }

@@ -34,6 +34,8 @@ pub const REFUSALS: &[&str] = &[
     "address_requests",
     "address_bytes",
     "address_connections",
+    "server_requests",
+    "server_concurrency",
     "create",
     "pending",
     "quota",
@@ -81,6 +83,8 @@ pub struct MediaSources {
     pub store: IntCounter,
     /// Fetched from the homeserver.
     pub homeserver: IntCounter,
+    /// Fetched from the server that made it.
+    pub server: IntCounter,
     /// Followed while somebody else fetched or uploaded it.
     pub arriving: IntCounter,
 }
@@ -252,7 +256,8 @@ impl Metrics {
         )?;
         let sources = declare.counters(
             "mediary_media_reads_total",
-            "Media and thumbnails opened, by where they came from: memory, store, homeserver, arriving.",
+            "Media and thumbnails opened, by where they came from: memory, store, homeserver, server, \
+             arriving.",
             &["source"],
         )?;
         let items = declare.int_gauges(
@@ -298,12 +303,11 @@ impl Metrics {
                 memory: sources.with_label_values(&["memory"]),
                 store: sources.with_label_values(&["store"]),
                 homeserver: sources.with_label_values(&["homeserver"]),
+                server: sources.with_label_values(&["server"]),
                 arriving: sources.with_label_values(&["arriving"]),
             },
-            fetches: declare.int_gauge(
-                "mediary_fetches_in_flight",
-                "Bodies being fetched from the homeserver right now.",
-            )?,
+            fetches: declare
+                .int_gauge("mediary_fetches_in_flight", "Bodies being fetched right now.")?,
             waiting_readers: declare.int_gauge(
                 "mediary_waiting_readers",
                 "Requests that wait for media to be uploaded.",

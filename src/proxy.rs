@@ -23,14 +23,15 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::auth::Credentials;
 use crate::config::TrustedProxies;
-use crate::connection::{self, Guarded, Peer, Place, Places};
+use crate::connection::{self, Guarded, Peer};
 use crate::error::ApiError;
 use crate::handlers::{Request, Services};
 use crate::homeserver::{HomeserverError, Sender, Upstream};
-use crate::limit::Tab;
+use crate::limit::{Place, Places, Tab};
 use crate::metrics::Metrics;
 use crate::response::{Reply, write};
 use crate::route::{Dialect, MediaRoute, Query, Route, SessionChange, classify};
+use crate::types::ClientNetwork;
 
 use body::{NoBody, RequestBody};
 use record::Record;
@@ -43,7 +44,7 @@ pub struct Proxy {
     services: Arc<Services>,
     upstream: Arc<Upstream>,
     trusted_proxies: TrustedProxies,
-    places: Arc<Places>,
+    places: Arc<Places<ClientNetwork>>,
     metrics: Arc<Metrics>,
     log_requests: bool,
     /// Whether the operator was told that a proxy may be forgotten.
@@ -54,7 +55,7 @@ pub struct Proxy {
 pub struct Context {
     record: Record,
     /// The place that a request behind a trusted proxy takes.
-    _place: Option<Place>,
+    _place: Option<Place<ClientNetwork>>,
     /// What a media request is charged to, once it is let in.
     tab: Option<Tab>,
     /// What to forget once the homeserver has answered.
@@ -66,7 +67,7 @@ impl Proxy {
     pub fn new(
         services: Arc<Services>,
         trusted_proxies: TrustedProxies,
-        places: Arc<Places>,
+        places: Arc<Places<ClientNetwork>>,
         metrics: Arc<Metrics>,
         log_requests: bool,
     ) -> Self {
@@ -102,9 +103,12 @@ impl Proxy {
 
     /// Takes a place for a request that a trusted proxy passes on; whoever connects by itself has one
     /// already. Those on this machine that speak for nobody need none.
-    fn take_place(&self, session: &Session) -> Result<Option<Place>, ApiError> {
+    fn take_place(&self, session: &Session) -> Result<Option<Place<ClientNetwork>>, ApiError> {
         match forwarded::client_behind(session, &self.trusted_proxies) {
-            Some(client) => self.places.take(client).map(Some).ok_or(ApiError::TooManyConnections),
+            Some(client) => {
+                let place = self.places.take(ClientNetwork::of(client));
+                place.map(Some).ok_or(ApiError::TooManyConnections)
+            }
             None => Ok(None),
         }
     }

@@ -4,6 +4,7 @@
 mod admin;
 mod background;
 mod listeners;
+mod outside;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
 use crate::config::{Config, LegacyConfig, LegacyMode, LimitsConfig};
-use crate::connection::{ConnectionLimits, Guard, Guarding, Places};
+use crate::connection::{ConnectionLimits, Guard, Guarding};
+use crate::federation::Servers;
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
-use crate::limit::{RateLimit, Rates, Traffic};
+use crate::limit::{Places, RateLimit, Rates, Traffic};
 use crate::media::{CacheLimits, Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -34,6 +36,8 @@ use crate::thumbnail::{self, Ladder, ThumbnailEngine};
 use admin::Admin;
 use background::{Drain, Housekeeping};
 use listeners::{Listener, Prebound};
+
+pub use outside::{egress, signing_key};
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";
@@ -158,11 +162,14 @@ fn services(
         Some(token) => auth.with_admin_token(token),
         None => auth,
     };
+    let key = signing_key(config)?;
+    let servers = key.as_ref().map(|_| egress(config).map(Servers::new)).transpose()?;
     let thumbnails = &config.thumbnails;
     let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
         store: store.clone(),
         homeserver: homeserver.clone(),
+        servers: outside::other_servers(config, servers.as_ref().zip(key.as_ref())),
         engine: ThumbnailEngine::new(
             thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
             thumbnail::Limits { max_pixels: thumbnails.max_pixels },
@@ -179,6 +186,7 @@ fn services(
                 max_size: config.remote.max_size.as_u64(),
                 max_fetches: config.remote.max_fetches,
                 max_unfinished: config.remote.max_unfinished.as_u64(),
+                max_duration: config.remote.max_duration,
             },
         },
         freeze: freeze(&config.legacy, store),

@@ -58,7 +58,7 @@ const ROOMS: &[Room] = &[
             "types",
         ],
     ),
-    room("connection", &["config", "error", "metrics", "response", "types"]),
+    room("connection", &["config", "error", "limit", "metrics", "response", "types"]),
     room("route", &["types"]),
     room("limit", &["types"]),
     room("policy", &["auth", "config", "media", "types"]),
@@ -70,7 +70,17 @@ const ROOMS: &[Room] = &[
     // The table of all failures names the failures of every room below.
     room(
         "error",
-        &["auth", "homeserver", "limit", "media", "policy", "store", "thumbnail", "types"],
+        &[
+            "auth",
+            "federation",
+            "homeserver",
+            "limit",
+            "media",
+            "policy",
+            "store",
+            "thumbnail",
+            "types",
+        ],
     ),
     // Application.
     room(

@@ -198,6 +198,13 @@ def configuration(
     if args.url_preview:
         # Pages of tests are on loopback, so nothing is forbidden here.
         config |= {"url_preview_enabled": True, "url_preview_ip_range_blacklist": []}
+    if args.federation_ca:
+        # Its peers are on loopback too, and who stands behind their certificates is made up.
+        config |= {
+            "federation_custom_ca_list": [str(args.federation_ca)],
+            "ip_range_blacklist": [],
+            "federation_ip_range_blacklist": [],
+        }
     if args.appservice:
         config["app_service_config_files"] = [str(args.appservice)]
     return config | dict(args.set)
@@ -480,6 +487,12 @@ def arguments() -> argparse.Namespace:
     )
     starts.add_argument(
         "--url-preview", action="store_true", help="switch Synapse's own URL previews on"
+    )
+    starts.add_argument(
+        "--federation-ca",
+        type=path,
+        metavar="FILE",
+        help="a certificate authority of other servers, which may be on this machine",
     )
     starts.add_argument(
         "--set",

@@ -233,7 +233,8 @@ mod tests {
         );
         assert_eq!(
             refusal("[remote]\n\"a`, expected `b\" = 1"),
-            "2:1: remote.a`, expected `b: unknown key; the known ones are max_size, max_fetches, max_unfinished"
+            "2:1: remote.a`, expected `b: unknown key; the known ones are max_size, max_fetches, max_unfinished, \
+             max_duration, min_rate, slow_timeout"
         );
     }
 

@@ -19,10 +19,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::farewell::Farewell;
 use super::pace::Pace;
-use super::{ConnectionLimits, Guard, Peer, Place};
+use super::{ConnectionLimits, Guard, Peer};
 use crate::error::ApiError;
+use crate::limit::Place;
 use crate::metrics::ConnectionEnd;
 use crate::response::closing_message;
+use crate::types::ClientNetwork;
 
 /// The longest head of a request in bytes. Pingora would take a megabyte, which a few thousand
 /// connections could fill; a query of 64 KB fits.
@@ -64,11 +66,16 @@ pub struct Guarded {
     reader_timer: Timer,
     sent_too_slowly: bool,
     farewell: Option<Farewell>,
-    _place: Option<Place>,
+    _place: Option<Place<ClientNetwork>>,
 }
 
 impl Guarded {
-    pub(super) fn new(stream: Stream, guard: Arc<Guard>, peer: Peer, place: Option<Place>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        guard: Arc<Guard>,
+        peer: Peer,
+        place: Option<Place<ClientNetwork>>,
+    ) -> Self {
         guard.metrics.connections.open.inc();
         let ConnectionLimits { slow_timeout, min_rate, .. } = guard.limits;
         // A Unix socket does not tell what was taken of it before most of it was.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
-use super::{ConnectionLimits, Guard, Guarded, Peer, Places};
+use super::{ConnectionLimits, Guard, Guarded, Peer};
 use crate::config::TrustedProxies;
+use crate::limit::Places;
 use crate::metrics::Metrics;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

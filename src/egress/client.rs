@@ -1,20 +1,71 @@
 //! HTTP over connections to checked addresses.
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
-use tokio::time::Instant;
-use url::Url;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{EgressError, EgressSettings, Endpoint, Response, SrvTarget, UrlRequest};
-use crate::types::{BodyError, BodyReader};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::v1::Connector;
+use pingora::http::RequestHeader;
+use pingora::prelude::HttpPeer;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::{Error, ErrorType};
+use tokio::time::{Instant, timeout_at};
 
-pub(super) struct Inner;
+use super::authorities::Authorities;
+use super::guard::Guard;
+use super::resolver::Resolver;
+use super::response::ResponseBody;
+use super::{EgressError, EgressSettings, Endpoint, Host, Response, SrvTarget};
 
-#[expect(unused_variables, reason = "being built")]
+/// How many connections without a request are kept, of all destinations together.
+const POOL_SIZE: usize = 256;
+
+/// The most bytes of an answer's head. Pingora reads a megabyte before it gives up; what is kept of it
+/// is no more than this.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How many interim answers (100, 103) are skipped.
+const MAX_INTERIM: usize = 16;
+
+/// How often a request is tried again after a pooled connection turned out to be closed.
+const STALE_CONNECTION_RETRIES: usize = 3;
+
+const USER_AGENT: &str = concat!("mediary/", env!("CARGO_PKG_VERSION"));
+
+pub(super) struct Inner {
+    connector: Arc<Connector>,
+    resolver: Resolver,
+    guard: Guard,
+    connect_timeout: Duration,
+    /// Tells pooled connections apart in a way that nobody outside can compute.
+    pool_keys: RandomState,
+}
+
+/// Where a request goes and who must be there.
+pub(super) struct Route<'a> {
+    /// What is resolved and checked.
+    pub(super) connect_to: &'a Host,
+    pub(super) port: u16,
+    /// Whom the certificate must be for; without one there is no TLS.
+    pub(super) certificate_for: Option<&'a Host>,
+    pub(super) authority: &'a str,
+}
+
 impl Inner {
     pub(super) fn new(settings: EgressSettings) -> anyhow::Result<Self> {
-        Ok(Self)
+        let authorities = Authorities::gather(settings.ca_file.as_deref())?;
+        let mut options = ConnectorOptions::new(POOL_SIZE);
+        options.ca_file = Some(authorities.path());
+        Ok(Self {
+            connector: Arc::new(Connector::new(Some(options))),
+            resolver: Resolver::new(&settings.dns_servers)?,
+            guard: Guard::new(settings.allow_networks),
+            connect_timeout: settings.connect_timeout,
+            pool_keys: RandomState::new(),
+        })
     }
 
     pub(super) async fn srv(
@@ -22,7 +73,7 @@ impl Inner {
         name: &str,
         deadline: Instant,
     ) -> Result<Vec<SrvTarget>, EgressError> {
-        Err(EgressError::TimedOut("being built"))
+        self.resolver.srv(name, deadline).await
     }
 
     pub(super) async fn get(
@@ -32,24 +83,229 @@ impl Inner {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
-        Err(EgressError::TimedOut("being built"))
+        let route = Route {
+            connect_to: &endpoint.connect_to,
+            port: endpoint.port,
+            certificate_for: Some(&endpoint.certificate_for),
+            authority: &endpoint.authority,
+        };
+        self.send(&route, target, fields, deadline).await
     }
 
-    pub(super) async fn get_url(
+    /// Sends a GET and waits for the head of the answer.
+    pub(super) async fn send(
         &self,
-        request: UrlRequest,
+        route: &Route<'_>,
+        target: &str,
+        fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
-    ) -> Result<(Url, Response), EgressError> {
-        Err(EgressError::TimedOut("being built"))
+    ) -> Result<Response, EgressError> {
+        let request = build(route.authority, target, fields)?;
+        let peers = self.peers(route, deadline).await?;
+        let mut tries = 0;
+        loop {
+            let (mut session, peer, reused) = self.connect(route, &peers, deadline).await?;
+            let exchanged = timeout_at(deadline, exchange(&mut session, request.clone()))
+                .await
+                .map_err(|_| EgressError::TimedOut("the answer"))?;
+            match exchanged {
+                Ok((status, headers)) => {
+                    let connector = self.connector.clone();
+                    let body = ResponseBody::new(session, connector, peer, &headers);
+                    return Ok(Response { status, headers, body });
+                }
+                Err(Failed::Connection(_)) if reused && tries < STALE_CONNECTION_RETRIES => {
+                    tries += 1;
+                }
+                Err(Failed::Connection(reason) | Failed::Answer(reason)) => {
+                    return Err(EgressError::Misbehaved(reason));
+                }
+            }
+        }
+    }
+
+    /// Resolves and checks: the addresses that come out are the ones that are connected to.
+    async fn peers(
+        &self,
+        route: &Route<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<HttpPeer>, EgressError> {
+        let name = verified_name(route)?;
+        let addresses: Arc<[IpAddr]> = match route.connect_to {
+            Host::Address(address) => [*address].into(),
+            Host::Name(name) => self.resolver.addresses(name, deadline).await?,
+        };
+        let permitted = addresses.iter().filter(|address| self.guard.permits(**address));
+        let peers: Vec<_> = permitted.map(|address| self.peer(*address, route, &name)).collect();
+        match addresses.first() {
+            Some(&address) if peers.is_empty() => {
+                Err(EgressError::Forbidden { name: route.connect_to.to_string(), address })
+            }
+            _ => Ok(peers),
+        }
+    }
+
+    fn peer(&self, address: IpAddr, route: &Route<'_>, name: &str) -> HttpPeer {
+        let address = SocketAddr::new(address.to_canonical(), route.port);
+        let tls = route.certificate_for.is_some();
+        let mut peer = HttpPeer::new(address, tls, name.to_owned());
+        peer.group_key = self.pool_keys.hash_one((address, tls, name));
+        peer
+    }
+
+    /// Returns a connection to one of the peers: one that is there already, or else the first that
+    /// comes about. Each address has its share of the time that is left.
+    async fn connect(
+        &self,
+        route: &Route<'_>,
+        peers: &[HttpPeer],
+        deadline: Instant,
+    ) -> Result<(HttpSession, HttpPeer, bool), EgressError> {
+        for peer in peers {
+            if let Some(session) = self.connector.reused_http_session(peer).await {
+                return Ok((session, peer.clone(), true));
+            }
+        }
+        let mut failure = EgressError::TimedOut("the connection");
+        for (peer, left) in peers.iter().zip((1..=peers.len()).rev()) {
+            let share = deadline.saturating_duration_since(Instant::now()) / left as u32;
+            let mut peer = peer.clone();
+            let patience = share.min(self.connect_timeout);
+            peer.options.total_connection_timeout = Some(patience);
+            let end = Instant::now() + patience;
+            match timeout_at(end, self.connector.get_http_session(&peer)).await {
+                Ok(Ok((session, reused))) => return Ok((session, peer, reused)),
+                Ok(Err(error)) => failure = worse(failure, unconnected(route, &peer, &error)),
+                Err(_) => {}
+            }
+        }
+        Err(failure)
     }
 }
 
-/// The body of an answer.
-pub struct ResponseBody;
-
-#[async_trait]
-impl BodyReader for ResponseBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        Ok(None)
+/// Returns the name that the certificate is checked for and that is sent as SNI; an address is only
+/// checked for. It is empty without TLS and never else: an empty one would switch the check off.
+fn verified_name(route: &Route<'_>) -> Result<String, EgressError> {
+    let Some(host) = route.certificate_for else { return Ok(String::new()) };
+    let name = host.to_string();
+    let refused = |reason: &str| EgressError::Tls {
+        endpoint: format!("{}:{}", route.connect_to, route.port),
+        reason: reason.to_owned(),
+    };
+    match host {
+        Host::Address(_) => Ok(name),
+        Host::Name(_) if name.is_empty() || name.starts_with('.') => {
+            Err(refused("there is no name that a certificate could be for"))
+        }
+        // The connector would write a hyphen instead, and believe a certificate for that other name.
+        Host::Name(_) if name.contains('_') => {
+            Err(refused("no certificate is for a name with an underscore"))
+        }
+        Host::Name(_) => Ok(name),
     }
+}
+
+fn build(
+    authority: &str,
+    target: &str,
+    fields: &[(HeaderName, HeaderValue)],
+) -> Result<Box<RequestHeader>, EgressError> {
+    // Only the kind: Pingora quotes what it cannot build.
+    let unusable = |error: Box<Error>| {
+        EgressError::Misbehaved(format!("the request cannot be sent: {}", error.etype().as_str()))
+    };
+    let mut request =
+        RequestHeader::build("GET", target.as_bytes(), Some(fields.len() + 3)).map_err(unusable)?;
+    request.insert_header(header::HOST, authority).map_err(unusable)?;
+    request.insert_header(header::USER_AGENT, USER_AGENT).map_err(unusable)?;
+    // Bodies are kept as they come, so a coded one would be kept coded.
+    request.insert_header(header::ACCEPT_ENCODING, "identity").map_err(unusable)?;
+    for (name, value) in fields {
+        request.append_header(name.clone(), value.clone()).map_err(unusable)?;
+    }
+    Ok(Box::new(request))
+}
+
+/// Why there is no head of an answer.
+enum Failed {
+    /// The connection broke, which pooled ones do.
+    Connection(String),
+    /// Something came, but no answer.
+    Answer(String),
+}
+
+/// Sends a request without a body and reads the head of the final answer.
+async fn exchange(
+    session: &mut HttpSession,
+    request: Box<RequestHeader>,
+) -> Result<(StatusCode, HeaderMap), Failed> {
+    session.write_request_header(request).await.map_err(|error| broken(&error))?;
+    session.finish_body().await.map_err(|error| broken(&error))?;
+    for _ in 0..MAX_INTERIM {
+        session.read_response().await.map_err(|error| broken(&error))?;
+        if session.get_headers_raw_bytes().len() > MAX_HEAD {
+            return Err(Failed::Answer(format!("its head is larger than {MAX_HEAD} bytes")));
+        }
+        match session.resp_header() {
+            Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => break,
+            Some(head) if !head.status.is_informational() => {
+                return Ok((head.status, head.headers.clone()));
+            }
+            _ => {}
+        }
+    }
+    Err(Failed::Answer("it begins and never comes".to_owned()))
+}
+
+fn broken(error: &Error) -> Failed {
+    match error.etype() {
+        // Not the cause: it quotes what came.
+        ErrorType::InvalidHTTPHeader => Failed::Answer("its head is not HTTP".to_owned()),
+        ErrorType::ConnectionClosed => Failed::Connection("the connection was closed".to_owned()),
+        other => Failed::Connection(match error.root_cause().to_string() {
+            cause if cause.is_empty() => other.as_str().to_owned(),
+            cause => cause,
+        }),
+    }
+}
+
+/// Of the failures with several addresses, the one that says most: that somebody else is there
+/// rather than that nobody is, and that nobody is rather than that nobody answers.
+fn worse(one: EgressError, other: EgressError) -> EgressError {
+    let weight = |failure: &EgressError| match failure {
+        EgressError::Tls { .. } => 2,
+        EgressError::Connect { .. } => 1,
+        _ => 0,
+    };
+    if weight(&other) > weight(&one) { other } else { one }
+}
+
+fn unconnected(route: &Route<'_>, peer: &HttpPeer, error: &Error) -> EgressError {
+    let endpoint = format!("{}:{} ({})", route.connect_to, route.port, peer._address);
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            EgressError::TimedOut("the connection")
+        }
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
+            EgressError::Tls { endpoint, reason: tls_reason(&error.to_string()) }
+        }
+        ErrorType::ConnectRefused => {
+            EgressError::Connect { endpoint, reason: "connection refused".to_owned() }
+        }
+        ErrorType::ConnectNoRoute => {
+            EgressError::Connect { endpoint, reason: "no route to it".to_owned() }
+        }
+        other => EgressError::Connect {
+            endpoint,
+            reason: match error.root_cause().to_string() {
+                cause if cause.is_empty() => other.as_str().to_owned(),
+                cause => cause,
+            },
+        },
+    }
+}
+
+/// What an operator makes of the TLS library's words.
+fn tls_reason(words: &str) -> String {
+    words.to_owned()
 }

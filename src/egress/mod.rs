@@ -5,9 +5,13 @@
 //! whoever reads an answer bounds its bytes. The homeserver is asked through a connector of its own: it
 //! is where the operator says it is.
 
+mod authorities;
 mod client;
+mod follow;
 mod guard;
 mod resolver;
+mod response;
+mod srv;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,10 +24,10 @@ use url::Url;
 
 use crate::config::Network;
 
-pub use client::ResponseBody;
+pub use response::ResponseBody;
 
 /// How the outside is reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EgressSettings {
     /// Networks that may be contacted although they are not public.
     pub allow_networks: Vec<Network>,
@@ -33,6 +37,17 @@ pub struct EgressSettings {
     pub dns_servers: Vec<SocketAddr>,
     /// How long one connection may take to come about, with TLS.
     pub connect_timeout: Duration,
+}
+
+impl Default for EgressSettings {
+    fn default() -> Self {
+        Self {
+            allow_networks: Vec::new(),
+            ca_file: None,
+            dns_servers: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A host as the other side calls itself: a name in lower case, or an address.

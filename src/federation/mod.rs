@@ -12,15 +12,19 @@ pub mod signing_key;
 pub mod well_known;
 pub mod x_matrix;
 
+mod delegation;
 mod discovery;
+mod explain;
 mod fetch;
 mod key_document;
 mod key_file;
+mod locate;
 mod origins;
 mod remote_keys;
 mod rules;
 mod servers;
 
+pub use explain::{Event, Observer, WellKnownError};
 pub use fetch::{FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedia, Transfer};
 pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
 pub use rules::ServerRules;

@@ -4,6 +4,8 @@
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use super::explain::{Event, Observer};
+use super::locate::Locator;
 use crate::egress::{Egress, EgressError, Response};
 use crate::types::ServerName;
 
@@ -32,12 +34,13 @@ pub enum ServerError {
 #[derive(Clone)]
 pub struct Servers {
     egress: Egress,
+    locator: Locator,
 }
 
 impl Servers {
     /// Takes the way out.
     pub fn new(egress: Egress) -> Self {
-        Self { egress }
+        Self { locator: Locator::new(egress.clone()), egress }
     }
 
     /// Returns the way out.
@@ -48,17 +51,77 @@ impl Servers {
     /// Sends a GET to a server, found by discovery, and returns the head of the answer, whatever its
     /// status. Of several endpoints the next is tried where no connection comes about.
     ///
+    /// Where a server is is remembered; if none of its endpoints takes a connection the next call
+    /// discovers it anew, though not more often than each few seconds.
+    ///
     /// # Errors
     ///
     /// [`ServerError`] if no head came before the deadline.
     pub async fn get(
         &self,
         server: &ServerName,
-        _target: &str,
-        _fields: &[(HeaderName, HeaderValue)],
-        _deadline: Instant,
+        target: &str,
+        fields: &[(HeaderName, HeaderValue)],
+        deadline: Instant,
     ) -> Result<Response, ServerError> {
-        let error = EgressError::TimedOut("being built");
-        Err(ServerError::Discovery { server: server.clone(), error })
+        self.get_observed(server, target, fields, deadline, &()).await
+    }
+
+    /// Does what [`get`](Self::get) does and tells each step to an observer. Of what is remembered
+    /// nothing is asked, so nothing is told.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_observed(
+        &self,
+        server: &ServerName,
+        target: &str,
+        fields: &[(HeaderName, HeaderValue)],
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Result<Response, ServerError> {
+        let location = self.locator.locate(server, deadline, observer).await;
+        let location =
+            location.map_err(|error| ServerError::Discovery { server: server.clone(), error })?;
+        observer.notice(Event::Found(location.endpoints()));
+        let mut last = EgressError::TimedOut("the connection");
+        for endpoint in location.endpoints() {
+            let outcome = self.egress.get(endpoint, target, fields, deadline).await;
+            let status = outcome.as_ref().map(|response| response.status);
+            observer.notice(Event::Tried { endpoint, outcome: status });
+            match outcome {
+                Ok(response) => return Ok(response),
+                Err(error) => last = error,
+            }
+            if !is_no_connection(&last, deadline) {
+                break;
+            }
+        }
+        if is_no_connection(&last, deadline) {
+            location.suspect();
+        }
+        Err(match last {
+            error @ EgressError::Resolution { .. } => {
+                ServerError::Discovery { server: server.clone(), error }
+            }
+            error => ServerError::Exchange { server: server.clone(), error },
+        })
+    }
+}
+
+/// Whether nothing was sent, so that another endpoint may be the right one. A time-out that leaves time
+/// is one of connecting.
+fn is_no_connection(error: &EgressError, deadline: Instant) -> bool {
+    match error {
+        EgressError::Resolution { .. }
+        | EgressError::Forbidden { .. }
+        | EgressError::Connect { .. }
+        | EgressError::Tls { .. } => true,
+        EgressError::TimedOut(_) => Instant::now() < deadline,
+        EgressError::Misbehaved(_)
+        | EgressError::TooLarge { .. }
+        | EgressError::Url(..)
+        | EgressError::TooManyRedirects => false,
     }
 }

@@ -71,11 +71,11 @@ pub(super) async fn answer(
     let server_name = homeserver.name()?.clone();
     let item = match ask {
         Ask::Download { media_id } => {
-            media.download(Reader::Origin, &Mxc { server_name, media_id }, search).await?
+            media.download(Reader::Origin(None), &Mxc { server_name, media_id }, search).await?
         }
         Ask::Thumbnail { media_id, request } => {
             let mxc = Mxc { server_name, media_id };
-            media.thumbnail(Reader::Origin, &mxc, request?, search).await?
+            media.thumbnail(Reader::Origin(None), &mxc, request?, search).await?
         }
     };
     multipart(item)

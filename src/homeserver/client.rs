@@ -14,7 +14,7 @@ use pingora::{Error, ErrorType};
 
 use super::HomeserverError;
 use super::upstream::{POOL_IDLE_TIMEOUT, Upstream};
-use crate::types::{Announced, BodyError, BodyReader, announced_length};
+use crate::types::{Announced, BodyError, BodyReader, announced_length, is_delimited};
 
 /// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -58,19 +58,8 @@ impl Response {
     /// Whether the head says where the body ends. Otherwise the end of the connection is its end,
     /// and a body that broke off looks whole.
     pub fn is_delimited(&self) -> bool {
-        self.content_length().is_some() || is_chunked(&self.headers)
+        is_delimited(&self.headers)
     }
-}
-
-/// Whether a body comes in chunks, which is so if that is its last coding; after any other the end
-/// of the connection is its end (RFC 9112, section 6.3).
-fn is_chunked(headers: &HeaderMap) -> bool {
-    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
-    let codings = last.map(HeaderValue::as_bytes).unwrap_or_default();
-    codings
-        .rsplit(|&b| b == b',')
-        .next()
-        .is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 impl Client {

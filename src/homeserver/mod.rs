@@ -6,6 +6,7 @@
 
 mod answer;
 mod client;
+mod keys;
 mod login;
 mod sender;
 mod standing;
@@ -23,6 +24,7 @@ use crate::types::{AccessToken, ServerName, UserId};
 
 pub use answer::{Refusal, read_refusal};
 pub use client::{Response, ResponseBody};
+pub use keys::{Publication, PublishedKeys};
 pub use sender::Sender;
 pub use upstream::Upstream;
 
@@ -204,22 +206,6 @@ impl Homeserver {
         Ok(Ok(Whoami { user_id, device_id, is_guest: answer.is_guest.unwrap_or(false) }))
     }
 
-    /// Asks what the homeserver is called (`GET /_matrix/key/v2/server`, KEY-01).
-    ///
-    /// # Errors
-    ///
-    /// [`HomeserverError`] if it does not say; homeservers without federation do not.
-    pub async fn ask_name(&self) -> Result<ServerName, HomeserverError> {
-        let response = self.small("/_matrix/key/v2/server", &[]).await?;
-        if response.status != StatusCode::OK {
-            return Err(unexpected(response.status, "/_matrix/key/v2/server"));
-        }
-        let keys: KeysBody = parse(&response.body)?;
-        keys.server_name
-            .parse()
-            .map_err(|_| HomeserverError::Misbehaved("its server name is not valid".to_owned()))
-    }
-
     /// Asks which releases of the specification it serves. Bears no token (CS-VER-02).
     ///
     /// # Errors
@@ -359,11 +345,6 @@ struct WhoamiBody {
     user_id: String,
     device_id: Option<String>,
     is_guest: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct KeysBody {
-    server_name: String,
 }
 
 fn unexpected(status: StatusCode, path: &str) -> HomeserverError {

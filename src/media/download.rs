@@ -103,7 +103,7 @@ impl MediaService {
         reader: Reader<'_>,
         mxc: &Mxc,
     ) -> Result<Option<Arc<MediaRecord>>, MediaError> {
-        if !self.freeze.looks_up(mxc, reader) {
+        if !self.freeze.looks_up(mxc, reader) || !self.is_exchanged(mxc) {
             return Err(MediaError::NotFound);
         }
         let is_shown = |record: &Arc<MediaRecord>| self.freeze.shows(&**record, reader);
@@ -116,6 +116,12 @@ impl MediaService {
             self.memory.keep_record(since, record.clone());
         }
         Ok(record)
+    }
+
+    /// Whether media is ours, or of a server that media is exchanged with.
+    fn is_exchanged(&self, mxc: &Mxc) -> bool {
+        self.rules.permit(&mxc.server_name)
+            || self.homeserver.name().is_ok_and(|name| *name == mxc.server_name)
     }
 
     pub(super) fn record(&self, mxc: &Mxc) -> Result<Option<Arc<MediaRecord>>, MediaError> {
@@ -152,7 +158,7 @@ fn asker(reader: Reader<'_>) -> Option<Asker> {
     match reader {
         Reader::Requester(requester) => Some(Asker::Requester(requester.clone())),
         Reader::Anybody => Some(Asker::Anybody),
-        Reader::Origin => None,
+        Reader::Origin(request) => request.cloned().map(Asker::Origin),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::QuotaInfo;
+use crate::federation::FetchError;
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::store::StoreError;
 use crate::thumbnail::ThumbnailError;
@@ -61,6 +62,9 @@ pub enum MediaError {
     /// The homeserver gave no usable answer.
     #[error(transparent)]
     Homeserver(#[from] HomeserverError),
+    /// The server that made the media gave none.
+    #[error(transparent)]
+    Server(#[from] FetchError),
     /// The body of an upload ended early or broke.
     #[error(transparent)]
     Body(#[from] BodyError),

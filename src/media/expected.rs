@@ -76,7 +76,7 @@ fn waiter(reader: Reader<'_>) -> Waiter {
     match reader {
         Reader::Requester(requester) => Waiter::User(requester.user_id().clone()),
         Reader::Anybody => Waiter::Anybody,
-        Reader::Origin => Waiter::Origin,
+        Reader::Origin(_) => Waiter::Origin,
     }
 }
 

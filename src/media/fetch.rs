@@ -10,48 +10,38 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use moka::Expiry;
 use moka::sync::Cache;
 use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::incoming::{Arrival, Cap, Incoming};
 use super::memory::Memory;
-use super::share::{Share, Shares};
-use super::source::{Answer, Asker, Source};
+use super::places::FetchPlaces;
+use super::source::{Answer, Asker, Giver, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
-use crate::homeserver::{HomeserverError, Response, ResponseBody};
+use crate::federation::FetchError;
+use crate::homeserver::HomeserverError;
 use crate::metrics::Metrics;
 use crate::store::{MediaRecord, MediaSource, NewMedia, Store, StoreError};
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, UnixMillis};
+use crate::types::{BodyError, BodyReader, Mxc, UnixMillis};
 
 /// How long it is remembered that the body of some media broke off, is too large or cannot be kept,
 /// so that a crowd that waited for it does not ask again at once.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
+/// How long it is remembered that another server did not give some media.
+const ABSENCE_LIFETIME: Duration = Duration::from_secs(15);
+
 /// How many such failures are remembered at once, at most.
 const REMEMBERED_FAILURES: u64 = 10_000;
-
-/// How long a fetch waits for others to end where there are too many.
-const PLACE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Into how many shares the places are divided, so that no user can take all of them, nor all those
-/// without a token together.
-const SHARES: usize = 4;
 
 /// How long a fetch goes on although nobody follows it any more.
 const UNFOLLOWED_TIME: Duration = Duration::from_secs(5 * 60);
 
-/// How long a fetch may take in all; one that takes longer drips on purpose.
-const LONGEST_FETCH: Duration = Duration::from_secs(60 * 60);
-
 /// How much space there must be for a body of unknown size: a disk with less is as good as full.
 const LEAST_SPACE: u64 = 1024 * 1024;
-
-/// The unit that unfinished bytes are counted in.
-const SPACE_UNIT: u64 = 64 * 1024;
 
 /// Bounds on what is fetched.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +52,8 @@ pub struct FetchLimits {
     pub max_fetches: usize,
     /// How many bytes unfinished bodies may come to; one of unknown size counts as `max_size`.
     pub max_unfinished: u64,
+    /// How long a fetch may take in all; one that takes longer drips on purpose.
+    pub max_duration: Duration,
 }
 
 /// What came of looking for media that is not kept.
@@ -80,12 +72,31 @@ pub(super) struct Fetcher {
     source: Source,
     limits: FetchLimits,
     flights: Mutex<HashMap<Key, watch::Receiver<Stage>>>,
-    failures: Cache<Key, Arc<MediaError>>,
-    shares: Arc<Shares>,
-    places: Arc<Semaphore>,
-    space: Arc<Semaphore>,
+    failures: Cache<Key, Failure>,
+    places: FetchPlaces,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+}
+
+/// What came of a fetch that failed, and how long it is remembered.
+#[derive(Clone)]
+struct Failure {
+    error: Arc<MediaError>,
+    lifetime: Duration,
+}
+
+/// Failures go when their time is over.
+struct ItsLifetime;
+
+impl Expiry<Key, Failure> for ItsLifetime {
+    fn expire_after_create(
+        &self,
+        _: &Key,
+        failure: &Failure,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(failure.lifetime)
+    }
 }
 
 /// What is asked for and in what role: the homeserver answers differently to those.
@@ -98,6 +109,7 @@ struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Role {
     Requester,
+    Origin,
     Anybody { allow_remote: bool, allow_redirect: bool },
 }
 
@@ -123,15 +135,14 @@ impl Fetcher {
         metrics: Arc<Metrics>,
     ) -> Self {
         let failures = Cache::builder().max_capacity(REMEMBERED_FAILURES);
+        let failures = failures.expire_after(ItsLifetime).build();
         Self {
             store,
             source,
             limits,
             flights: Mutex::default(),
-            failures: failures.time_to_live(FAILURE_LIFETIME).build(),
-            shares: Shares::new(limits.max_fetches.div_ceil(SHARES)),
-            places: Arc::new(Semaphore::new(limits.max_fetches)),
-            space: Arc::new(Semaphore::new(units(limits.max_unfinished) as usize)),
+            failures,
+            places: FetchPlaces::new(limits.max_fetches, limits.max_unfinished),
             memory,
             metrics,
         }
@@ -155,6 +166,7 @@ impl Fetcher {
         let Search { allow_remote, allow_redirect, .. } = search;
         let role = match asker {
             Asker::Requester(_) => Role::Requester,
+            Asker::Origin(_) => Role::Origin,
             Asker::Anybody => Role::Anybody { allow_remote, allow_redirect },
         };
         let key = Key { mxc: mxc.clone(), role };
@@ -162,8 +174,8 @@ impl Fetcher {
         let mut wait = search.wait;
         loop {
             let search = Search { wait, ..search };
-            if let Some(failure) = self.failures.get(&key) {
-                return refused(failure);
+            if let Some(Failure { error, .. }) = self.failures.get(&key) {
+                return refused(error);
             }
             let (mut stage, lead) = self.join(&key);
             let leads = lead.is_some();
@@ -214,18 +226,11 @@ impl Fetcher {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let places = self.enter(asker).await?;
+        let place = self.places.enter(asker.sharer()).await?;
         let item = self.source.relay(asker, mxc, search, self.limits.max_size).await?;
         let size = item.body.size();
-        let body = Box::new(Placed { body: item.body.into_reader(), _places: places });
+        let body = Box::new(place.held_by(item.body.into_reader()));
         Ok(MediaItem { body: MediaBody::Relayed { body, size }, ..item })
-    }
-
-    /// Takes one of the asker's own places and one of all.
-    async fn enter(&self, asker: &Asker) -> Result<Places, MediaError> {
-        let own = timeout(PLACE_PATIENCE, self.shares.take(asker.sharer())).await;
-        let own = own.map_err(|_| MediaError::TooManyFetches)?;
-        Ok(Places { _own: own, _of_all: place(&self.places, 1).await? })
     }
 
     /// Joins a fetch under way, or becomes the one who makes it.
@@ -243,12 +248,6 @@ impl Fetcher {
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Stage>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Takes room for a body that is to be unfinished for a while.
-    async fn room(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, MediaError> {
-        let size = size.unwrap_or(self.limits.max_size).min(self.limits.max_unfinished);
-        place(&self.space, units(size)).await
-    }
 }
 
 /// The one who makes a fetch; when it is dropped, the fetch is over.
@@ -262,37 +261,39 @@ impl Lead {
     /// Fetches the media to its end.
     async fn fetch(self, asker: Asker, search: Search) {
         if let Err(error) = self.try_fetch(asker, search).await {
-            if let MediaError::RemoteTooLarge { .. } | MediaError::NotKept = error {
-                self.remember(Arc::new(error));
-            } else {
-                self.stage.send_replace(Stage::Failed(Arc::new(error)));
+            let error = Arc::new(error);
+            match lifetime(&error) {
+                Some(lifetime) => self.remember(error, lifetime),
+                None => _ = self.stage.send_replace(Stage::Failed(error)),
             }
         }
     }
 
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
-        let _places = fetcher.enter(&asker).await?;
-        let Answer { response: answer, proves_legacy_readable } =
-            fetcher.source.ask(&asker, &self.key.mxc, search).await?;
-        if let Some(record) = fetcher.store.media(&self.key.mxc)? {
-            return self.open(record, &asker, proves_legacy_readable).await;
-        }
+        let _place = fetcher.places.enter(asker.sharer()).await?;
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
-        let size = answer.content_length();
-        if size.is_some_and(|size| size > limit) {
+        let answer = fetcher.source.ask(&asker, &self.key.mxc, search, limit).await?;
+        if let Some(record) = fetcher.store.media(&self.key.mxc)? {
+            return self.open(record, &asker, answer.proves_legacy_readable).await;
+        }
+        if answer.size.is_some_and(|size| size > limit) {
             return Err(MediaError::RemoteTooLarge { limit });
         }
-        if !answer.is_delimited() {
+        if !answer.is_delimited {
             // Nobody could tell a body that broke off from a whole one.
             let mxc = &self.key.mxc;
             tracing::warn!(%mxc, "the homeserver does not say where media ends; it is not kept");
             return Err(MediaError::NotKept);
         }
-        let _room = fetcher.room(size).await?;
-        let media = self.describe(&answer, proves_legacy_readable)?;
-        let incoming = self.begin(media, size).await?;
-        fetcher.metrics.media_sources.homeserver.inc();
+        let most = answer.size.or(answer.at_most).unwrap_or(fetcher.limits.max_size);
+        let _room = fetcher.places.room(most).await?;
+        let incoming = self.begin(self.describe(&answer)?, answer.size).await?;
+        let sources = &fetcher.metrics.media_sources;
+        match answer.giver {
+            Giver::Homeserver => sources.homeserver.inc(),
+            Giver::Server => sources.server.inc(),
+        }
         let _counted = InFlight::begin(&fetcher.metrics.fetches);
         self.stage.send_replace(Stage::Arriving(Arc::clone(incoming.arrival())));
         self.take(incoming, answer.body, limit).await;
@@ -324,19 +325,16 @@ impl Lead {
         Ok(())
     }
 
-    fn describe(&self, answer: &Response, legacy_readable: bool) -> Result<NewMedia, MediaError> {
-        let fetcher = &self.fetcher;
-        let is_local = fetcher.source.is_local(&self.key.mxc)?;
+    fn describe(&self, answer: &Answer) -> Result<NewMedia, MediaError> {
+        let is_local = self.fetcher.source.is_local(&self.key.mxc)?;
         Ok(NewMedia {
             mxc: self.key.mxc.clone(),
-            content_type: ContentType::from_header(answer.field(&http::header::CONTENT_TYPE)),
-            filename: answer
-                .field(&http::header::CONTENT_DISPOSITION)
-                .and_then(FileName::from_content_disposition),
+            content_type: answer.content_type.clone(),
+            filename: answer.filename.clone(),
             uploader: None,
             source: if is_local { MediaSource::Upstream } else { MediaSource::Remote },
             created_at: UnixMillis::now(),
-            legacy_readable,
+            legacy_readable: answer.proves_legacy_readable,
         })
     }
 
@@ -363,26 +361,27 @@ impl Lead {
 
     /// Takes the body to its end; a fetch that nobody wants any more, or that never ends, is given
     /// up.
-    async fn take(&self, incoming: Incoming, mut body: ResponseBody, limit: u64) {
+    async fn take(&self, incoming: Incoming, mut body: Box<dyn BodyReader>, limit: u64) {
         let arrival = Arc::clone(incoming.arrival());
         let store = &self.fetcher.store;
         let end = tokio::select! {
-            end = incoming.take(&mut body, Cap::of(limit), store, || {}) => end.err(),
+            end = incoming.take(&mut *body, Cap::of(limit), store, || {}) => end.err(),
             () = arrival.abandoned(UNFOLLOWED_TIME) => {
                 tracing::debug!(mxc = %self.key.mxc, "gave up a fetch that nobody follows");
                 None
             }
-            () = tokio::time::sleep(LONGEST_FETCH) => Some(Arc::new(BodyError::TimedOut.into())),
+            () = tokio::time::sleep(self.fetcher.limits.max_duration) => Some(Arc::new(BodyError::TimedOut.into())),
         };
         if let Some(error) = end {
             tracing::warn!(mxc = %self.key.mxc, %error, "a body that was being fetched is not kept");
-            self.remember(Arc::new(in_its_own_words(&error)));
+            self.remember(Arc::new(in_its_own_words(&error)), FAILURE_LIFETIME);
         }
     }
 
     /// Lets nobody ask again for a while.
-    fn remember(&self, error: Arc<MediaError>) {
-        self.fetcher.failures.insert(self.key.clone(), Arc::clone(&error));
+    fn remember(&self, error: Arc<MediaError>, lifetime: Duration) {
+        let failure = Failure { error: Arc::clone(&error), lifetime };
+        self.fetcher.failures.insert(self.key.clone(), failure);
         self.stage.send_if_modified(|stage| {
             let is_asked = matches!(stage, Stage::Asked);
             if is_asked {
@@ -396,25 +395,6 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         self.fetcher.flights().remove(&self.key);
-    }
-}
-
-/// What a fetch takes of what there is for all.
-struct Places {
-    _own: Share,
-    _of_all: OwnedSemaphorePermit,
-}
-
-/// A body that holds its places until it is dropped.
-struct Placed {
-    body: Box<dyn BodyReader>,
-    _places: Places,
-}
-
-#[async_trait]
-impl BodyReader for Placed {
-    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        self.body.next().await
     }
 }
 
@@ -432,20 +412,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-/// Waits for a place, but not for ever.
-async fn place(places: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit, MediaError> {
-    match timeout(PLACE_PATIENCE, Arc::clone(places).acquire_many_owned(count)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        // They are never closed.
-        Ok(Err(_)) | Err(_) => Err(MediaError::TooManyFetches),
-    }
-}
-
-fn units(bytes: u64) -> u32 {
-    let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
-    u32::try_from(bytes.div_ceil(SPACE_UNIT)).unwrap_or(u32::MAX).clamp(1, most)
 }
 
 fn arriving(arrival: Arc<Arrival>, leads: bool, metrics: &Metrics) -> Result<Found, MediaError> {
@@ -468,19 +434,35 @@ fn refused(error: Arc<MediaError>) -> Result<Found, MediaError> {
     }
 }
 
+/// Returns how long a failure before the body is remembered, if it is no matter of one caller's token
+/// or of the moment.
+fn lifetime(error: &MediaError) -> Option<Duration> {
+    match error {
+        MediaError::RemoteTooLarge { .. } | MediaError::NotKept => Some(FAILURE_LIFETIME),
+        MediaError::Server(FetchError::NotYetUploaded | FetchError::TooMany) => None,
+        MediaError::Server(_) => Some(ABSENCE_LIFETIME),
+        _ => None,
+    }
+}
+
 /// Whether a failure is the media's or the homeserver's own, and not that of one caller's token,
 /// rate or patience.
 fn concerns_all(error: &MediaError) -> bool {
     match error {
         MediaError::Refused(refusal) => refusal.status == http::StatusCode::BAD_GATEWAY,
+        // Whoever has more time may ask again.
+        MediaError::Server(FetchError::NotYetUploaded) => false,
         _ => true,
     }
 }
 
 /// Whether the homeserver has waited for an upload in vain; whoever has more time may ask again.
 fn is_not_yet_uploaded(error: &MediaError) -> bool {
-    matches!(error, MediaError::Refused(refusal)
-        if refusal.status == http::StatusCode::GATEWAY_TIMEOUT)
+    match error {
+        MediaError::Refused(refusal) => refusal.status == http::StatusCode::GATEWAY_TIMEOUT,
+        MediaError::Server(FetchError::NotYetUploaded) => true,
+        _ => false,
+    }
 }
 
 /// Says of a body from the homeserver why it did not come.

@@ -12,6 +12,7 @@ mod expected;
 mod fetch;
 mod incoming;
 mod memory;
+mod places;
 mod quota;
 mod reserve;
 mod retention;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::auth::Requester;
+use crate::federation::ServerRules;
 use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -42,6 +44,7 @@ pub use incoming::ArrivingBody;
 pub use quota::{Quota, QuotaInfo};
 pub use reserve::Created;
 pub use retention::CacheLimits;
+pub use source::{Direct, OtherServers, SignedRequest, Wanted};
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;
@@ -82,8 +85,9 @@ pub enum Reader<'a> {
     Requester(&'a Requester),
     /// Anybody, by the legacy routes (CS-DL-01).
     Anybody,
-    /// Another homeserver, for our own media only (FM-S-02).
-    Origin,
+    /// Another homeserver, for our own media only (FM-S-02). Without a request of whose signature we
+    /// have judged ourselves, the homeserver has, and has nothing of what is asked for.
+    Origin(Option<&'a SignedRequest>),
 }
 
 /// What a reader says of how media may be looked for.
@@ -174,6 +178,7 @@ pub struct MediaService {
     retention: Retention,
     limits: Limits,
     freeze: Freeze,
+    rules: ServerRules,
     metrics: Arc<Metrics>,
 }
 
@@ -183,6 +188,8 @@ pub struct Parts {
     pub store: Store,
     /// Whom to ask for what is not kept.
     pub homeserver: Homeserver,
+    /// Whom to ask for media of other servers, and for whose not.
+    pub servers: OtherServers,
     /// What makes thumbnails.
     pub engine: ThumbnailEngine,
     /// The sizes that they are made in.
@@ -212,7 +219,13 @@ impl MediaService {
             memory: memory.clone(),
             metrics: parts.metrics.clone(),
         };
-        let source = Source::new(parts.homeserver.clone(), parts.freeze.clone(), parts.admin_token);
+        let rules = parts.servers.rules.clone();
+        let source = Source::new(
+            parts.homeserver.clone(),
+            parts.servers,
+            parts.freeze.clone(),
+            parts.admin_token,
+        );
         let fetcher = Fetcher::new(
             parts.store.clone(),
             source,
@@ -235,6 +248,7 @@ impl MediaService {
             retention: Retention::new(parts.cache),
             limits: parts.limits,
             freeze: parts.freeze,
+            rules,
             metrics: parts.metrics,
         }
     }

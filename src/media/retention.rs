@@ -253,7 +253,8 @@ mod tests {
     use super::*;
     use crate::homeserver::{Homeserver, Upstream};
     use crate::media::{
-        Clock, FetchLimits, Freeze, Limits, MediaItem, Parts, Reader, Search, ThumbnailRequest,
+        Clock, FetchLimits, Freeze, Limits, MediaItem, OtherServers, Parts, Reader, Search,
+        ThumbnailRequest,
     };
     use crate::metrics::Metrics;
     use crate::store::{NewMedia, Store};
@@ -273,6 +274,7 @@ mod tests {
         let service = MediaService::new(Parts {
             store: Store::open(directory.path()).unwrap(),
             homeserver,
+            servers: OtherServers::default(),
             engine: ThumbnailEngine::new(
                 thumbnail::Capacity { workers: 1, queue: 1 },
                 thumbnail::Limits { max_pixels: 1_000_000 },
@@ -282,7 +284,12 @@ mod tests {
             cache,
             limits: Limits {
                 unused_expiry: Duration::from_secs(1),
-                fetches: FetchLimits { max_size: 1 << 20, max_fetches: 1, max_unfinished: 1 << 20 },
+                fetches: FetchLimits {
+                    max_size: 1 << 20,
+                    max_fetches: 1,
+                    max_unfinished: 1 << 20,
+                    max_duration: Duration::MAX,
+                },
             },
             clock: Clock::system(),
             freeze: Freeze::open(),

@@ -5,10 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::types::UserId;
+use crate::types::{ServerName, UserId};
 
-/// Whose share is taken; everybody without a token has one together.
-pub(super) type Sharer = Option<UserId>;
+/// Whose share is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Sharer {
+    /// A user's.
+    User(UserId),
+    /// Another server's.
+    Server(ServerName),
+    /// That of everybody without a token, together.
+    Anybody,
+}
 
 /// Gives every asker so many places at once. Remembers only those who have or await one.
 pub(super) struct Shares {
@@ -66,7 +74,7 @@ mod tests {
     use std::task::Poll;
 
     fn user(name: &str) -> Sharer {
-        Some(format!("@{name}:example.org").parse().unwrap())
+        Sharer::User(format!("@{name}:example.org").parse().unwrap())
     }
 
     #[tokio::test]
@@ -77,7 +85,7 @@ mod tests {
         let mut third = pin!(shares.take(user("alice")));
         assert!(poll_once(&mut third).await.is_pending());
         let _other = shares.take(user("bob")).await;
-        let _stranger = shares.take(None).await;
+        let _stranger = shares.take(Sharer::Anybody).await;
         drop(first);
         assert!(matches!(poll_once(&mut third).await, Poll::Ready(_)));
     }
@@ -93,7 +101,7 @@ mod tests {
         assert_eq!(shares.taken().len(), 1);
         drop(place);
         assert!(shares.taken().is_empty());
-        drop(shares.take(None).await);
+        drop(shares.take(Sharer::Anybody).await);
         assert!(shares.taken().is_empty());
     }
 }

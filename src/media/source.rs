@@ -1,27 +1,33 @@
-//! Asking the homeserver for media that Mediary does not hold.
+//! Asking for media that Mediary does not hold: the homeserver, or the server that made it.
 
+mod homeserver;
+mod servers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::HeaderValue;
 
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::Requester;
-use crate::homeserver::{
-    Caller, Homeserver, HomeserverError, Refusal, Response, ResponseBody, Sender, read_refusal,
-};
+use crate::homeserver::Homeserver;
 use crate::store::MediaRecord;
-use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc, ServerName};
 
-/// In whose name the homeserver is asked.
+pub use servers::{Direct, OtherServers};
+
+/// In whose name media is asked for.
 #[derive(Clone)]
 pub(super) enum Asker {
     /// With somebody's own token.
     Requester(Requester),
     /// Without one, by the legacy routes.
     Anybody,
+    /// For another server, for our own media only.
+    Origin(SignedRequest),
 }
 
 impl Asker {
@@ -30,30 +36,77 @@ impl Asker {
         match self {
             Self::Requester(requester) => Reader::Requester(requester),
             Self::Anybody => Reader::Anybody,
+            Self::Origin(request) => Reader::Origin(Some(request)),
         }
     }
 
     /// Returns whose share of the places is taken.
     pub(super) fn sharer(&self) -> Sharer {
         match self {
-            Self::Requester(requester) => Some(requester.user_id().clone()),
-            Self::Anybody => None,
+            Self::Requester(requester) => Sharer::User(requester.user_id().clone()),
+            Self::Anybody => Sharer::Anybody,
+            Self::Origin(request) => Sharer::Server(request.origin.clone()),
         }
     }
 }
 
+/// Another server's request for media of ours, whose signature was found good here. The homeserver
+/// is shown it unchanged, so that it finds it good too.
+#[derive(Debug, Clone)]
+pub struct SignedRequest {
+    /// Who has signed.
+    pub origin: ServerName,
+    /// What is asked for.
+    pub wanted: Wanted,
+    /// The target, byte for byte.
+    pub target: Bytes,
+    /// All values of `Authorization`.
+    pub authorization: Arc<[HeaderValue]>,
+}
+
+/// What a signed request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The media itself.
+    Original,
+    /// A thumbnail of it, which we make ourselves from the media.
+    Thumbnail,
+}
+
+/// Who gave an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Giver {
+    /// The homeserver.
+    Homeserver,
+    /// The server that made the media.
+    Server,
+}
+
 /// A good answer about media.
 pub(super) struct Answer {
-    /// The head, with the body still to come.
-    pub(super) response: Response,
+    /// What the media is said to be.
+    pub(super) content_type: ContentType,
+    /// What it is called.
+    pub(super) filename: Option<FileName>,
+    /// The size of the body in bytes, if it is announced.
+    pub(super) size: Option<u64>,
+    /// A bound on the size, where that alone is known.
+    pub(super) at_most: Option<u64>,
+    /// Whether the end of the body can be told from a connection that broke.
+    pub(super) is_delimited: bool,
+    /// The body, still to come.
+    pub(super) body: Box<dyn BodyReader>,
+    /// Who gave it.
+    pub(super) giver: Giver,
     /// Whether it shows that anybody may read the media for good.
     pub(super) proves_legacy_readable: bool,
 }
 
-/// The homeserver as a source of media.
+/// Where media comes from that is not kept.
 #[derive(Clone)]
 pub(super) struct Source {
     homeserver: Homeserver,
+    servers: OtherServers,
     freeze: Freeze,
     admin_token: Option<AccessToken>,
 }
@@ -62,27 +115,31 @@ impl Source {
     /// With an administrator's token icons are found that the homeserver shows to nobody else.
     pub(super) fn new(
         homeserver: Homeserver,
+        servers: OtherServers,
         freeze: Freeze,
         admin_token: Option<AccessToken>,
     ) -> Self {
-        Self { homeserver, freeze, admin_token }
+        Self { homeserver, servers, freeze, admin_token }
     }
 
-    /// Whether the homeserver is asked for this media on behalf of this asker at all.
+    /// Whether anybody is asked for this media on behalf of this asker at all.
     ///
     /// # Errors
     ///
     /// [`MediaError::Homeserver`] as long as it is not known whose media is local.
     pub(super) fn answers(&self, asker: &Asker, mxc: &Mxc) -> Result<bool, MediaError> {
-        match asker {
-            Asker::Requester(_) => Ok(true),
-            Asker::Anybody => Ok(self.freeze.asks_for_anybody(mxc, self.is_local(mxc)?)),
-        }
+        let is_local = self.is_local(mxc)?;
+        Ok(match asker {
+            Asker::Requester(_) => true,
+            Asker::Anybody => self.freeze.asks_for_anybody(mxc, is_local),
+            // Never for a third server (FM-S-02, threats FE-14).
+            Asker::Origin(_) => is_local,
+        })
     }
 
-    /// Returns what of a search the homeserver is told. For a caller without a token other servers
-    /// are never asked (CS-FRZ-06), unless it is for an icon or the operator has opened the legacy
-    /// routes; nor does anybody wait for what would be frozen once it is uploaded.
+    /// Returns what of a search others are told. For a caller without a token other servers are never
+    /// asked (CS-FRZ-06), unless it is for an icon or the operator has opened the legacy routes; nor
+    /// does anybody wait for what would be frozen once it is uploaded.
     pub(super) fn asked_for(&self, asker: &Asker, mxc: &Mxc, search: Search) -> Search {
         let is_anybody = matches!(asker, Asker::Anybody);
         let may_ask_others = !is_anybody || self.freeze.fetches_for_anybody(mxc);
@@ -102,7 +159,7 @@ impl Source {
     /// less time than the one who leads.
     pub(super) fn patience(&self, leads: bool) -> Duration {
         let timeout = self.homeserver.timeout();
-        if leads { 3 * timeout } else { timeout }
+        self.servers.patience() + if leads { 3 * timeout } else { timeout }
     }
 
     /// Whether media is the homeserver's own users'.
@@ -115,7 +172,7 @@ impl Source {
         Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
     }
 
-    /// Asks for media and returns the answer with its body still to come.
+    /// Asks for media of at most `limit` bytes and returns the answer with its body still to come.
     ///
     /// # Errors
     ///
@@ -125,84 +182,26 @@ impl Source {
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
+        limit: u64,
     ) -> Result<Answer, MediaError> {
-        let search = self.asked_for(asker, mxc, search);
-        if let Asker::Requester(requester) = asker {
-            let response = self.ask_for_caller(requester.caller(), mxc, search).await?;
-            return Ok(Answer { response, proves_legacy_readable: false });
-        }
         if !self.answers(asker, mxc)? {
             return Err(MediaError::NotFound);
         }
-        let proves_legacy_readable = self.freeze.is_proven_by_answer(mxc, self.is_local(mxc)?);
-        match self.ask_for_anybody(mxc, search).await {
-            Err(MediaError::NotFound) => {
-                let response = self.ask_for_exempt(mxc, search).await?;
-                Ok(Answer { response, proves_legacy_readable: false })
-            }
-            outcome => outcome.map(|response| Answer { response, proves_legacy_readable }),
+        let search = self.asked_for(asker, mxc, search);
+        if self.is_local(mxc)? || !search.allow_remote {
+            return self.ask_homeserver(asker, mxc, search).await;
         }
-    }
-
-    /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
-    /// What it says to the administrator is nobody else's business.
-    async fn ask_for_exempt(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
-        let may_be_fetched = search.allow_remote || self.is_local(mxc)?;
-        let token = self.admin_token.as_ref();
-        let token = token.filter(|_| may_be_fetched && self.freeze.exempt().contains(mxc));
-        let token = token.ok_or(MediaError::NotFound)?;
-        let sender = Sender::default();
-        let admin = Caller::of_token(token, &sender);
-        self.ask_for_caller(admin, mxc, search).await.map_err(|error| match error {
-            MediaError::Refused(_) => MediaError::NotFound,
-            error => error,
-        })
-    }
-
-    async fn ask_for_caller(
-        &self,
-        caller: Caller<'_>,
-        mxc: &Mxc,
-        search: Search,
-    ) -> Result<Response, MediaError> {
-        let question = format!("{}?timeout_ms={}", path(mxc), search.wait.as_millis());
-        let current = format!("/_matrix/client/v1/media/{question}");
-        let answer = self.homeserver.media(&current, Some(caller), search.wait).await?;
-        match judge(answer, search).await {
-            Err(MediaError::Refused(refusal)) if refusal.is_unrecognized() => {
-                let legacy = format!("/_matrix/media/v3/{question}");
-                let answer = self.homeserver.media(&legacy, Some(caller), search.wait).await?;
-                judge(answer, search).await
-            }
-            outcome => outcome,
+        let failure = match self.servers.ask(self.homeserver.name()?, mxc, search, limit).await {
+            Ok(Some(answer)) => return Ok(answer),
+            // Without a key the homeserver asks them.
+            Ok(None) => return self.ask_homeserver(asker, mxc, search).await,
+            Err(failure) => failure,
+        };
+        if !self.servers.may_be_at_homeserver(&failure) {
+            return Err(failure.into());
         }
-        .map_err(not_found_in_other_words)
-    }
-
-    async fn ask_for_anybody(&self, mxc: &Mxc, search: Search) -> Result<Response, MediaError> {
-        let Search { wait, allow_remote, allow_redirect } = search;
-        let redirect = if allow_redirect { "&allow_redirect=true" } else { "" };
-        let target = format!(
-            "/_matrix/media/v3/{}?allow_remote={allow_remote}&timeout_ms={}{redirect}",
-            path(mxc),
-            wait.as_millis()
-        );
-        let answer = self.homeserver.media(&target, None, wait).await?;
-        let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
-        outcome.map_err(|error| self.in_words_for_anybody(error))
-    }
-
-    /// Tells nobody without a token that media is expected which will be frozen.
-    fn in_words_for_anybody(&self, error: MediaError) -> MediaError {
-        match &error {
-            MediaError::Refused(refusal)
-                if refusal.status == StatusCode::GATEWAY_TIMEOUT
-                    && !self.freeze.waits_for_anybody() =>
-            {
-                MediaError::NotFound
-            }
-            _ => error,
-        }
+        // What the homeserver says of its own attempt is no better than what we have seen ourselves.
+        self.ask_homeserver(asker, mxc, search).await.map_err(|_| failure.into())
     }
 
     /// Reads media through for one reader alone, where it cannot be kept.
@@ -217,64 +216,25 @@ impl Source {
         search: Search,
         max_remote_bytes: u64,
     ) -> Result<MediaItem, MediaError> {
-        let Answer { response: answer, .. } = self.ask(asker, mxc, search).await?;
         let limit = self.limit(mxc, max_remote_bytes)?;
-        let size = answer.content_length();
+        let Answer { content_type, filename, size, body, .. } =
+            self.ask(asker, mxc, search, limit).await?;
         if size.is_some_and(|size| size > limit) {
             return Err(MediaError::RemoteTooLarge { limit });
         }
+        let body = Box::new(Capped { body, left: limit, limit });
         Ok(MediaItem {
-            content_type: ContentType::from_header(answer.field(&header::CONTENT_TYPE)),
-            filename: answer
-                .field(&header::CONTENT_DISPOSITION)
-                .and_then(FileName::from_content_disposition),
+            content_type,
+            filename,
             content_hash: None,
-            body: MediaBody::Relayed {
-                body: Box::new(Capped { body: answer.body, left: limit, limit }),
-                size,
-            },
+            body: MediaBody::Relayed { body, size },
         })
     }
 }
 
-/// Returns the end of the path that media is asked for by.
-fn path(mxc: &Mxc) -> String {
-    format!("download/{}/{}", mxc.server_name, mxc.media_id)
-}
-
-/// Sorts an answer of the homeserver: media, its refusal, where else to look, or nothing usable.
-async fn judge(response: Response, search: Search) -> Result<Response, MediaError> {
-    let coding = response.field(&header::CONTENT_ENCODING).unwrap_or(b"identity");
-    if response.status == StatusCode::OK && !coding.eq_ignore_ascii_case(b"identity") {
-        let what = "media in a coding that was not asked for".to_owned();
-        return Err(HomeserverError::Misbehaved(what).into());
-    }
-    let elsewhere = Refusal::elsewhere(&response).filter(|_| search.allow_redirect);
-    match response.status {
-        StatusCode::OK => Ok(response),
-        status if status.is_client_error() || status.is_server_error() => {
-            Err(MediaError::Refused(read_refusal(response).await?))
-        }
-        status => Err(elsewhere.map_or_else(
-            || HomeserverError::Misbehaved(format!("status {status} for media")).into(),
-            MediaError::Refused,
-        )),
-    }
-}
-
-/// Homeservers say "no such media" in several ways: 404 with any code, and 400 `M_UNKNOWN` from
-/// some of the Conduit family.
-fn not_found_in_other_words(error: MediaError) -> MediaError {
-    let MediaError::Refused(refusal) = &error else { return error };
-    let is_missing = refusal.status == StatusCode::NOT_FOUND
-        || (refusal.status == StatusCode::BAD_REQUEST
-            && refusal.errcode().as_deref() == Some("M_UNKNOWN"));
-    if is_missing { MediaError::NotFound } else { error }
-}
-
 /// A body that breaks off at the first byte past a limit.
 struct Capped {
-    body: ResponseBody,
+    body: Box<dyn BodyReader>,
     left: u64,
     limit: u64,
 }

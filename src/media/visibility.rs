@@ -86,8 +86,10 @@ impl Freeze {
         let media = media.into();
         match (reader, self.rule) {
             (Reader::Requester(_), _) | (Reader::Anybody, Rule::Open) => true,
-            // Only our own media is handed to other servers, never what is cached (FM-S-02).
-            (Reader::Origin, _) => media.source == MediaSource::Owned,
+            // Only our own media is handed to other servers, never what is cached (FM-S-02). Where the
+            // homeserver judges it has answered with its own, or has none.
+            (Reader::Origin(Some(_)), _) => media.source != MediaSource::Remote,
+            (Reader::Origin(None), _) => media.source == MediaSource::Owned,
             (Reader::Anybody, Rule::Since(freeze)) => {
                 media.legacy_readable
                     || media.created_at < freeze
@@ -100,7 +102,7 @@ impl Freeze {
     /// Whether anything is looked up at all for a reader of this media.
     pub(super) fn looks_up(&self, mxc: &Mxc, reader: Reader<'_>) -> bool {
         match reader {
-            Reader::Requester(_) | Reader::Origin => true,
+            Reader::Requester(_) | Reader::Origin(_) => true,
             Reader::Anybody => self.rule != Rule::Closed || self.exempt.contains(mxc),
         }
     }
@@ -197,16 +199,18 @@ mod tests {
         assert!(Freeze::open().shows(new, Reader::Anybody));
         assert!(!Freeze::closed().shows(old, Reader::Anybody));
         assert!(!Freeze::closed().looks_up(&mxc, Reader::Anybody));
-        assert!(Freeze::closed().looks_up(&mxc, Reader::Origin));
+        assert!(Freeze::closed().looks_up(&mxc, Reader::Origin(None)));
     }
 
     /// FM-S-02
     #[test]
     fn other_servers_see_only_our_own_media() {
         let mxc = mxc("a");
-        assert!(Freeze::closed().shows(media(&mxc, MediaSource::Owned, 0, false), Reader::Origin));
+        assert!(
+            Freeze::closed().shows(media(&mxc, MediaSource::Owned, 0, false), Reader::Origin(None))
+        );
         for source in [MediaSource::Remote, MediaSource::Upstream] {
-            assert!(!Freeze::open().shows(media(&mxc, source, 0, true), Reader::Origin));
+            assert!(!Freeze::open().shows(media(&mxc, source, 0, true), Reader::Origin(None)));
         }
     }
 

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,15 @@ pub fn announced_length(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Whether a message says where its body ends: by a length, or by chunks if that is its last coding.
+/// After any other the end of the connection is its end (RFC 9112, section 6.3).
+pub fn is_delimited(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let codings = last.map(HeaderValue::as_bytes).unwrap_or_default();
+    let last_coding = codings.rsplit(|&b| b == b',').next().unwrap_or_default();
+    announced_length(headers).is_some() || last_coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Holds what arrives of a body against its announced length.

@@ -11,7 +11,9 @@ mod range;
 mod secret;
 mod thumbnail;
 
-pub use body::{Announced, BodyError, BodyReader, announced_length, collect, poll_once};
+pub use body::{
+    Announced, BodyError, BodyReader, announced_length, collect, is_delimited, poll_once,
+};
 pub use client_network::ClientNetwork;
 pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidContentHash};
 pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};

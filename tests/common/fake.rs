@@ -197,13 +197,13 @@ fn behave(request: &Received, stream: &mut TcpStream) -> bool {
 }
 
 /// Writes a JSON answer; the connection may be used again.
-pub fn respond(stream: &mut TcpStream, status: u16, body: &str) -> bool {
+pub fn respond(stream: &mut impl Write, status: u16, body: &str) -> bool {
     respond_with(stream, status, &[("Content-Type", "application/json")], body.as_bytes())
 }
 
 /// Writes an answer with header fields; the connection may be used again.
 pub fn respond_with(
-    stream: &mut TcpStream,
+    stream: &mut impl Write,
     status: u16,
     headers: &[(&str, &str)],
     body: &[u8],
@@ -216,7 +216,8 @@ pub fn respond_with(
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_ok()
 }
 
-fn read_head(reader: &mut BufReader<TcpStream>) -> Option<Received> {
+/// Reads the head of a request; `None` if the connection ends.
+pub fn read_head(reader: &mut impl BufRead) -> Option<Received> {
     let line = read_line(reader)?;
     let mut words = line.splitn(2, |&b| b == b' ');
     let method = String::from_utf8_lossy(words.next()?).into_owned();
@@ -232,7 +233,7 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> Option<Received> {
 }
 
 /// Reads the body that a head announces; `None` if it breaks off.
-pub fn read_body(request: &mut Received, reader: &mut BufReader<TcpStream>) -> Option<()> {
+pub fn read_body(request: &mut Received, reader: &mut impl BufRead) -> Option<()> {
     if request.header("transfer-encoding") == Some("chunked") {
         loop {
             let line = String::from_utf8_lossy(&read_line(reader)?).into_owned();
@@ -253,7 +254,7 @@ pub fn read_body(request: &mut Received, reader: &mut BufReader<TcpStream>) -> O
     Some(())
 }
 
-fn read_line(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+fn read_line(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line).ok()?;
     if line.pop() != Some(b'\n') {

@@ -2,11 +2,14 @@
 //! fails on demand, and a small HTTP client that can also misbehave.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+pub mod dns;
 pub mod fake;
 pub mod http;
+pub mod origin;
 pub mod record;
 pub mod samples;
 pub mod synapse;
+pub mod tls;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -19,9 +22,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub use dns::DnsServer;
 pub use fake::FakeHomeserver;
 pub use http::Client;
+pub use origin::{Origin, ServerKey};
 pub use synapse::{Synapse, User};
+pub use tls::{Authority, TlsFront};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,6 +86,28 @@ impl Settings {
     /// Returns where [`with_admin_token`](Self::with_admin_token) keeps the token.
     pub fn admin_token_file(&self) -> PathBuf {
         self.directory.path().join("admin_token")
+    }
+
+    /// Lets it meet other servers of this machine: adds a section `[federation]` that believes an
+    /// authority and allows loopback, with more lines such as those of
+    /// [`signing_key`](Self::signing_key) and [`DnsServer::setting`].
+    pub fn with_federation(self, authority: &Authority, more: &[&str]) -> Self {
+        let file = self.directory.path().join("authority.pem");
+        std::fs::write(&file, authority.pem()).expect("the certificate can be written");
+        let more = more.join("\n");
+        self.with(&format!(
+            "[federation]\nca_file = \"{}\"\nallow_networks = [\"127.0.0.0/8\", \"::1\"]\n{more}",
+            file.display()
+        ))
+    }
+
+    /// Keeps a signing key, as it stands in a homeserver's file, where nobody else can read it; returns
+    /// the line for the section `[federation]`.
+    pub fn signing_key(&self, key: &str) -> String {
+        let file = self.directory.path().join("signing.key");
+        std::fs::write(&file, key).expect("the key can be written");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("our own file");
+        format!("signing_key = \"{}\"", file.display())
     }
 
     /// Puts it in front of another homeserver, or of the same one at another address.

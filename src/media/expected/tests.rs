@@ -14,7 +14,7 @@ use crate::auth::Requester;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::media::{
     Allowance, CacheLimits, Clock, Created, FetchLimits, Freeze, Limits, MediaItem, NewUpload,
-    Once, Parts, Quota,
+    Once, OtherServers, Parts, Quota,
 };
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -47,6 +47,7 @@ impl Service {
         let media = MediaService::new(Parts {
             store: Store::open(directory.path()).unwrap(),
             homeserver,
+            servers: OtherServers::default(),
             engine: ThumbnailEngine::new(
                 Capacity { workers: 0, queue: 0 },
                 crate::thumbnail::Limits::default(),
@@ -56,7 +57,12 @@ impl Service {
             cache: CacheLimits { max_bytes: 1 << 20, min_free_bytes: 0 },
             limits: Limits {
                 unused_expiry: EXPIRY,
-                fetches: FetchLimits { max_size: 1, max_fetches: 0, max_unfinished: 1 },
+                fetches: FetchLimits {
+                    max_size: 1,
+                    max_fetches: 0,
+                    max_unfinished: 1,
+                    max_duration: Duration::MAX,
+                },
             },
             freeze: Freeze::closed(),
             admin_token: None,
@@ -83,7 +89,7 @@ impl Service {
     /// Reads in the name of another server, for which nothing is asked elsewhere.
     async fn read(&self, mxc: &Mxc, wait: Duration) -> Result<MediaItem, Fault> {
         let search = Search { wait, allow_remote: false, allow_redirect: false };
-        self.media.download(Reader::Origin, mxc, search).await.map_err(Fault::from)
+        self.media.download(Reader::Origin(None), mxc, search).await.map_err(Fault::from)
     }
 
     async fn reserved(&self) -> u64 {

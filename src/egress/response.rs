@@ -1,0 +1,144 @@
+//! Answers from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::connectors::http::v1::Connector;
+use pingora::prelude::HttpPeer;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::{Error, ErrorType};
+use tokio::time::{Instant, timeout_at};
+
+use super::{EgressError, Response};
+use crate::types::{Announced, BodyError, BodyReader, announced_length, collect, is_delimited};
+
+/// How long a connection without a request is kept. Web servers close theirs after some seconds up to
+/// some minutes.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the next bytes of a body may take, and the most that may be asked for.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Response {
+    /// Returns how many bytes the body has, if the head says so.
+    pub fn content_length(&self) -> Option<u64> {
+        announced_length(&self.headers)
+    }
+
+    /// Returns the value of a header field, as it came.
+    pub fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    /// Whether the head says where the body ends. Otherwise the end of the connection is its end; over
+    /// TLS a body that broke off is still told from one that was closed properly.
+    pub fn is_delimited(&self) -> bool {
+        is_delimited(&self.headers)
+    }
+
+    /// Reads the whole body. For small structured answers only.
+    ///
+    /// # Errors
+    ///
+    /// [`EgressError::TooLarge`] as soon as it is known that there are more than `limit` bytes,
+    /// [`EgressError::TimedOut`] at the deadline or after a long silence, and
+    /// [`EgressError::Misbehaved`] if the body breaks off.
+    pub async fn whole(mut self, limit: u64, deadline: Instant) -> Result<Bytes, EgressError> {
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(EgressError::TooLarge { limit });
+        }
+        match timeout_at(deadline, collect(&mut self.body, limit)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(BodyError::TooLarge { limit })) => Err(EgressError::TooLarge { limit }),
+            Ok(Err(BodyError::TimedOut)) | Err(_) => Err(EgressError::TimedOut("the body")),
+            Ok(Err(error)) => Err(EgressError::Misbehaved(error.to_string())),
+        }
+    }
+}
+
+/// The body of an answer. A connection whose body was read to the end goes back to the pool; any
+/// other is closed.
+pub struct ResponseBody {
+    state: State,
+    connector: Arc<Connector>,
+    peer: HttpPeer,
+    announced: Announced,
+}
+
+enum State {
+    Open(Box<HttpSession>),
+    Whole,
+    Broken,
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        session: HttpSession,
+        connector: Arc<Connector>,
+        peer: HttpPeer,
+        headers: &HeaderMap,
+    ) -> Self {
+        let state = State::Open(Box::new(session));
+        let mut body = Self { state, connector, peer, announced: Announced::by(headers) };
+        body.set_idle_timeout(BODY_IDLE_TIMEOUT);
+        body
+    }
+
+    /// Bounds how long the next bytes may take, from now on: at most 30 s.
+    pub fn set_idle_timeout(&mut self, timeout: Duration) {
+        if let State::Open(session) = &mut self.state {
+            session.read_timeout = Some(timeout.min(BODY_IDLE_TIMEOUT));
+        }
+    }
+
+    async fn release(&mut self) {
+        if let State::Open(session) = std::mem::replace(&mut self.state, State::Whole) {
+            self.connector
+                .release_http_session(*session, &self.peer, Some(POOL_IDLE_TIMEOUT))
+                .await;
+        }
+    }
+}
+
+#[async_trait]
+impl BodyReader for ResponseBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let session = match &mut self.state {
+            State::Open(session) => session,
+            State::Whole => return Ok(None),
+            State::Broken => return Err(BodyError::Gone),
+        };
+        let outcome = loop {
+            match session.read_body_bytes().await {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
+                Ok(Some(chunk)) => {
+                    self.announced.arrived(&chunk);
+                    return Ok(Some(chunk));
+                }
+                Ok(None) => break self.announced.ended(),
+                Err(error) => break Err(classify(&error)),
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.release().await;
+                Ok(None)
+            }
+            Err(error) => {
+                self.state = State::Broken;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn classify(error: &Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => BodyError::TimedOut,
+        ErrorType::InvalidHTTPHeader => BodyError::Malformed("a chunk is not one".to_owned()),
+        _ => BodyError::Gone,
+    }
+}

@@ -1,0 +1,278 @@
+//! Finding servers: the steps of `discovery` asked for, one after the other, and remembered.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tokio::time::Instant;
+use url::Url;
+
+use super::delegation::{Asked, Delegation};
+use super::discovery::{Step, after_well_known, begin, by_address, by_targets, services};
+use super::explain::{Event, Observer, WellKnownError};
+use super::well_known;
+use crate::egress::{Egress, EgressError, Endpoint, UrlRequest};
+use crate::types::{BodyError, ServerName, collect};
+
+/// How many servers are remembered.
+const MAX_SERVERS: u64 = 10_000;
+
+/// How many redirects of a well-known file are followed (DISC-03).
+const MAX_REDIRECTS: u8 = 5;
+
+/// How long SRV records are good; resolvers remember them for as long as they say.
+const RECORDS_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// How long it is good that name servers did not say whether there are records.
+const NO_ANSWER_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long nothing is asked again for a server that was found and not reached.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(10);
+
+/// Finds servers and remembers where they are.
+#[derive(Clone)]
+pub(super) struct Locator {
+    egress: Egress,
+    known: Cache<Box<str>, Arc<Known>>,
+    jitter: RandomState,
+}
+
+/// What is known of one host.
+struct Known {
+    delegation: Delegation,
+    endpoints: Vec<Endpoint>,
+    found_at: Instant,
+    good_until: Instant,
+    /// Whether nobody was reached there.
+    is_suspect: AtomicBool,
+}
+
+impl Known {
+    fn is_due(&self, now: Instant) -> bool {
+        self.delegation_is_due(now)
+            || now >= self.good_until
+            || (self.is_suspect() && now >= self.found_at + SUSPECT_PAUSE)
+    }
+
+    fn delegation_is_due(&self, now: Instant) -> bool {
+        self.delegation.is_due(now, self.is_suspect(), SUSPECT_PAUSE)
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a server is: the places to try in turn. There is at least one.
+pub(super) struct Location {
+    endpoints: Endpoints,
+}
+
+enum Endpoints {
+    /// The name says it.
+    Named(Endpoint),
+    /// It was asked for.
+    Found(Arc<Known>),
+}
+
+impl Location {
+    pub(super) fn endpoints(&self) -> &[Endpoint] {
+        match &self.endpoints {
+            Endpoints::Named(endpoint) => std::slice::from_ref(endpoint),
+            Endpoints::Found(known) => &known.endpoints,
+        }
+    }
+
+    /// Notes that nobody was reached: the next ask discovers anew, unless that has just been done.
+    pub(super) fn suspect(&self) {
+        if let Endpoints::Found(known) = &self.endpoints {
+            known.is_suspect.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Locator {
+    pub(super) fn new(egress: Egress) -> Self {
+        let known = Cache::builder()
+            .max_capacity(MAX_SERVERS)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { egress, known, jitter: RandomState::new() }
+    }
+
+    /// Finds a server. Who asks for one that is being looked for waits for what is found, and takes
+    /// over if whoever began has left; servers do not wait for each other.
+    ///
+    /// A step that fails leads to the next, so that in the end there is always a place to try.
+    ///
+    /// # Errors
+    ///
+    /// [`EgressError::TimedOut`] if that took too long.
+    pub(super) async fn locate(
+        &self,
+        server: &ServerName,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Result<Location, EgressError> {
+        let host = match begin(server) {
+            Step::Connect(endpoint) => {
+                return Ok(Location { endpoints: Endpoints::Named(endpoint) });
+            }
+            Step::WellKnown(host) | Step::Srv(host) => host,
+        };
+        let found = tokio::time::timeout_at(deadline, self.known(host, deadline, observer));
+        let known = found.await.map_err(|_| EgressError::TimedOut("discovery"))?;
+        Ok(Location { endpoints: Endpoints::Found(known) })
+    }
+
+    async fn known(
+        &self,
+        host: Box<str>,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Arc<Known> {
+        let previous = self.known.get(&*host).await;
+        if let Some(known) = &previous
+            && !known.is_due(Instant::now())
+        {
+            return known.clone();
+        }
+        let find = self.find(&host, previous, deadline, observer);
+        let entry = self.known.entry(host.clone());
+        entry.or_insert_with_if(find, |known| known.is_due(Instant::now())).await.into_value()
+    }
+
+    /// Goes through the steps, as far as what is known is no longer good.
+    async fn find(
+        &self,
+        host: &str,
+        previous: Option<Arc<Known>>,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Arc<Known> {
+        let delegation = match &previous {
+            Some(known) if !known.delegation_is_due(Instant::now()) => known.delegation.clone(),
+            _ => {
+                let before = previous.as_ref().map(|known| &known.delegation);
+                let asked = self.ask_well_known(host, deadline, observer).await;
+                Delegation::after(before, asked, Instant::now(), self.jitter(host))
+            }
+        };
+        let (endpoints, lifetime) = match after_well_known(host, delegation.to.as_ref()) {
+            // As long as the delegation is; that is looked at each time.
+            Step::Connect(endpoint) => (vec![endpoint], Duration::MAX),
+            Step::WellKnown(host) | Step::Srv(host) => {
+                let before = previous.filter(|known| known.delegation.to == delegation.to);
+                let before = before.map_or(Vec::new(), |known| known.endpoints.clone());
+                self.look_up(&host, before, deadline, observer).await
+            }
+        };
+        let found_at = Instant::now();
+        let good_until = found_at + lifetime.min(Duration::from_secs(1 << 30));
+        let is_suspect = AtomicBool::new(false);
+        Arc::new(Known { delegation, endpoints, found_at, good_until, is_suspect })
+    }
+
+    /// Asks for a host's well-known file (DISC-03 to DISC-05).
+    async fn ask_well_known(
+        &self,
+        host: &str,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Asked {
+        let deadline = share(deadline, 3, Duration::from_secs(10));
+        let outcome = tokio::time::timeout_at(deadline, self.well_known(host, deadline));
+        let too_slow = EgressError::TimedOut("the well-known file");
+        let outcome = outcome.await.unwrap_or(Err(too_slow.into()));
+        observer.notice(Event::WellKnown {
+            host,
+            outcome: outcome.as_ref().map(|(server, lifetime)| (server, *lifetime)),
+        });
+        match outcome {
+            Ok((server, lifetime)) => Asked::Valid(server, lifetime),
+            Err(error) if error.may_pass() => Asked::Failed,
+            Err(_) => Asked::None,
+        }
+    }
+
+    async fn well_known(
+        &self,
+        host: &str,
+        deadline: Instant,
+    ) -> Result<(ServerName, Duration), WellKnownError> {
+        let url = format!("https://{host}/.well-known/matrix/server");
+        let url = Url::parse(&url)
+            .map_err(|_| EgressError::Url(url, "its host is no name that can be resolved"))?;
+        let request = UrlRequest {
+            url,
+            fields: Vec::new(),
+            max_redirects: MAX_REDIRECTS,
+            allow_plain_http: false,
+        };
+        let (_, mut response) = self.egress.get_url(request, deadline).await?;
+        if response.status != StatusCode::OK {
+            return Err(WellKnownError::Status(response.status));
+        }
+        let body = collect(&mut response.body, well_known::MAX_BODY).await?;
+        let server = well_known::parse(&body)?;
+        Ok((server, well_known::lifetime(&response.headers, SystemTime::now())))
+    }
+
+    /// Looks SRV records up and returns the places to try and how long they are good (DISC-09 to
+    /// DISC-14). `before` is what was found the last time.
+    ///
+    /// Where name servers do not answer, what was found before is held on to; else the next step
+    /// follows, as if there were no record: the certificate has to be the same.
+    async fn look_up(
+        &self,
+        host: &str,
+        before: Vec<Endpoint>,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> (Vec<Endpoint>, Duration) {
+        let mut lifetime = RECORDS_LIFETIME;
+        for service in services(host) {
+            let deadline = share(deadline, 4, Duration::from_secs(5));
+            let outcome = tokio::time::timeout_at(deadline, self.egress.srv(&service, deadline));
+            let outcome = outcome.await.unwrap_or(Err(EgressError::TimedOut("the name servers")));
+            observer.notice(Event::Srv { service: &service, outcome: outcome.as_deref() });
+            match outcome {
+                Ok(targets) if targets.is_empty() => {}
+                Ok(targets) => return (by_targets(host, &targets), lifetime),
+                Err(_) => lifetime = NO_ANSWER_LIFETIME,
+            }
+        }
+        let is_unsure = lifetime == NO_ANSWER_LIFETIME;
+        let endpoints =
+            if is_unsure && !before.is_empty() { before } else { vec![by_address(host)] };
+        (endpoints, lifetime)
+    }
+
+    /// Returns the host's place between 0 and 1, which no stranger can know.
+    fn jitter(&self, host: &str) -> f64 {
+        const STEPS: u32 = 1000;
+        let step = self.jitter.hash_one(host) % u64::from(STEPS);
+        u32::try_from(step).map_or(0.0, |step| f64::from(step) / f64::from(STEPS))
+    }
+}
+
+/// Returns the end of a step that may take one of so many parts of the time that is left, at least two
+/// seconds and at most `most`: who has little time shall not make others believe that nothing is there.
+fn share(deadline: Instant, parts: u32, most: Duration) -> Instant {
+    let now = Instant::now();
+    let part = deadline.saturating_duration_since(now) / parts;
+    now + part.clamp(Duration::from_secs(2), most)
+}
+
+impl From<BodyError> for WellKnownError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::Egress(EgressError::TooLarge { limit }),
+            error => Self::Egress(EgressError::Misbehaved(error.to_string())),
+        }
+    }
+}

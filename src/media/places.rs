@@ -1,0 +1,102 @@
+//! How many fetches there may be at once, and how much of the disk they may take before they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::MediaError;
+use super::share::{Share, Sharer, Shares};
+use crate::types::{BodyError, BodyReader};
+
+/// How long a fetch waits for others to end where there are too many.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Into how many shares the places are divided, so that no user can take all of them, nor all those
+/// without a token together.
+const SHARES: usize = 4;
+
+/// The unit that unfinished bytes are counted in.
+const SPACE_UNIT: u64 = 64 * 1024;
+
+/// The places and the room that fetches take.
+pub(super) struct FetchPlaces {
+    shares: Arc<Shares>,
+    places: Arc<Semaphore>,
+    space: Arc<Semaphore>,
+    max_unfinished: u64,
+}
+
+impl FetchPlaces {
+    /// Makes so many places, and room for so many bytes.
+    pub(super) fn new(max_fetches: usize, max_unfinished: u64) -> Self {
+        Self {
+            shares: Shares::new(max_fetches.div_ceil(SHARES)),
+            places: Arc::new(Semaphore::new(max_fetches)),
+            space: Arc::new(Semaphore::new(units(max_unfinished) as usize)),
+            max_unfinished,
+        }
+    }
+
+    /// Takes one of the sharer's own places and one of all.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooManyFetches`] if none becomes free in time.
+    pub(super) async fn enter(&self, sharer: Sharer) -> Result<Place, MediaError> {
+        let own = timeout(PATIENCE, self.shares.take(sharer)).await;
+        let own = own.map_err(|_| MediaError::TooManyFetches)?;
+        Ok(Place { _own: own, _of_all: wait_for(&self.places, 1).await? })
+    }
+
+    /// Takes room for a body of at most so many bytes that is to be unfinished for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooManyFetches`] if none becomes free in time.
+    pub(super) async fn room(&self, size: u64) -> Result<OwnedSemaphorePermit, MediaError> {
+        wait_for(&self.space, units(size.min(self.max_unfinished))).await
+    }
+}
+
+/// What a fetch takes of what there is for all.
+pub(super) struct Place {
+    _own: Share,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Holds the place as long as a body is being read.
+    pub(super) fn held_by(self, body: Box<dyn BodyReader>) -> impl BodyReader {
+        Placed { body, _place: self }
+    }
+}
+
+struct Placed {
+    body: Box<dyn BodyReader>,
+    _place: Place,
+}
+
+#[async_trait]
+impl BodyReader for Placed {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.body.next().await
+    }
+}
+
+/// Waits for a place, but not for ever.
+async fn wait_for(places: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit, MediaError> {
+    match timeout(PATIENCE, Arc::clone(places).acquire_many_owned(count)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // They are never closed.
+        Ok(Err(_)) | Err(_) => Err(MediaError::TooManyFetches),
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
+    u32::try_from(bytes.div_ceil(SPACE_UNIT)).unwrap_or(u32::MAX).clamp(1, most)
+}

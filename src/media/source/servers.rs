@@ -1,0 +1,102 @@
+//! What other servers are asked: only who may be, only with a key, and each with our signature.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Answer, Giver};
+use crate::federation::{
+    FetchError, FetchOptions, RemoteFetcher, RemoteMedia, ServerRules, SigningKey,
+};
+use crate::media::Search;
+use crate::types::{Mxc, ServerName};
+
+/// Other servers as sources of media. Clones share what is known of them.
+#[derive(Clone, Default)]
+pub struct OtherServers {
+    /// Whose media may be had at all, in whatever way.
+    pub rules: ServerRules,
+    /// What asks them; `None` to leave that to the homeserver, which has the key (FM-C-11).
+    pub direct: Option<Direct>,
+}
+
+/// Asking them ourselves.
+#[derive(Clone)]
+pub struct Direct {
+    /// What asks them.
+    pub fetcher: RemoteFetcher,
+    /// What signs, for the homeserver too.
+    pub key: Arc<SigningKey>,
+    /// How long an answer may take to begin.
+    pub timeout: Duration,
+    /// Whether the homeserver is asked for what a server does not give.
+    pub ask_homeserver: bool,
+}
+
+impl OtherServers {
+    /// Asks the server that made the media; `None` without a key. `origin` is who we are.
+    ///
+    /// # Errors
+    ///
+    /// Why it gave nothing, which the log says too.
+    pub(super) async fn ask(
+        &self,
+        origin: &ServerName,
+        mxc: &Mxc,
+        search: Search,
+        limit: u64,
+    ) -> Result<Option<Answer>, FetchError> {
+        let Some(direct) = &self.direct else { return Ok(None) };
+        let options = FetchOptions { wait: search.wait, max_size: limit };
+        match direct.fetcher.fetch(origin, mxc, options).await {
+            Ok(media) => Ok(Some(answer(media))),
+            Err(error) => {
+                log(mxc, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns how much longer than for the homeserver an answer may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.direct.as_ref().map_or(Duration::ZERO, |direct| direct.timeout)
+    }
+
+    /// Whether the homeserver may have a copy of what a server did not give.
+    pub(super) fn may_be_at_homeserver(&self, failure: &FetchError) -> bool {
+        let asks = self.direct.as_ref().is_some_and(|direct| direct.ask_homeserver);
+        asks && match failure {
+            // It is there, but not for us, or not yet.
+            FetchError::NotYetUploaded | FetchError::TooLarge { .. } | FetchError::TooMany => false,
+            FetchError::NotFound
+            | FetchError::Refused { .. }
+            | FetchError::BackedOff { .. }
+            | FetchError::Server(_)
+            | FetchError::Misbehaved(_) => true,
+        }
+    }
+}
+
+fn answer(media: RemoteMedia) -> Answer {
+    let RemoteMedia { content_type, filename, size, at_most, body } = media;
+    Answer {
+        content_type,
+        filename,
+        size,
+        at_most,
+        // What does not say where it ends is no answer of another server.
+        is_delimited: true,
+        body: Box::new(body),
+        giver: Giver::Server,
+        proves_legacy_readable: false,
+    }
+}
+
+fn log(mxc: &Mxc, error: &FetchError) {
+    match error {
+        // Nothing is wrong, or it was said when it went wrong.
+        FetchError::NotFound | FetchError::NotYetUploaded | FetchError::BackedOff { .. } => {
+            tracing::debug!(%mxc, %error, "media was not had from its server");
+        }
+        _ => tracing::warn!(%mxc, %error, "media could not be had from its server"),
+    }
+}
