@@ -163,7 +163,7 @@ fn services(
         Some(token) => auth.with_admin_token(token),
         None => auth,
     };
-    let outside = Outside::new(config)?;
+    let outside = Outside::new(config, metrics)?;
     let thumbnails = &config.thumbnails;
     let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {

@@ -12,10 +12,10 @@ use http::HeaderValue;
 
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
-use crate::auth::Requester;
+use crate::auth::{Origin, Requester};
 use crate::homeserver::Homeserver;
 use crate::store::MediaRecord;
-use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc, ServerName};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
 
 pub use servers::{Direct, OtherServers};
 
@@ -45,7 +45,7 @@ impl Asker {
         match self {
             Self::Requester(requester) => Sharer::User(requester.user_id().clone()),
             Self::Anybody => Sharer::Anybody,
-            Self::Origin(request) => Sharer::Server(request.origin.clone()),
+            Self::Origin(request) => Sharer::Server(request.origin.server_name().clone()),
         }
     }
 }
@@ -55,7 +55,7 @@ impl Asker {
 #[derive(Debug, Clone)]
 pub struct SignedRequest {
     /// Who has signed.
-    pub origin: ServerName,
+    pub origin: Origin,
     /// With whose signature the homeserver is asked.
     pub signer: Signer,
     /// The target, byte for byte.

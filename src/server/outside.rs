@@ -10,8 +10,9 @@ use crate::config::Config;
 use crate::egress::{Egress, EgressSettings};
 use crate::federation::{FetchLimits, RemoteFetcher, RemoteKeys, ServerRules, Servers, SigningKey};
 use crate::handlers::Judge;
-use crate::limit::RateLimit;
+use crate::limit::{Places, RateLimit};
 use crate::media::{Direct, OtherServers};
+use crate::metrics::Metrics;
 
 /// What other servers are met with.
 pub(super) struct Outside {
@@ -25,22 +26,27 @@ pub(super) struct Outside {
 
 impl Outside {
     /// Reads the key, if one is configured, and makes the parts.
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Self> {
         let federation = &config.federation;
         let rules =
             ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone());
         let (mut direct, mut judge) = (None, None);
         if let Some(key) = signing_key(config)? {
             let servers = Servers::new(egress(config)?);
-            judge = Some(make_judge(config, &servers));
-            direct = Some(make_direct(config, servers, key));
+            judge = Some(make_judge(config, &servers, metrics.clone()));
+            direct = Some(make_direct(config, servers, key, metrics.clone()));
         }
         let servers = OtherServers { rules: rules.clone(), direct };
         Ok(Self { rules, servers, judge })
     }
 }
 
-fn make_direct(config: &Config, servers: Servers, key: Arc<SigningKey>) -> Direct {
+fn make_direct(
+    config: &Config,
+    servers: Servers,
+    key: Arc<SigningKey>,
+    metrics: Arc<Metrics>,
+) -> Direct {
     let (federation, remote) = (&config.federation, &config.remote);
     let limits = FetchLimits {
         timeout: federation.timeout,
@@ -53,16 +59,18 @@ fn make_direct(config: &Config, servers: Servers, key: Arc<SigningKey>) -> Direc
         key,
         timeout: federation.timeout,
         ask_homeserver: federation.ask_homeserver,
+        metrics,
     }
 }
 
-fn make_judge(config: &Config, servers: &Servers) -> Judge {
+fn make_judge(config: &Config, servers: &Servers, metrics: Arc<Metrics>) -> Judge {
     let federation = &config.federation;
     let keys = RemoteKeys::new(servers.clone(), federation.notaries.clone());
     let rate = federation.server_requests_per_second;
     let rate =
         (rate > 0).then(|| RateLimit::new(rate.into(), federation.server_requests_burst.into()));
-    Judge::new(OriginAuthenticator::new(keys), rate, federation.max_requests_per_server)
+    let places = Arc::new(Places::new(federation.max_requests_per_server));
+    Judge::new(OriginAuthenticator::new(keys, metrics), rate, places)
 }
 
 /// Makes the way out.

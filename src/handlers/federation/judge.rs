@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 
 use super::Received;
-use crate::auth::{Origin, OriginAuthenticator};
+use crate::auth::{Origin, OriginAuthenticator, OriginClaim};
 use crate::error::ApiError;
 use crate::federation::ServerRules;
 use crate::federation::x_matrix::Claim;
@@ -42,9 +42,9 @@ impl Judge {
     pub fn new(
         auth: OriginAuthenticator,
         rate: Option<RateLimit<ServerName>>,
-        at_once: usize,
+        places: Arc<Places<ServerName>>,
     ) -> Self {
-        Self { auth, rate, places: Arc::new(Places::new(at_once)) }
+        Self { auth, rate, places }
     }
 
     /// Finds out which server asks, and whether it may. `us` is our own name.
@@ -60,9 +60,9 @@ impl Judge {
         received: Received<'_>,
     ) -> Result<Admitted, ApiError> {
         let Received { method, raw_target, headers } = received;
-        let claim = self.auth.claim(us, headers)?;
-        check(rules, claim.origin())?;
-        let origin = self.auth.verify(claim, us, method, raw_target).await?;
+        let claim = OriginClaim::read(us, headers)?;
+        check(rules, claim.server_name())?;
+        let origin = self.auth.verify(claim, method, raw_target).await?;
         let server = origin.server_name();
         if let Some(rate) = &self.rate {
             let taken = rate.take(server, Instant::now());
