@@ -37,7 +37,7 @@ use admin::Admin;
 use background::{Drain, Housekeeping};
 use listeners::{Listener, Prebound};
 
-pub use outside::{egress, signing_key};
+pub use outside::{egress, fetcher, signing_key};
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";

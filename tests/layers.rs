@@ -18,7 +18,7 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
     room("main", &["check", "config", "logging", "server", "types"]),
-    room("check", &["config", "homeserver", "server", "types"]),
+    room("check", &["config", "federation", "homeserver", "server", "types"]),
     room("logging", &["config"]),
     room(
         "server",

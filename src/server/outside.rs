@@ -42,8 +42,8 @@ pub(super) fn rules(config: &Config) -> ServerRules {
     ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone())
 }
 
-/// Makes what asks other servers for media.
-pub(super) fn direct(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> Direct {
+/// Makes what fetches media from other servers.
+pub fn fetcher(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> RemoteFetcher {
     let (federation, remote) = (&config.federation, &config.remote);
     let limits = FetchLimits {
         timeout: federation.timeout,
@@ -51,11 +51,16 @@ pub(super) fn direct(config: &Config, servers: &Servers, key: &Arc<SigningKey>) 
         min_rate: remote.min_rate.as_u64(),
         slow_timeout: remote.slow_timeout,
     };
+    RemoteFetcher::new(servers.clone(), key.clone(), limits)
+}
+
+/// Makes what asks other servers for media.
+pub(super) fn direct(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> Direct {
     Direct {
-        fetcher: RemoteFetcher::new(servers.clone(), key.clone(), limits),
+        fetcher: fetcher(config, servers, key),
         key: key.clone(),
-        timeout: federation.timeout,
-        ask_homeserver: federation.ask_homeserver,
+        timeout: config.federation.timeout,
+        ask_homeserver: config.federation.ask_homeserver,
     }
 }
 
