@@ -15,7 +15,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout_at};
 
 use super::authorities::Authorities;
-use super::guard::Guard;
+use super::guard::AddressGuard;
 use super::resolver::Resolver;
 use super::response::ResponseBody;
 use super::{EgressError, EgressSettings, Endpoint, Host, Response, SrvTarget};
@@ -33,12 +33,15 @@ const MAX_INTERIM: usize = 16;
 /// How often a request is tried again after a pooled connection turned out to be closed.
 const STALE_CONNECTION_RETRIES: usize = 3;
 
+/// How many letters of what a certificate says are told: it may be for hundreds of names.
+const MAX_REASON: usize = 200;
+
 const USER_AGENT: &str = concat!("mediary/", env!("CARGO_PKG_VERSION"));
 
 pub(super) struct Inner {
     connector: Arc<Connector>,
     resolver: Resolver,
-    guard: Guard,
+    guard: AddressGuard,
     connect_timeout: Duration,
     /// Tells pooled connections apart in a way that nobody outside can compute.
     pool_keys: RandomState,
@@ -62,7 +65,7 @@ impl Inner {
         Ok(Self {
             connector: Arc::new(Connector::new(Some(options))),
             resolver: Resolver::new(&settings.dns_servers)?,
-            guard: Guard::new(settings.allow_networks),
+            guard: AddressGuard::new(settings.allow_networks),
             connect_timeout: settings.connect_timeout,
             pool_keys: RandomState::new(),
         })
@@ -116,6 +119,12 @@ impl Inner {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
+        if route.port == 0 {
+            return Err(EgressError::Connect {
+                endpoint: format!("{}:0", route.connect_to),
+                reason: "there is no port 0".to_owned(),
+            });
+        }
         let request = build(route.authority, target, fields)?;
         let peers = self.peers(route, deadline).await?;
         let mut tries = 0;
@@ -223,6 +232,10 @@ fn build(
     target: &str,
     fields: &[(HeaderName, HeaderValue)],
 ) -> Result<Box<RequestHeader>, EgressError> {
+    // Anything else would be another form of target, with a host of its own (RFC 9112, section 3.2).
+    if !target.starts_with('/') {
+        return Err(EgressError::Misbehaved("the target is no path".to_owned()));
+    }
     // Only the kind: Pingora quotes what it cannot build.
     let unusable = |error: Box<Error>| {
         EgressError::Misbehaved(format!("the request cannot be sent: {}", error.etype().as_str()))
@@ -318,7 +331,35 @@ fn unconnected(route: &Route<'_>, peer: &HttpPeer, error: &Error) -> EgressError
     }
 }
 
-/// What an operator makes of the TLS library's words.
+/// What an operator can make of the words of the TLS library, which come wrapped twice.
 fn tls_reason(words: &str) -> String {
-    words.to_owned()
+    let words = words.split(", SNI: ").next().unwrap_or_default();
+    let words = words.rsplit("cause: ").next().unwrap_or_default().trim();
+    let Some(doubt) = words.strip_prefix("invalid peer certificate: ") else {
+        return match words {
+            "tls handshake eof" => "the connection was closed in the handshake".to_owned(),
+            other if other.starts_with("received corrupt message") => {
+                "what is there speaks no TLS".to_owned()
+            }
+            other => other.chars().take(MAX_REASON).collect(),
+        };
+    };
+    match doubt {
+        "UnknownIssuer" | "BadSignature" => {
+            "no known authority vouches for the certificate".to_owned()
+        }
+        _ if doubt.starts_with("certificate expired") => "the certificate has expired".to_owned(),
+        _ if doubt.starts_with("certificate not valid yet") => {
+            "the certificate is not valid yet".to_owned()
+        }
+        _ if doubt.starts_with("certificate not valid for name") => {
+            let known = doubt.rsplit("only valid for ").next().unwrap_or_default();
+            let known: String = known.chars().take(MAX_REASON).collect();
+            format!("the certificate is for another name: {known}")
+        }
+        other => {
+            let doubt: String = other.chars().take(MAX_REASON).collect();
+            format!("the certificate is not valid: {doubt}")
+        }
+    }
 }

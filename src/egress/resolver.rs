@@ -29,6 +29,9 @@ const REMEMBERED_NAMES: u64 = 4096;
 /// The longest that an answer is remembered, whatever it says.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
+/// The same when nobody said anything of one family's addresses.
+const HALF_TTL: Duration = Duration::from_secs(60);
+
 /// How long one name server may take for one question, and how often it is asked again.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 const QUERY_RETRIES: usize = 1;
@@ -144,10 +147,13 @@ impl Resolver {
             _ => other.await,
         };
         let (records, until) = match (first, second) {
+            // That there are none of a family is remembered as long as those of the other.
+            (Ok(one), Ok(two)) if two.records.is_empty() => (one.records, one.until),
+            (Ok(one), Ok(two)) if one.records.is_empty() => (two.records, two.until),
             (Ok(one), Ok(two)) => ([one.records, two.records].concat(), one.until.min(two.until)),
-            // Half an answer will do, but not for the next time.
+            // Half an answer will do, for a while.
             (Ok(half), Err(_)) | (Err(_), Ok(half)) if !half.records.is_empty() => {
-                (half.records, Clock::now())
+                (half.records, half.until.min(Clock::now() + HALF_TTL))
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
@@ -214,15 +220,15 @@ fn set_options(options: &mut ResolverOpts) {
     options.attempts = QUERY_RETRIES;
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Always;
-    // For a server of which only UDP is answered, or only TCP.
-    options.try_tcp_on_error = true;
+    // Questions that need TCP share a connection, and are not to wait for each other.
+    options.max_active_requests = 1024;
 }
 
 /// Takes a name as it is: absolute, without search domains.
 fn absolute(host: &str) -> Result<Name, EgressError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let name = Name::from_ascii(host.to_ascii_lowercase()).ok();
-    match name.filter(|name| !name.is_root() && host.bytes().all(is_plain)) {
+    match name.filter(|name| name.num_labels() > 0 && host.bytes().all(is_plain)) {
         Some(mut name) => {
             name.set_fqdn(true);
             Ok(name)
