@@ -16,6 +16,7 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod key_document;
 mod key_file;
 mod locate;
 mod origins;
