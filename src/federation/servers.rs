@@ -1,6 +1,8 @@
 //! Talking to another homeserver by its name: discovery, then the first endpoint that takes the
 //! connection.
 
+use std::pin::Pin;
+
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
@@ -64,7 +66,11 @@ impl Servers {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, ServerError> {
-        self.get_observed(server, target, fields, deadline, &()).await
+        // A future of its own: with all steps inside, those of requests would be large, and too deep
+        // for the compiler.
+        let exchange: Pin<Box<dyn Future<Output = _> + Send + '_>> =
+            Box::pin(self.get_observed(server, target, fields, deadline, &()));
+        exchange.await
     }
 
     /// Finds a server and returns the places that [`get`](Self::get) tries in turn; there is at least
