@@ -18,7 +18,7 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
     room("main", &["check", "config", "key_tool", "logging", "server", "types"]),
-    room("check", &["config", "homeserver", "server", "types"]),
+    room("check", &["config", "federation", "homeserver", "server", "types"]),
     room("key_tool", &["federation"]),
     room("logging", &["config"]),
     room(

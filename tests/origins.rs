@@ -102,8 +102,7 @@ fn a_thumbnail_is_the_one_that_clients_get() {
     let media_id = scene.upload("image/png", &png(400, 300));
     for query in ["width=32&height=32&method=crop", "width=320&height=240"] {
         let part = second_part(&scene.ask(&format!("{THUMBNAIL}/{media_id}?{query}")));
-        let path =
-            format!("/_matrix/client/v1/media/thumbnail/{SERVER_NAME}/{media_id}?{query}");
+        let path = format!("/_matrix/client/v1/media/thumbnail/{SERVER_NAME}/{media_id}?{query}");
         assert!(part == scene.mediary.alice().get(&path).body, "{query}");
     }
     scene.ask(&format!("{THUMBNAIL}/{media_id}?width=0&height=1")).assert_error(400, "M_UNKNOWN");
@@ -121,7 +120,10 @@ fn a_signature_over_anything_else_is_401() {
     let good = origin.authorization(SERVER_NAME, "GET", &target);
     for (what, authorization) in [
         ("another method", origin.authorization(SERVER_NAME, "POST", &target)),
-        ("another path", origin.authorization(SERVER_NAME, "GET", &format!("{DOWNLOAD}/x?a=1&b=2"))),
+        (
+            "another path",
+            origin.authorization(SERVER_NAME, "GET", &format!("{DOWNLOAD}/x?a=1&b=2")),
+        ),
         (
             "another order",
             origin.authorization(SERVER_NAME, "GET", &format!("{DOWNLOAD}/{media_id}?b=2&a=1")),
@@ -449,7 +451,8 @@ fn a_server_has_so_many_requests_answered_at_once() {
     let signed = scene.origin.authorization(SERVER_NAME, "GET", &target);
     let begin = || {
         let mut connection = scene.mediary.client().connect();
-        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: {signed}\r\n\r\n");
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: {signed}\r\n\r\n");
         connection.stream.write_all(request.as_bytes()).expect("Mediary reads");
         let answer = connection.read_head();
         assert_eq!(answer.status, 200);

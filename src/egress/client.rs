@@ -77,6 +77,22 @@ impl Inner {
         self.resolver.srv(name, deadline).await
     }
 
+    pub(super) async fn addresses(
+        &self,
+        host: &Host,
+        deadline: Instant,
+    ) -> Result<Vec<(IpAddr, bool)>, EgressError> {
+        let addresses = self.resolve(host, deadline).await?;
+        Ok(addresses.iter().map(|address| (*address, self.guard.permits(*address))).collect())
+    }
+
+    async fn resolve(&self, host: &Host, deadline: Instant) -> Result<Arc<[IpAddr]>, EgressError> {
+        match host {
+            Host::Address(address) => Ok([*address].into()),
+            Host::Name(name) => self.resolver.addresses(name, deadline).await,
+        }
+    }
+
     pub(super) async fn get(
         &self,
         endpoint: &Endpoint,
@@ -138,10 +154,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Vec<HttpPeer>, EgressError> {
         let name = verified_name(route)?;
-        let addresses: Arc<[IpAddr]> = match route.connect_to {
-            Host::Address(address) => [*address].into(),
-            Host::Name(name) => self.resolver.addresses(name, deadline).await?,
-        };
+        let addresses = self.resolve(route.connect_to, deadline).await?;
         let permitted = addresses.iter().filter(|address| self.guard.permits(**address));
         let peers: Vec<_> = permitted.map(|address| self.peer(*address, route, &name)).collect();
         match addresses.first() {

@@ -208,6 +208,20 @@ impl Egress {
         self.inner.srv(name, deadline).await
     }
 
+    /// Resolves a host and returns its addresses in the order in which they are tried, each with
+    /// whether it may be contacted.
+    ///
+    /// # Errors
+    ///
+    /// [`EgressError::Resolution`], [`EgressError::TimedOut`].
+    pub async fn addresses(
+        &self,
+        host: &Host,
+        deadline: Instant,
+    ) -> Result<Vec<(IpAddr, bool)>, EgressError> {
+        self.inner.addresses(host, deadline).await
+    }
+
     /// Sends a GET over TLS and returns the head of the final answer, whatever its status. Redirects
     /// are not followed.
     ///
