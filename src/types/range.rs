@@ -146,10 +146,7 @@ mod tests {
     #[test]
     fn what_a_partial_answer_holds_is_read() {
         let read = |value: &str| ContentRange::parse(value.as_bytes());
-        assert_eq!(
-            read("bytes 2-9/10"),
-            Some(ContentRange { first: 2, last: 9, total: Some(10) })
-        );
+        assert_eq!(read("bytes 2-9/10"), Some(ContentRange { first: 2, last: 9, total: Some(10) }));
         assert_eq!(read("Bytes 2-9/*"), Some(ContentRange { first: 2, last: 9, total: None }));
         for none in [
             "",

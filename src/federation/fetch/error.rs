@@ -16,7 +16,9 @@ pub enum FetchError {
     #[error("the media is not uploaded yet")]
     NotYetUploaded,
     /// It is larger than allowed, or than the server gives out.
-    #[error("the media is larger than the server gives out, or than {limit} bytes (remote.max_size)")]
+    #[error(
+        "the media is larger than the server gives out, or than {limit} bytes (remote.max_size)"
+    )]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -39,9 +41,7 @@ pub enum FetchError {
         retry_after: Duration,
     },
     /// As many fetches of this server's media as allowed are under way.
-    #[error(
-        "too many files of this server are being fetched (federation.max_fetches_per_server)"
-    )]
+    #[error("too many files of this server are being fetched (federation.max_fetches_per_server)")]
     TooMany,
     /// It could not be reached.
     #[error(transparent)]
@@ -64,7 +64,9 @@ impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { status, errcode } = self;
         match status {
-            401 | 403 => write!(f, "the server does not believe our signature or does not serve us")?,
+            401 | 403 => {
+                write!(f, "the server does not believe our signature or does not serve us")?
+            }
             500.. => write!(f, "the server failed")?,
             _ => write!(f, "the server refused")?,
         }

@@ -22,10 +22,7 @@ const OLD_VERSIONS: [&str; 2] = ["v3", "r0"];
 
 impl RemoteFetcher {
     /// Asks by the routes of old, which are not signed (FM-C-03 to FM-C-05, FLD-09).
-    pub(super) async fn ask_as_of_old(
-        &self,
-        question: &Question<'_>,
-    ) -> Result<Found, FetchError> {
+    pub(super) async fn ask_as_of_old(&self, question: &Question<'_>) -> Result<Found, FetchError> {
         for version in OLD_VERSIONS {
             let server = &question.mxc.server_name;
             let target = format!(
@@ -39,7 +36,11 @@ impl RemoteFetcher {
             match response.status {
                 StatusCode::OK => {
                     let (servers, server) = (self.servers.clone(), server.clone());
-                    return self.plain(response, Again::Server { servers, server, target }, question);
+                    return self.plain(
+                        response,
+                        Again::Server { servers, server, target },
+                        question,
+                    );
                 }
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
                     let location = response.field(&header::LOCATION).unwrap_or_default();

@@ -59,7 +59,12 @@ impl Refusal {
         let ErrorBody { errcode, retry_after_ms } = object.unwrap_or_default();
         let errcode = errcode.as_str().filter(|code| is_errcode(code)).unwrap_or_default();
         let in_body = retry_after_ms.as_u64().map(Duration::from_millis);
-        Self { status, is_object, errcode: errcode.to_owned(), retry_after: retry_after.or(in_body) }
+        Self {
+            status,
+            is_object,
+            errcode: errcode.to_owned(),
+            retry_after: retry_after.or(in_body),
+        }
     }
 
     /// Whether this is how servers say that they do not know a route. The specification says

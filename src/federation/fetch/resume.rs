@@ -34,20 +34,22 @@ impl Again {
         fields: &'a [(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Option<Response>> + Send + 'a>> {
-        Box::pin(async move { match self {
-            Self::Server { servers, server, target } => {
-                servers.get(server, target, fields, deadline).await.ok()
+        Box::pin(async move {
+            match self {
+                Self::Server { servers, server, target } => {
+                    servers.get(server, target, fields, deadline).await.ok()
+                }
+                Self::Url { egress, url } => {
+                    let request = UrlRequest {
+                        url: url.clone(),
+                        fields: fields.to_vec(),
+                        max_redirects: 0,
+                        allow_plain_http: false,
+                    };
+                    egress.get_url(request, deadline).await.ok().map(|(_, response)| response)
+                }
             }
-            Self::Url { egress, url } => {
-                let request = UrlRequest {
-                    url: url.clone(),
-                    fields: fields.to_vec(),
-                    max_redirects: 0,
-                    allow_plain_http: false,
-                };
-                egress.get_url(request, deadline).await.ok().map(|(_, response)| response)
-            }
-        }})
+        })
     }
 }
 

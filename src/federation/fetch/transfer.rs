@@ -62,8 +62,7 @@ impl Transfer {
         let Some(chunk) = outcome.map_err(|_| BodyError::TimedOut)?? else { return Ok(None) };
         let size = chunk.len() as u64;
         self.pace.moved(size, Instant::now);
-        self.left =
-            self.left.checked_sub(size).ok_or(BodyError::TooLarge { limit: self.limit })?;
+        self.left = self.left.checked_sub(size).ok_or(BodyError::TooLarge { limit: self.limit })?;
         Ok(Some(chunk))
     }
 }
