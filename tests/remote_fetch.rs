@@ -2,7 +2,16 @@
 //! test wants (section 11 of the checklist; threats FE, SS-11).
 
 mod common;
+
 #[path = "remote_fetch/answers.rs"]
 mod answers;
+#[path = "remote_fetch/location.rs"]
+mod location;
+#[path = "remote_fetch/old_routes.rs"]
+mod old_routes;
+#[path = "remote_fetch/patience.rs"]
+mod patience;
+#[path = "remote_fetch/resume.rs"]
+mod resume;
 #[path = "remote_fetch/world.rs"]
 mod world;

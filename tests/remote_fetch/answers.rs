@@ -1,14 +1,14 @@
 //! Answers of the federation route, good and bad.
 
-use std::sync::mpsc;
 use std::sync::Mutex;
+use std::sync::mpsc;
 
 use mediary::federation::{FetchError, FetchOptions, FetchResult};
 use mediary::types::{BodyError, BodyReader};
 
 use crate::common::fake::{respond, respond_with};
-use crate::common::origin::{close, stall};
 use crate::common::noise;
+use crate::common::origin::{close, stall};
 use crate::world::*;
 
 /// FM-C-01, FM-C-02
@@ -171,7 +171,8 @@ fn labels_never_cost_anybody_the_file() {
 fn a_coding_that_nobody_asked_for_is_refused() {
     in_a_world(async |world| {
         let origin = world.origin(|_, stream| {
-            let fields = [("Content-Type", "multipart/mixed; boundary=b"), ("Content-Encoding", "br")];
+            let fields =
+                [("Content-Type", "multipart/mixed; boundary=b"), ("Content-Encoding", "br")];
             respond_with(stream, 200, &fields, b"--b")
         });
         assert_eq!(world.refusal(&origin).await.result(), FetchResult::Misbehaved);
@@ -285,7 +286,8 @@ fn what_is_announced_as_too_large_is_refused_and_what_turns_out_so_is_cut() {
 fn an_endless_answer_is_cut_at_the_limit() {
     in_a_world(async |world| {
         let origin = world.origin(|_, stream| {
-            let head = "200 OK\r\nContent-Type: multipart/mixed; boundary=b\r\nTransfer-Encoding: chunked";
+            let head =
+                "200 OK\r\nContent-Type: multipart/mixed; boundary=b\r\nTransfer-Encoding: chunked";
             let first = "--b\r\n\r\n{}\r\n--b\r\nContent-Type: a/b\r\n\r\n";
             begin(stream, head, format!("{:x}\r\n{first}\r\n", first.len()).as_bytes());
             let chunk = [b"4000\r\n", &[b'x'; 0x4000][..], b"\r\n"].concat();
@@ -303,14 +305,13 @@ fn an_endless_answer_is_cut_at_the_limit() {
 #[test]
 fn an_answer_that_breaks_off_is_an_error_and_not_asked_for_again() {
     let whole = parts("Content-Type: a/b\r\n", &[b'x'; 1000]);
-    let content_type = "200 OK\r\nContent-Type: multipart/mixed; boundary=ofTwoParts\r\nETag: \"a\"";
+    let content_type =
+        "200 OK\r\nContent-Type: multipart/mixed; boundary=ofTwoParts\r\nETag: \"a\"";
     for framing in ["Content-Length: 5000", "Transfer-Encoding: chunked", "Connection: close"] {
         for keeps_order in [false, true] {
             in_a_world(async |world| {
                 let body = match framing {
-                    "Transfer-Encoding: chunked" => {
-                        [b"400\r\n", &whole[..0x400], b"\r\n"].concat()
-                    }
+                    "Transfer-Encoding: chunked" => [b"400\r\n", &whole[..0x400], b"\r\n"].concat(),
                     "Connection: close" => whole[..1100].to_vec(),
                     _ => whole.clone(),
                 };
