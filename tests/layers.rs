@@ -64,7 +64,18 @@ const ROOMS: &[Room] = &[
     room("policy", &["auth", "config", "media", "types"]),
     room(
         "handlers",
-        &["auth", "error", "homeserver", "limit", "media", "policy", "response", "route", "types"],
+        &[
+            "auth",
+            "error",
+            "federation",
+            "homeserver",
+            "limit",
+            "media",
+            "policy",
+            "response",
+            "route",
+            "types",
+        ],
     ),
     room("response", &["error", "limit", "media", "route", "types"]),
     // The table of all failures names the failures of every room below.
@@ -233,6 +244,8 @@ const RESERVED: &[Reserved] = &[
             "Upstream::new",
             "Homeserver::new",
             "Authenticator::new",
+            "OriginAuthenticator::new",
+            "RemoteKeys::new",
             "ThumbnailEngine::new",
             "MediaService::new",
             "Guard::new",

@@ -198,7 +198,13 @@ struct Failure {
 #[derive(Clone)]
 pub struct RemoteKeys {
     inner: Arc<Inner>,
-    own: Option<Arc<(ServerName, Vec<(KeyId, VerifyKey)>)>>,
+    own: Option<Arc<Own>>,
+}
+
+/// The homeserver's own keys.
+struct Own {
+    server: ServerName,
+    keys: Vec<(KeyId, VerifyKey)>,
 }
 
 struct Inner {
@@ -248,7 +254,25 @@ impl RemoteKeys {
 
     /// Lets it know the homeserver's own keys, so that nobody is asked for them.
     pub fn with_own(self, server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
-        Self { own: Some(Arc::new((server, keys))), ..self }
+        Self { own: Some(Arc::new(Own { server, keys })), ..self }
+    }
+
+    /// Knows one server's keys, and has no way to ask anybody.
+    #[cfg(test)]
+    pub fn for_test(server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
+        struct Nobody;
+        #[async_trait]
+        impl Source for Nobody {
+            async fn get(
+                &self,
+                server: &ServerName,
+                _: &str,
+                _: Instant,
+            ) -> Result<Bytes, KeyError> {
+                Err(KeyError::TimedOut { server: server.clone() })
+            }
+        }
+        Self::from_source(Box::new(Nobody), Vec::new()).with_own(server, keys)
     }
 
     /// Returns a key that is good for requests now.
@@ -267,10 +291,10 @@ impl RemoteKeys {
         now: UnixMillis,
     ) -> Result<VerifyKey, KeyError> {
         let search = Search { server, key_id, now, is_for_notary: false };
-        if let Some((own, keys)) = self.own.as_deref()
-            && own == server
+        if let Some(own) = self.own.as_deref()
+            && own.server == *server
         {
-            let key = keys.iter().find(|(id, _)| id == key_id).map(|(_, key)| *key);
+            let key = own.keys.iter().find(|(id, _)| id == key_id).map(|(_, key)| *key);
             return key.ok_or_else(|| search.unknown());
         }
         let deadline = Instant::now() + PATIENCE;
