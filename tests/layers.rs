@@ -17,8 +17,9 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
-    room("main", &["check", "config", "logging", "server", "types"]),
+    room("main", &["check", "config", "key_tool", "logging", "server", "types"]),
     room("check", &["config", "homeserver", "server", "types"]),
+    room("key_tool", &["federation"]),
     room("logging", &["config"]),
     room(
         "server",
@@ -176,6 +177,7 @@ const RESERVED: &[Reserved] = &[
             "config",
             "main",
             "check",
+            "key_tool",
             "server/listeners.rs",
             "homeserver/upstream.rs",
             "thumbnail",
@@ -193,6 +195,7 @@ const RESERVED: &[Reserved] = &[
         only_in: &[
             "main",
             "check",
+            "key_tool",
             "logging",
             "server",
             "connection",
