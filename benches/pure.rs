@@ -4,6 +4,7 @@
 //! `cargo bench --bench pure`
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -13,6 +14,7 @@ use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::x_matrix::Claim;
 use mediary::federation::{KeySeed, RemoteKeys, Servers};
 use mediary::media::{MediaBody, MediaItem};
+use mediary::metrics::Metrics;
 use mediary::response::{Conditions, Reply};
 use mediary::route::{Access, classify};
 use mediary::types::{ByteRange, ContentHash, ContentType, FileName, ServerName};
@@ -89,7 +91,8 @@ fn signatures(criterion: &mut Criterion) {
     let egress = Egress::new(EgressSettings::default()).expect("a way out that is not used");
     let known = vec![(key.id().clone(), key.verify_key())];
     let keys = RemoteKeys::new(Servers::new(egress), Vec::new()).with_own(them.clone(), known);
-    let authenticator = OriginAuthenticator::new(keys);
+    let metrics = Arc::new(Metrics::new().expect("names that differ"));
+    let authenticator = OriginAuthenticator::new(keys, metrics);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
 
     let mut group = criterion.benchmark_group("x-matrix");

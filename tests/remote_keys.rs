@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::fake::{respond, respond_with};
@@ -12,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use mediary::auth::{OriginAuthenticator, OriginError};
 use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::{KeyError, KeyId, RemoteKeys, Servers};
+use mediary::metrics::Metrics;
 use mediary::types::ServerName;
 use serde_json::json;
 
@@ -61,7 +63,8 @@ async fn key_of(keys: &RemoteKeys, origin: &Origin) -> Result<(), KeyError> {
 async fn a_request_is_checked_with_the_key_that_its_server_publishes() {
     let authority = Authority::new();
     let origin = server(&authority, |_, _| None);
-    let authenticator = OriginAuthenticator::new(keys(&authority, &[]));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let authenticator = OriginAuthenticator::new(keys(&authority, &[]), metrics);
     let us = name("us.example");
     let check = async |field: String, target: &str| {
         let mut headers = HeaderMap::new();
