@@ -17,6 +17,7 @@ mod discovery;
 mod explain;
 mod fetch;
 mod key_document;
+mod key_error;
 mod key_file;
 mod locate;
 mod origins;
@@ -28,7 +29,8 @@ pub use explain::{Event, Observer, WellKnownError};
 pub use fetch::{
     FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
 };
-pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
+pub use key_error::KeyError;
+pub use remote_keys::{RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};
 pub use signing_key::{KeyId, KeySeed, SigningKey, SigningKeyError};
