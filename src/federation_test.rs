@@ -249,7 +249,7 @@ impl Test<'_, '_> {
             ));
         }
         let remote = &self.config.remote;
-        let fetcher = server::fetcher(self.config, &self.servers, key);
+        let fetcher = server::fetcher(self.config, self.servers.clone(), key.clone());
         let options = FetchOptions {
             wait: self.config.federation.timeout,
             max_size: remote.max_size.as_u64(),

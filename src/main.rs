@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
+use mediary::key_tool::{self, KeyCommand};
 use mediary::types::{Mxc, ServerName};
 use mediary::{check, federation_test, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -42,6 +43,9 @@ enum Command {
     /// Asks as Mediary asks for that server's media: discovery, connection, keys, and a request signed
     /// with federation.signing_key. Changes nothing. The exit code is 0 if all of it works, else 1.
     FederationTest(FederationTest),
+    /// Show, make or find the key that requests to other servers are signed with
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 #[derive(Args)]
@@ -153,6 +157,7 @@ fn main() -> ExitCode {
                 federation_test::run(config, &server, media.as_ref(), &mut std::io::stdout())
             });
         }
+        Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,10 +8,9 @@ use std::net::TcpStream;
 
 use common::fake::{Received, respond, respond_with};
 use common::http::Answer;
+use common::parts::parts;
 use common::samples::{bytes, png};
-use common::{Client, FakeHomeserver, Mediary, Settings, Synapse};
-use ring::signature::Ed25519KeyPair;
-use serde_json::json;
+use common::{Client, FakeHomeserver, Mediary, ServerKey, Settings, Synapse};
 
 const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
 const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
@@ -27,38 +26,6 @@ fn id(media: &str) -> &str {
 
 fn ask(client: &Client, target: &str) -> Answer {
     client.get_with(target, &[("Authorization", SIGNED)])
-}
-
-/// The second part of an answer.
-#[derive(Debug, PartialEq)]
-struct Part {
-    content_type: String,
-    disposition: String,
-    body: Vec<u8>,
-}
-
-/// Reads an answer in the one form that every known server understands, and takes no other.
-fn parts(answer: &Answer) -> Part {
-    assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
-    let content_type = answer.header("content-type").expect("a type");
-    let boundary = content_type.strip_prefix("multipart/mixed; boundary=").expect("a boundary");
-    assert!((1..=70).contains(&boundary.len()), "{boundary}");
-    assert!(boundary.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{boundary}");
-    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
-
-    let first = format!("\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}");
-    let rest = answer.body.strip_prefix(first.as_bytes()).expect("a part with metadata");
-    let rest = rest.strip_prefix(format!("\r\n--{boundary}\r\n").as_bytes()).expect("a part");
-    let rest = rest.strip_suffix(format!("\r\n--{boundary}--\r\n").as_bytes()).expect("an end");
-    let end = rest.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
-    let head = std::str::from_utf8(&rest[..end]).expect("a head of text");
-    let fields: Vec<_> = head.split("\r\n").filter_map(|line| line.split_once(": ")).collect();
-    let [("Content-Type", content_type), ("Content-Disposition", disposition)] = fields[..] else {
-        panic!("not the two fields of a part: {head}");
-    };
-    let body = rest[end + 4..].to_vec();
-    assert!(!body.windows(boundary.len()).any(|window| window == boundary.as_bytes()));
-    Part { content_type: content_type.to_owned(), disposition: disposition.to_owned(), body }
 }
 
 fn start(homeserver: &FakeHomeserver) -> (Mediary, Client) {
@@ -363,62 +330,23 @@ fn what_is_only_cached_is_never_handed_to_other_servers() {
 /// Signs requests in the name of a Synapse, with its own key.
 struct Signer {
     server_name: String,
-    key_id: String,
-    key: Ed25519KeyPair,
+    key: ServerKey,
 }
 
 impl Signer {
     fn of(synapse: &Synapse) -> Self {
         let line = synapse.signing_key().expect("this test has started the Synapse");
-        let [algorithm, version, seed] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-            panic!("not a line with a signing key");
-        };
-        let key = Ed25519KeyPair::from_seed_unchecked(&unbase64(seed)).expect("a seed");
-        let key_id = format!("{algorithm}:{version}");
-        Self { server_name: synapse.server_name.clone(), key_id, key }
+        Self { server_name: synapse.server_name.clone(), key: ServerKey::of_line(&line) }
     }
 
     /// Returns the Authorization field for a GET (XM-01, XM-04).
     fn authorization(&self, target: &str) -> String {
-        let name = &self.server_name;
-        // The map is sorted and written without blanks, which for ASCII is canonical JSON.
-        let signed = json!({"destination": name, "method": "GET", "origin": name, "uri": target})
-            .to_string();
-        let signature = base64(self.key.sign(signed.as_bytes()).as_ref());
-        let key_id = &self.key_id;
-        format!(r#"X-Matrix origin="{name}",destination="{name}",key="{key_id}",sig="{signature}""#)
+        self.key.authorization(&self.server_name, &self.server_name, "GET", target)
     }
 
     fn get(&self, client: &Client, target: &str) -> Answer {
         client.get_with(target, &[("Authorization", &self.authorization(target))])
     }
-}
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Writes base64 without padding.
-fn base64(bytes: &[u8]) -> String {
-    let digit = |bits: u32| char::from(BASE64[bits as usize % 64]);
-    let group = |group: &[u8]| {
-        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte));
-        let bits = bits << (8 * (3 - group.len()));
-        (0..=group.len()).map(|place| digit(bits >> (18 - 6 * place))).collect::<String>()
-    };
-    bytes.chunks(3).map(group).collect()
-}
-
-fn unbase64(text: &str) -> Vec<u8> {
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
-    for character in text.bytes() {
-        let value = BASE64.iter().position(|digit| *digit == character).expect("base64");
-        bits = bits << 6 | value as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    bytes
 }
 
 /// FM-S-01, XM-01

@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use common::dns::{RecordType, Reply};
 use common::origin::{self, ServerKey, canonical};
 use common::tls::Certificate;
@@ -27,17 +29,19 @@ fn ask(
     name: &str,
     request: &str,
 ) -> Result<String, rustls::Error> {
+    let pem = authority.pem();
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    roots.add(certificate).expect("an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
     let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     while connection.is_handshaking() {
         if let Err(error) = connection.complete_io(&mut stream) {
             let inner = error.into_inner().expect("an error of TLS");
@@ -46,15 +50,14 @@ fn ask(
     }
     let mut stream = StreamOwned::new(connection, stream);
     let head = format!("GET {request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(head.as_bytes()).expect("the server reads");
     let mut answer = Vec::new();
     // It may end without a farewell.
     let _ = stream.read_to_end(&mut answer);
-    Ok(String::from_utf8(answer).unwrap())
+    Ok(String::from_utf8(answer).expect("text"))
 }
 
-fn closing(authority: &Authority, certificate: &Certificate) -> Origin {
-    let _ = authority;
+fn closing(certificate: &Certificate) -> Origin {
     Origin::with_key(certificate, ServerKey::new("1"), |_, stream| {
         origin::respond_multipart(stream, "text/plain", None, b"hello");
         Some(origin::close(stream))
@@ -64,7 +67,7 @@ fn closing(authority: &Authority, certificate: &Certificate) -> Origin {
 #[test]
 fn a_certificate_is_good_for_its_names_while_it_lasts_and_with_its_authority() {
     let authority = Authority::new();
-    let origin = closing(&authority, &authority.certificate(NAMES));
+    let origin = closing(&authority.certificate(NAMES));
     for name in NAMES {
         let answer = ask(&authority, origin.address, name, "/").unwrap();
         assert!(answer.ends_with(&format!("hello\r\n--{}--\r\n", origin::BOUNDARY)), "{answer}");
@@ -107,7 +110,7 @@ fn resolver(dns: &DnsServer) -> TokioResolver {
     let config = ResolverConfig::from_parts(None, vec![], vec![server]);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     builder.options_mut().cache_size = 0;
-    builder.build().unwrap()
+    builder.build().expect("a resolver")
 }
 
 async fn addresses(resolver: &TokioResolver, name: &str) -> Option<Vec<IpAddr>> {
@@ -143,9 +146,7 @@ async fn the_name_server_says_what_it_was_told() {
 
 /// Returns whether a signature was made with a key.
 fn is_signed(key: &ServerKey, text: &str, signature: &str) -> bool {
-    use base64::Engine;
-    let decode =
-        |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text).unwrap();
+    let decode = |text: &str| STANDARD_NO_PAD.decode(text).expect("base64");
     UnparsedPublicKey::new(&ED25519, decode(&key.public()))
         .verify(text.as_bytes(), &decode(signature))
         .is_ok()

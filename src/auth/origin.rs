@@ -1,9 +1,12 @@
 //! Which server has signed a request (section 12 of the checklist).
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method};
 
 use crate::federation::x_matrix::{Claim, XMatrixError, signed_request};
 use crate::federation::{KeyError, RemoteKeys};
+use crate::metrics::Metrics;
 use crate::types::ServerName;
 
 /// Another homeserver that has signed its request. Holding one is the permission to be answered as
@@ -97,12 +100,13 @@ impl OriginClaim {
 #[derive(Clone)]
 pub struct OriginAuthenticator {
     keys: RemoteKeys,
+    metrics: Arc<Metrics>,
 }
 
 impl OriginAuthenticator {
     /// Checks with these keys.
-    pub fn new(keys: RemoteKeys) -> Self {
-        Self { keys }
+    pub fn new(keys: RemoteKeys, metrics: Arc<Metrics>) -> Self {
+        Self { keys, metrics }
     }
 
     /// Holds a claim against the keys that the server publishes. One good signature is enough (XM-09).
@@ -114,6 +118,24 @@ impl OriginAuthenticator {
     /// [`OriginError`] if no signature is good: what is said is why the first was not that could be
     /// checked, else why there was no key.
     pub async fn verify(
+        &self,
+        claim: OriginClaim,
+        method: &Method,
+        raw_target: &[u8],
+    ) -> Result<Origin, OriginError> {
+        let outcome = self.judge(claim, method, raw_target).await;
+        let checks = &self.metrics.origin_checks;
+        match &outcome {
+            Ok(_) => checks.accepted.inc(),
+            Err(OriginError::Key(KeyError::Unknown { .. }) | OriginError::BadSignature) => {
+                checks.refused.inc();
+            }
+            Err(_) => checks.failed.inc(),
+        }
+        outcome
+    }
+
+    async fn judge(
         &self,
         claim: OriginClaim,
         method: &Method,
@@ -172,7 +194,10 @@ mod tests {
     /// Knows the keys of one server, and has no way to ask for others.
     fn authenticator(server: &str, keys: &[&SigningKey]) -> OriginAuthenticator {
         let known = keys.iter().map(|key| (key.id().clone(), key.verify_key())).collect();
-        OriginAuthenticator::new(RemoteKeys::for_test(name(server), known))
+        OriginAuthenticator::new(
+            RemoteKeys::for_test(name(server), known),
+            Arc::new(Metrics::new().unwrap()),
+        )
     }
 
     fn headers(fields: &[HeaderValue]) -> HeaderMap {

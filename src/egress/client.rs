@@ -15,6 +15,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout_at};
 
 use super::authorities::Authorities;
+use super::failure::{Unconnected, unconnected};
 use super::guard::AddressGuard;
 use super::resolver::Resolver;
 use super::response::ResponseBody;
@@ -32,9 +33,6 @@ const MAX_INTERIM: usize = 16;
 
 /// How often a request is tried again after a pooled connection turned out to be closed.
 const STALE_CONNECTION_RETRIES: usize = 3;
-
-/// How many letters of what a certificate says are told: it may be for hundreds of names.
-const MAX_REASON: usize = 200;
 
 const USER_AGENT: &str = concat!("mediary/", env!("CARGO_PKG_VERSION"));
 
@@ -188,20 +186,21 @@ impl Inner {
                 return Ok((session, peer.clone(), true));
             }
         }
-        let mut failure = EgressError::TimedOut("the connection");
+        let mut attempts = Vec::new();
         for (peer, left) in peers.iter().zip((1..=peers.len()).rev()) {
             let share = deadline.saturating_duration_since(Instant::now()) / left as u32;
             let mut peer = peer.clone();
             let patience = share.min(self.connect_timeout);
             peer.options.total_connection_timeout = Some(patience);
             let end = Instant::now() + patience;
-            match timeout_at(end, self.connector.get_http_session(&peer)).await {
+            let failure = match timeout_at(end, self.connector.get_http_session(&peer)).await {
                 Ok(Ok((session, reused))) => return Ok((session, peer, reused)),
-                Ok(Err(error)) => failure = worse(failure, unconnected(route, &peer, &error)),
-                Err(_) => {}
-            }
+                Ok(Err(error)) => Unconnected::by(&error),
+                Err(_) => Unconnected::TimedOut,
+            };
+            attempts.push((peer._address.to_string(), failure));
         }
-        Err(failure)
+        Err(unconnected(format!("{}:{}", route.connect_to, route.port), attempts))
     }
 }
 
@@ -292,74 +291,5 @@ fn broken(error: &Error) -> Failed {
             cause if cause.is_empty() => other.as_str().to_owned(),
             cause => cause,
         }),
-    }
-}
-
-/// Of the failures with several addresses, the one that says most: that somebody else is there
-/// rather than that nobody is, and that nobody is rather than that nobody answers.
-fn worse(one: EgressError, other: EgressError) -> EgressError {
-    let weight = |failure: &EgressError| match failure {
-        EgressError::Tls { .. } => 2,
-        EgressError::Connect { .. } => 1,
-        _ => 0,
-    };
-    if weight(&other) > weight(&one) { other } else { one }
-}
-
-fn unconnected(route: &Route<'_>, peer: &HttpPeer, error: &Error) -> EgressError {
-    let endpoint = format!("{}:{} ({})", route.connect_to, route.port, peer._address);
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-            EgressError::TimedOut("the connection")
-        }
-        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
-            EgressError::Tls { endpoint, reason: tls_reason(&error.to_string()) }
-        }
-        ErrorType::ConnectRefused => {
-            EgressError::Connect { endpoint, reason: "connection refused".to_owned() }
-        }
-        ErrorType::ConnectNoRoute => {
-            EgressError::Connect { endpoint, reason: "no route to it".to_owned() }
-        }
-        other => EgressError::Connect {
-            endpoint,
-            reason: match error.root_cause().to_string() {
-                cause if cause.is_empty() => other.as_str().to_owned(),
-                cause => cause,
-            },
-        },
-    }
-}
-
-/// What an operator can make of the words of the TLS library, which come wrapped twice.
-fn tls_reason(words: &str) -> String {
-    let words = words.split(", SNI: ").next().unwrap_or_default();
-    let words = words.rsplit("cause: ").next().unwrap_or_default().trim();
-    let Some(doubt) = words.strip_prefix("invalid peer certificate: ") else {
-        return match words {
-            "tls handshake eof" => "the connection was closed in the handshake".to_owned(),
-            other if other.starts_with("received corrupt message") => {
-                "what is there speaks no TLS".to_owned()
-            }
-            other => other.chars().take(MAX_REASON).collect(),
-        };
-    };
-    match doubt {
-        "UnknownIssuer" | "BadSignature" => {
-            "no known authority vouches for the certificate".to_owned()
-        }
-        _ if doubt.starts_with("certificate expired") => "the certificate has expired".to_owned(),
-        _ if doubt.starts_with("certificate not valid yet") => {
-            "the certificate is not valid yet".to_owned()
-        }
-        _ if doubt.starts_with("certificate not valid for name") => {
-            let known = doubt.rsplit("only valid for ").next().unwrap_or_default();
-            let known: String = known.chars().take(MAX_REASON).collect();
-            format!("the certificate is for another name: {known}")
-        }
-        other => {
-            let doubt: String = other.chars().take(MAX_REASON).collect();
-            format!("the certificate is not valid: {doubt}")
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod authorities;
 mod client;
+mod failure;
 mod follow;
 mod guard;
 mod resolver;
@@ -157,6 +158,13 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The body as it comes in.
     pub body: ResponseBody,
+}
+
+impl fmt::Debug for Response {
+    /// Writes the status alone: fields and body are a stranger's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 /// How a URL is fetched.

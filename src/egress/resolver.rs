@@ -14,6 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
@@ -66,7 +67,11 @@ impl Resolver {
     ///
     /// In words, if no resolver can be built.
     pub(super) fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
-        let config = if servers.is_empty() { system_servers() } else { chosen_servers(servers) };
+        let config = if servers.is_empty() {
+            system_servers(read_system_conf())
+        } else {
+            chosen_servers(servers)
+        };
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         set_options(builder.options_mut());
@@ -189,8 +194,8 @@ impl Resolver {
 }
 
 /// The system's name servers and nothing else of its settings: search domains are for people.
-fn system_servers() -> ResolverConfig {
-    match hickory_resolver::system_conf::read_system_conf() {
+fn system_servers(settings: Result<(ResolverConfig, ResolverOpts), NetError>) -> ResolverConfig {
+    match settings {
         Ok((config, _)) if !config.name_servers.is_empty() => {
             ResolverConfig::from_name_servers(config.name_servers)
         }
@@ -313,6 +318,11 @@ fn by_turns(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::Record;
+    use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
+    use hickory_resolver::system_conf::parse_resolv_conf;
+
     use super::*;
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -343,8 +353,50 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_resolver_is_made_without_name_servers_of_its_own() {
+    #[test]
+    fn without_settings_of_the_system_its_own_name_server_is_asked() {
+        let unreadable = Err(NetError::Message("No such file"));
+        let empty = Ok((ResolverConfig::default(), ResolverOpts::default()));
+        for settings in [unreadable, empty] {
+            let config = system_servers(settings);
+            assert_eq!(config.name_servers.len(), 1);
+            assert_eq!(config.name_servers[0].ip, IpAddr::from([127, 0, 0, 1]));
+        }
+    }
+
+    #[test]
+    fn of_the_systems_settings_only_the_servers_are_taken() {
+        let settings =
+            "search a.example\ndomain b.example\nnameserver 192.0.2.1\noptions ndots:9\n";
+        let config = system_servers(parse_resolv_conf(settings));
+        assert_eq!((config.domain, config.search.len()), (None, 0));
+        assert_eq!(config.name_servers[0].ip, IpAddr::from([192, 0, 2, 1]));
+    }
+
+    #[test]
+    fn a_resolver_is_made_outside_of_a_runtime() {
         assert!(Resolver::new(&[]).is_ok());
+    }
+
+    fn named(name: &str) -> Name {
+        Name::from_ascii(name).unwrap()
+    }
+
+    /// DISC-15
+    #[test]
+    fn a_target_that_is_seen_to_be_an_alias_is_not_taken() {
+        let service = named("_matrix._tcp.a.example.");
+        let srv = |port, host| {
+            let target = RData::SRV(SRV::new(0, 0, port, named(host)));
+            Record::from_rdata(service.clone(), 60, target)
+        };
+        let alias =
+            Record::from_rdata(named("alias.example."), 60, RData::CNAME(CNAME(named("b."))));
+        let query = Query::query(service.clone(), RecordType::SRV);
+        let answers = [srv(1, "alias.example."), srv(2, "B.example."), srv(3, ".")];
+        let mut lookup = Lookup::new_with_max_ttl(query, answers);
+        lookup.extend_additionals([alias]);
+        let hosts: Vec<_> = services_of(&lookup).into_iter().map(|found| found.host).collect();
+        assert_eq!(hosts, ["b.example".into()]);
     }
 }

@@ -6,6 +6,7 @@ pub mod dns;
 pub mod fake;
 pub mod http;
 pub mod origin;
+pub mod parts;
 pub mod record;
 pub mod samples;
 pub mod synapse;

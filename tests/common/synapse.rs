@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::Client;
+use super::{Authority, Client};
 
 /// A Synapse to put Mediary in front of.
 pub struct Synapse {
@@ -68,6 +68,18 @@ impl Synapse {
     /// Starts a Synapse for this test alone.
     pub fn start() -> Self {
         Self::start_in(tempfile::tempdir().expect("a temporary directory"), &[])
+    }
+
+    /// Starts a Synapse for this test alone that meets other servers: it is known by this name, which
+    /// leads to a front of TLS, and believes this authority. Settings are written `key=JSON`.
+    pub fn start_as(server_name: &str, authority: &Authority, settings: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("authority.pem");
+        std::fs::write(&file, authority.pem()).expect("the certificate can be written");
+        let file = file.to_string_lossy();
+        let mut more = vec!["--server-name", server_name, "--federation-ca", &file];
+        more.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        Self::start_in(directory, &more)
     }
 
     /// Starts it again, with one more line in its configuration, written `key=JSON`; it may come back

@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority. Nobody believes it but who is told to.
@@ -100,7 +101,7 @@ impl Certificate {
 pub struct TlsFront {
     /// Where it listens.
     pub address: SocketAddr,
-    backend: Arc<Mutex<Option<SocketAddr>>>,
+    backend: watch::Sender<Option<SocketAddr>>,
     names: Arc<Mutex<Vec<Option<String>>>>,
     connections: Arc<AtomicUsize>,
 }
@@ -113,12 +114,12 @@ impl TlsFront {
         listener.set_nonblocking(true).expect("an option of the socket");
         let front = Self {
             address: listener.local_addr().expect("an address"),
-            backend: Arc::default(),
+            backend: watch::Sender::new(None),
             names: Arc::default(),
             connections: Arc::default(),
         };
         let acceptor = TlsAcceptor::from(certificate.server_config());
-        let (backend, names) = (front.backend.clone(), front.names.clone());
+        let (backend, names) = (front.backend.subscribe(), front.names.clone());
         let connections = front.connections.clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -134,9 +135,9 @@ impl TlsFront {
         front
     }
 
-    /// Leads to this server from the next connection on.
+    /// Leads to this server from now on; connections that led elsewhere end.
     pub fn lead_to(&self, backend: SocketAddr) {
-        *self.backend.lock().expect("the backend") = Some(backend);
+        self.backend.send_replace(Some(backend));
     }
 
     /// Returns the port.
@@ -163,16 +164,20 @@ impl TlsFront {
 async fn forward(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    backend: Arc<Mutex<Option<SocketAddr>>>,
+    mut backend: watch::Receiver<Option<SocketAddr>>,
     names: Arc<Mutex<Vec<Option<String>>>>,
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(mut outside) = acceptor.accept(stream).await else { return };
     let name = outside.get_ref().1.server_name().map(str::to_owned);
     names.lock().expect("the names").push(name);
-    let Some(backend) = *backend.lock().expect("the backend") else { return };
-    let Ok(mut inside) = TcpStream::connect(backend).await else { return };
+    let leads_to = *backend.borrow_and_update();
+    let Some(leads_to) = leads_to else { return };
+    let Ok(mut inside) = TcpStream::connect(leads_to).await else { return };
     let _ = inside.set_nodelay(true);
     // Whichever side breaks off, the other one's connection goes too.
-    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut outside, &mut inside) => {}
+        _ = backend.changed() => {}
+    }
 }
