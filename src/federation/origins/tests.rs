@@ -137,7 +137,8 @@ async fn a_fetch_waits_for_a_place_of_its_server_but_not_for_ever() {
     let soon = Instant::now() + SECOND;
     assert_eq!(origins.enter(&one(), soon).await.err(), Some(FetchError::TooMany));
     assert_eq!(begun.elapsed(), PLACE_PATIENCE + SECOND);
-    let mut waiting = pin!(origins.enter(&server("ONE.example"), far));
+    let same = server("ONE.example");
+    let mut waiting = pin!(origins.enter(&same, far));
     assert!(poll_once(&mut waiting).await.is_pending());
     drop(place);
     assert!(waiting.await.is_ok());
@@ -147,10 +148,11 @@ async fn a_fetch_waits_for_a_place_of_its_server_but_not_for_ever() {
 async fn who_waited_for_a_place_hears_that_the_server_has_failed() {
     let origins = Origins::new(1);
     let far = Instant::now() + 1000 * SECOND;
-    let place = origins.enter(&one(), far).await.unwrap();
-    let mut waiting = pin!(origins.enter(&one(), far));
+    let one = one();
+    let place = origins.enter(&one, far).await.unwrap();
+    let mut waiting = pin!(origins.enter(&one, far));
     assert!(poll_once(&mut waiting).await.is_pending());
-    origins.failed(&one(), Failure::Silent, Instant::now());
+    origins.failed(&one, Failure::Silent, Instant::now());
     drop(place);
     assert!(matches!(waiting.await.err(), Some(FetchError::BackedOff { .. })));
 }
