@@ -6,18 +6,18 @@ mod report;
 use std::io::Write;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::egress::{EgressError, Response};
 use crate::federation::{
-    FetchOptions, KeyId, RemoteKeys, ServerError, ServerRules, Servers, SigningKey,
+    FetchOptions, KeyId, Observer, ServerError, ServerRules, Servers, SigningKey, key_document,
 };
 use crate::server;
-use crate::types::{BodyReader, Mxc, ServerName, collect};
+use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis, collect};
 
 use report::{Report, place, shown};
 
@@ -150,34 +150,28 @@ impl Test<'_, '_> {
         true
     }
 
-    /// Asks for its keys and checks each.
+    /// Asks for its keys and checks them.
     async fn keys(&self) {
-        let published = match self.get(KEYS, &[]).await {
-            Ok(response) if response.status == StatusCode::OK => {
-                self.json::<Published>(response).await
-            }
+        let answer = match self.get(KEYS, &[]).await {
+            Ok(response) if response.status == StatusCode::OK => self.body(response).await,
             Ok(response) => Err(format!("the answer is {}", response.status)),
             Err(error) => Err(error.to_string()),
         };
-        let ids: Vec<KeyId> = match &published {
-            Ok(keys) => keys.verify_keys.keys().filter_map(|id| id.parse().ok()).collect(),
-            Err(reason) => return self.report.bad(&format!("{KEYS}: {reason}")),
+        let read = |body: Bytes| {
+            key_document::read(&body, self.server, UnixMillis::now()).map_err(str::to_owned)
         };
-        if ids.is_empty() {
-            return self.report.bad(&format!("{KEYS}: it publishes no ed25519 key"));
-        }
-        let keys = RemoteKeys::new(self.servers.clone(), Vec::new());
-        for id in ids.iter().take(MAX_KEYS) {
-            match keys.key(self.server, id).await {
-                Ok(_) => {
-                    self.report
-                        .good(&format!("its key {} is published as it should be", id.as_str()));
-                }
-                Err(error) => self.report.bad(&format!(
-                    "its key {} is not believed: {error}; Mediary refuses its requests",
-                    id.as_str()
-                )),
+        match answer.and_then(read) {
+            Ok(document) => {
+                let ids: Vec<_> =
+                    document.keys.iter().take(MAX_KEYS).map(|(id, _)| id.as_str()).collect();
+                self.report.good(&format!(
+                    "it publishes keys that its requests are believed with: {}",
+                    shown(&ids.join(", "))
+                ));
             }
+            Err(reason) => self.report.bad(&format!(
+                "its keys ({KEYS}) are not believed, so Mediary refuses its requests: {reason}"
+            )),
         }
     }
 
@@ -263,7 +257,7 @@ impl Test<'_, '_> {
             while let Some(chunk) = fetched.body.next().await? {
                 size += chunk.len() as u64;
             }
-            Ok::<_, crate::types::BodyError>(())
+            Ok::<_, BodyError>(())
         };
         match timeout(remote.max_duration, read).await {
             Ok(Ok(())) => self.report.good(&format!(
@@ -281,19 +275,19 @@ impl Test<'_, '_> {
         fields: &[(HeaderName, HeaderValue)],
     ) -> Result<Response, ServerError> {
         // Places are told of once, when the first question is asked.
-        let observer =
-            if target == VERSION { self.report as &dyn crate::federation::Observer } else { &() };
+        let observer = if target == VERSION { self.report as &dyn Observer } else { &() };
         self.servers.get_observed(self.server, target, fields, self.deadline(), observer).await
     }
 
-    async fn json<T: for<'de> Deserialize<'de>>(
-        &self,
-        mut response: Response,
-    ) -> Result<T, String> {
+    async fn json<T: for<'de> Deserialize<'de>>(&self, response: Response) -> Result<T, String> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|_| "the answer is not the JSON expected".to_owned())
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Bytes, String> {
         let body = timeout_at(self.deadline(), collect(&mut response.body, MAX_JSON)).await;
         let body = body.map_err(|_| EgressError::TimedOut("the answer").to_string())?;
-        let body = body.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&body).map_err(|_| "the answer is not the JSON expected".to_owned())
+        body.map_err(|error| error.to_string())
     }
 }
 
@@ -307,11 +301,6 @@ struct Named {
     name: String,
     #[serde(default)]
     version: String,
-}
-
-#[derive(Deserialize)]
-struct Published {
-    verify_keys: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
