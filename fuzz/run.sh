@@ -11,7 +11,7 @@ set -euo pipefail
 
 seconds=${1:-10}
 shift $(($# > 0))
-(($#)) || set -- $(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | grep -v '^mediary-fuzz$')
+(($#)) || set -- fuzz/fuzz_targets/*.rs
 
 mkdir -p target/fuzz
 CARGO_INCREMENTAL=0 RUSTC_WORKSPACE_WRAPPER=$ROOT/fuzz/rustc.sh \
@@ -34,4 +34,4 @@ export -f run_target
 export seconds ROOT CARGO_TARGET
 
 # As many at a time as there are cores.
-printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'run_target {}'
+basename -s .rs -a "$@" | xargs -P "$(nproc)" -I{} bash -c 'run_target {}'
