@@ -30,6 +30,7 @@ from harness import (
     Homeserver,
     Place,
     cpu_seconds,
+    federation,
     figures_table,
     get,
     machine,
@@ -169,8 +170,8 @@ def firstbyte(place: Place, options: argparse.Namespace) -> bool:
     """Cold reads of a slow source, one at a time; True if all goals were met."""
     size, rate = (options.size or 50) * MB, (options.rate or 5) * MB
     with_synapse = "synapse" in options.only
-    source, remote = start_source(place, tls=with_synapse)
-    ways = ways_of_the_source(place, options, source)
+    source, remote = start_source(place, tls=True)
+    ways = ways_of_the_source(place, options, source, remote)
     if with_synapse:
         ways += ways_of_synapse(place, options, remote)
     titles = Titles()
@@ -207,14 +208,17 @@ def firstbyte(place: Place, options: argparse.Namespace) -> bool:
     return all(figure.met() for _, rows in parts for figure in rows.values())
 
 
-def ways_of_the_source(place: Place, options: argparse.Namespace, source: str) -> list[Way]:
-    """The source read directly, which is the limit here, and through Mediary."""
+def ways_of_the_source(place: Place, options: argparse.Namespace, source: str, remote: str) -> list[Way]:
+    """The source read directly, which is the limit here, and by Mediary: as its homeserver, and as another server."""
     ways = [Way("the source itself", source, REMOTE, "user-direct")]
     if "mediary" in options.only:
         inner = place.stack.enter_context(place.inner("mediary"))
         url, _ = start_mediary(inner, options.binary, source)
         for framing, label in (("length", "known length"), ("chunked", "chunked")):
             ways.append(Way(f"Mediary, {label}", url, REMOTE, "user-reader", framing, is_held_to_goals=True))
+        inner = place.stack.enter_context(place.inner("mediary-federation"))
+        url, _ = start_mediary(inner, options.binary, source, federation(inner, place.folder / "source.crt"))
+        ways.append(Way("Mediary, from the other server", url, remote, "user-reader", is_held_to_goals=True))
     return ways
 
 
@@ -237,7 +241,8 @@ def ways_of_synapse(place: Place, options: argparse.Namespace, remote: str) -> l
 def crowd(place: Place, options: argparse.Namespace) -> bool:
     """Many followers of one fetch; True if all goals were met."""
     size, rate, followers = (options.size or 50) * MB, (options.rate or 5) * MB, options.followers
-    source, _ = start_source(place)
+    source, remote = start_source(place, tls=options.key)
+    server = remote if options.key else REMOTE
     titles = Titles()
     asked = Figure("requests to the source", "{:.0f}", Goal("=", 1))
     memory = Memory(limit=32)
@@ -246,15 +251,16 @@ def crowd(place: Place, options: argparse.Namespace) -> bool:
     last = Figure("end, ms after the source's, the slowest follower")
     for round_ in range(options.rounds):
         with place.inner(f"round-{round_}") as inner:
-            url, pid = start_mediary(inner, options.binary, source)
+            more = federation(inner, place.folder / "source.crt") if options.key else ""
+            url, pid = start_mediary(inner, options.binary, source, more)
             warm = titles.next(MB, 0)
-            read(url, f"{REMOTE}/{warm.name}", "user-warm", warm)
+            read(url, f"{server}/{warm.name}", "user-warm", warm)
             body = titles.next(size, rate)
             start = time.monotonic()
 
             def join(index: int, url: str = url, body: Body = body, start: float = start) -> Span:
                 time.sleep(max(0.0, start + index / followers * JOINING_SECONDS - time.monotonic()))
-                return read(url, f"{REMOTE}/{body.name}", f"user-{index}", body)
+                return read(url, f"{server}/{body.name}", f"user-{index}", body)
 
             with memory.watch(pid):
                 cpu_before = cpu_seconds(pid)
@@ -265,7 +271,8 @@ def crowd(place: Place, options: argparse.Namespace) -> bool:
             first.values.append(max(one.first - max(one.asked, of_source[0].first) for one in seen) * 1e3)
             last.values.append(max(one.last - of_source[0].last for one in seen) * 1e3)
         say(f"round {round_ + 1}/{options.rounds}  grew by {memory.growth.values[-1]:.1f} MiB")
-    what = f"{followers} followers of {size / MB:g} MB at {rate / MB:g} MB/s"
+    whence = "from another server" if options.key else "from the homeserver"
+    what = f"{followers} followers of {size / MB:g} MB at {rate / MB:g} MB/s {whence}"
     return report("crowd", place, options, what, [asked, *memory.figures(), cpu, first, last])
 
 

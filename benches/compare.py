@@ -40,6 +40,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from arriving import bodies, crowd, firstbyte
+from dead import dead
 from harness import (
     BENCH_DIR,
     CRATE,
@@ -506,6 +507,7 @@ MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
     "crowd": crowd,
     "bodies": bodies,
     "held": held,
+    "dead": dead,
     "syscalls": syscalls,
 }
 
@@ -515,7 +517,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", nargs="?", default="run", choices=list(MODES))
     parser.add_argument("--quick", action="store_true", help="two rounds, of one second in `run`: about two minutes")
-    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies` and `held`")
+    parser.add_argument("--rounds", type=int, help="how often all is measured; 5, and 3 for `bodies`, `held` and `dead`")
     parser.add_argument("--seconds", type=int, default=2, help="per cell; Synapse gets 1, and 4 for the file")
     parser.add_argument("--threads", type=int, default=1, help="serving threads, and CPUs set apart for them")
     parser.add_argument("--only", default=",".join(names), help="servers, with commas between")
@@ -534,15 +536,18 @@ def parse_options() -> argparse.Namespace:
         "--rate", type=float, metavar="MB/S", help="of each body; 5, and 2 for `bodies`, where 0 is no limit"
     )
     group.add_argument("--followers", type=int, default=100, help="of `crowd`")
+    group.add_argument("--key", action="store_true", help="`crowd` from another server, asked with a signing key")
     group.add_argument("--pairs", type=int, default=100, help="uploads of `bodies`, and as many readers")
     group = parser.add_argument_group("held")
     group.add_argument("--held", type=int, default=2000, help="connections of each kind")
     group.add_argument("--way", default="", metavar="TEXT", help="only the ways of holding one with TEXT in their name")
+    group = parser.add_argument_group("dead")
+    group.add_argument("--dead", type=int, default=1000, help="servers that do not answer")
     group = parser.add_argument_group("syscalls")
     group.add_argument("--requests", type=int, default=2000)
     group.add_argument("--connections", type=int, default=16)
     options = parser.parse_args()
-    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode in ("bodies", "held") else 5)
+    options.rounds = 2 if options.quick else options.rounds or (3 if options.mode in ("bodies", "held", "dead") else 5)
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(names):
         parser.error(f"unknown server: {', '.join(unknown)}")

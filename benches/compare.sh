@@ -23,8 +23,8 @@ install_tools() {
     missing=
     case $mode in
         run | passthrough) need wrk; need nginx ;;
-        held) need wrk ;;
-        firstbyte) need openssl ;;
+        held | dead) need wrk ;;
+        firstbyte | crowd) need openssl ;;
         syscalls) need strace ;;
     esac
     [ -n "$missing" ] || return 0
@@ -51,7 +51,7 @@ must_build() {
 mode=run
 for word; do
     case $word in
-        passthrough | memory | firstbyte | crowd | bodies | held | syscalls) mode=$word ;;
+        passthrough | memory | firstbyte | crowd | bodies | held | dead | syscalls) mode=$word ;;
     esac
 done
 install_tools

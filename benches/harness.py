@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import getpass
@@ -350,7 +351,10 @@ def start_source(place: Place, tls: bool = False) -> tuple[str, str]:
     command: list[str | Path] = [sys.executable, "-B", CRATE / "benches" / "source.py", "--port", str(port)]
     if tls:
         certificate = place.folder / "source.pem"
-        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        words = (
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+            " -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1"
+        )
         files: list[str | Path] = ["-keyout", certificate, "-out", certificate.with_suffix(".crt")]
         subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
         with certificate.open("a") as file:
@@ -391,6 +395,15 @@ user_bytes_burst = "1 TiB"
     pid = place.spawn("mediary", [binary, "run", "--config", config], place.cpus.server)
     place.wait_until_ready("mediary", pid, f"http://127.0.0.1:{admin}/ready")
     return f"http://127.0.0.1:{port}", pid
+
+
+def federation(place: Place, certificate: Path | None = None) -> str:
+    """Settings for a Mediary that asks other servers itself, on loopback, with a key of its own."""
+    key = place.folder / "signing.key"
+    key.touch(mode=0o600)
+    key.write_text(f"ed25519 bench {base64.b64encode(random.randbytes(32)).decode()}\n")
+    believed = f'ca_file = "{certificate}"\n' if certificate else ""
+    return f'[federation]\nsigning_key = "{key}"\nallow_networks = ["127.0.0.0/8"]\nask_homeserver = false\n{believed}'
 
 
 LUA = """

@@ -1,6 +1,8 @@
 //! `mediary check`: reads the configuration, asks the homeserver, and says in plain words what was
 //! found, what is missing and how to get it. It changes nothing.
 
+mod federation;
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +28,7 @@ enum Finding {
 pub fn run(config: &Config, output: &mut dyn Write) -> bool {
     let mut findings = settings(config);
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => findings.extend(runtime.block_on(homeserver(config))),
+        Ok(runtime) => findings.extend(runtime.block_on(others(config))),
         Err(error) => findings.push(Finding::Bad(format!("no runtime can be started: {error}"))),
     }
     findings.push(storage(&config.storage.path));
@@ -60,8 +62,19 @@ fn settings(config: &Config) -> Vec<Finding> {
     }
 }
 
-async fn homeserver(config: &Config) -> Vec<Finding> {
+/// Asks those that Mediary needs.
+async fn others(config: &Config) -> Vec<Finding> {
     let homeserver = server::homeserver(config);
+    let mut findings = ask_homeserver(config, &homeserver).await;
+    let name = match &config.homeserver.server_name {
+        Some(name) => Some(name.clone()),
+        None => homeserver.ask_name().await.ok(),
+    };
+    findings.extend(federation::settings(config, name.as_ref()).await);
+    findings
+}
+
+async fn ask_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding> {
     let url = &config.homeserver.url;
     if let Err(error) = homeserver.upstream().resolve().await {
         return vec![Finding::Bad(format!("the name in {url} does not resolve: {error}"))];
@@ -88,11 +101,11 @@ async fn homeserver(config: &Config) -> Vec<Finding> {
                 .to_owned(),
         )
     });
-    findings.push(name(config, &homeserver).await);
-    findings.push(whoami(&homeserver).await);
-    findings.push(federation(&homeserver).await);
+    findings.push(name(config, homeserver).await);
+    findings.push(whoami(homeserver).await);
+    findings.extend(federation::with_homeserver(config, homeserver).await);
     match config.auth.read_admin_token() {
-        Ok(Some(token)) => findings.push(administrator(&homeserver, &token).await),
+        Ok(Some(token)) => findings.push(administrator(homeserver, &token).await),
         Ok(None) => {}
         Err(error) => findings.push(Finding::Bad(error.to_string())),
     }
@@ -163,20 +176,6 @@ async fn administrator(homeserver: &Homeserver, token: &AccessToken) -> Finding 
     }
 }
 
-async fn federation(homeserver: &Homeserver) -> Finding {
-    match homeserver.refuses_unsigned_requests("/_matrix/federation/v1/media/download/").await {
-        Ok(true) => Finding::Good(
-            "it judges signatures, so other servers can fetch media uploaded here".to_owned(),
-        ),
-        Ok(false) => Finding::Doubtful(
-            "it does not serve /_matrix/federation/v1/media at this address; other servers cannot \
-             fetch media uploaded here until its listener serves federation"
-                .to_owned(),
-        ),
-        Err(error) => Finding::Doubtful(format!("its federation does not answer: {error}")),
-    }
-}
-
 /// Looks without touching: opening the store would make or migrate it.
 fn storage(path: &Path) -> Finding {
     let shown = path.display();
@@ -243,6 +242,5 @@ fn modes(config: &Config) -> Vec<Finding> {
         LegacyMode::Frozen | LegacyMode::Off => Finding::Good(legacy),
     };
     let uploads = format!("uploads of up to {} are taken", config.uploads.max_size);
-    let remote = "media of other servers is fetched by the homeserver, with the reader's own token";
-    vec![Finding::Good(uploads), legacy, Finding::Good(remote.to_owned())]
+    vec![Finding::Good(uploads), legacy]
 }

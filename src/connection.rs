@@ -7,7 +7,6 @@
 //! pass: every connection is wrapped in a [`Guarded`] stream.
 
 mod farewell;
-mod pace;
 mod peer;
 mod stream;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::auth::{AuthError, InvalidCredentials};
-use crate::federation::FetchError;
+use crate::auth::{AuthError, InvalidCredentials, OriginError};
+use crate::federation::{FetchError, KeyError};
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::limit::{Exceeded, Limit};
 use crate::media::{MediaError, QuotaInfo};
@@ -54,9 +54,9 @@ pub enum ApiError {
     /// The sender is not known.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// Another server's request that bears no signature (FE-01).
-    #[error("the request is not signed")]
-    Unsigned,
+    /// Another server has not shown who it is (FE-01).
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// Somebody asks more often, or for more, than allowed (CS-RL-01).
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
@@ -157,9 +157,7 @@ impl ApiError {
             Self::TooManyConnections => {
                 limited("Too many connections from this address, close some first", SOON)
             }
-            Self::Unsigned => {
-                own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "Missing X-Matrix authorization")
-            }
+            Self::Origin(error) => origin_answer(error),
             Self::NoBoundary => {
                 own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
             }
@@ -179,6 +177,7 @@ impl ApiError {
             Self::Denied(Denied::Guest) => Some("guest"),
             Self::Denied(Denied::Upload) => Some("upload"),
             Self::Denied(Denied::Type) => Some("type"),
+            Self::Denied(Denied::Server) => Some("server"),
             Self::Media(error) => media_refusal(error),
             _ => None,
         }
@@ -197,7 +196,7 @@ impl ApiError {
             | Self::InvalidIdentifier(_)
             | Self::MissingParameter(_)
             | Self::InvalidParameter { .. }
-            | Self::Unsigned
+            | Self::Origin(_)
             | Self::HeadTooLarge
             | Self::TooManyConnections
             | Self::Exceeded(_)
@@ -279,6 +278,22 @@ fn auth_answer(error: &AuthError) -> ErrorAnswer {
     }
 }
 
+/// One code for all (XM-08, FLD-24). What we have seen while we looked for a key is not told: it may name
+/// addresses inside.
+fn origin_answer(error: &OriginError) -> ErrorAnswer {
+    let message = match error {
+        OriginError::Missing
+        | OriginError::Malformed(_)
+        | OriginError::WrongDestination { .. }
+        | OriginError::BadSignature => capitalised(&error.to_string()),
+        OriginError::Key(KeyError::Unknown { .. }) => {
+            "Your server publishes no such key, or it is no longer valid".to_owned()
+        }
+        OriginError::Key(_) => "Your server's signing keys cannot be had".to_owned(),
+    };
+    own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", message)
+}
+
 fn exceeded_answer(exceeded: &Exceeded) -> ErrorAnswer {
     let message = match exceeded.limit {
         Limit::UserRequests
@@ -301,6 +316,11 @@ fn denied_answer(denied: Denied) -> ErrorAnswer {
         Denied::Upload => {
             own(StatusCode::FORBIDDEN, "M_FORBIDDEN", "You may not upload files to this server")
         }
+        Denied::Server => own(
+            StatusCode::FORBIDDEN,
+            "M_FORBIDDEN",
+            "This server does not exchange media with yours",
+        ),
         Denied::Type => own(
             StatusCode::FORBIDDEN,
             "M_FORBIDDEN",
@@ -419,7 +439,7 @@ fn server_answer(error: &FetchError) -> ErrorAnswer {
         FetchError::Refused { .. } => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server refused the request")
         }
-        FetchError::BackedOff { .. } | FetchError::Server(_) => {
+        FetchError::BackedOff { .. } | FetchError::Server(_) | FetchError::Location(_) => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server cannot be reached")
         }
         FetchError::Misbehaved(_) => {

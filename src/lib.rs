@@ -29,7 +29,7 @@
 //!
 //! | layer | rooms | may use |
 //! |---|---|---|
-//! | process | `main`, [`server`], [`check`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
+//! | process | `main`, [`server`], [`check`], [`key_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
 //! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`federation`], [`egress`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` and `federation`, `federation` goes out by `egress` |
@@ -86,6 +86,7 @@ pub mod error;
 pub mod federation;
 pub mod handlers;
 pub mod homeserver;
+pub mod key_tool;
 pub mod limit;
 pub mod logging;
 pub mod media;

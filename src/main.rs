@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
+use mediary::key_tool::{self, KeyCommand};
 use mediary::types::ServerName;
 use mediary::{check, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,6 +38,9 @@ enum Command {
     /// Changes nothing and may be run beside a running Mediary. The exit code is 0 if Mediary can
     /// run, 1 if something has to be mended first.
     Check(Settings),
+    /// Show, make or find the key that requests to other servers are signed with
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 #[derive(Args)]
@@ -129,6 +133,7 @@ fn main() -> ExitCode {
     let outcome = match command_line.command.unwrap_or(Command::Run(command_line.settings)) {
         Command::Run(settings) => run(settings),
         Command::Check(settings) => return check(settings),
+        Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -41,8 +41,27 @@ pub const REFUSALS: &[&str] = &[
     "quota",
     "size",
     "type",
+    "server",
     "guest",
     "upload",
+];
+
+/// What comes of asking other servers for media.
+pub const FETCH_RESULTS: &[&str] = &[
+    "ok",
+    "not_found",
+    "not_yet_uploaded",
+    "too_large",
+    "refused",
+    "server_error",
+    "backed_off",
+    "busy",
+    "discovery",
+    "forbidden",
+    "unreachable",
+    "tls",
+    "timed_out",
+    "misbehaved",
 ];
 
 /// Status classes; `none` is a request whose client left before an answer.
@@ -72,6 +91,16 @@ pub struct TokenChecks {
     /// The homeserver refused it.
     pub refused: IntCounter,
     /// The homeserver could not be asked.
+    pub failed: IntCounter,
+}
+
+/// How checks of other servers' signatures ended.
+pub struct OriginChecks {
+    /// The signature was good.
+    pub accepted: IntCounter,
+    /// It was not, or there was none that could be read.
+    pub refused: IntCounter,
+    /// The server's key could not be had.
     pub failed: IntCounter,
 }
 
@@ -171,6 +200,9 @@ pub struct Metrics {
     registry: Registry,
     routes: Vec<RouteMetrics>,
     refusals: Vec<IntCounter>,
+    remote_fetches: Vec<IntCounter>,
+    /// How checks of other servers' signatures ended.
+    pub origin_checks: OriginChecks,
     /// Requests being answered right now.
     pub in_flight: IntGauge,
     /// Clients' connections.
@@ -254,6 +286,16 @@ impl Metrics {
             "Access tokens checked, by result: cached, accepted, refused, failed.",
             &["result"],
         )?;
+        let remote_fetches = declare.counters(
+            "mediary_remote_fetches_total",
+            "Requests to other servers for media, by what came of them.",
+            &["result"],
+        )?;
+        let origins = declare.counters(
+            "mediary_origin_checks_total",
+            "Signatures of other servers checked, by result: accepted, refused, failed.",
+            &["result"],
+        )?;
         let sources = declare.counters(
             "mediary_media_reads_total",
             "Media and thumbnails opened, by where they came from: memory, store, homeserver, server, \
@@ -282,6 +324,15 @@ impl Metrics {
         Ok(Self {
             routes,
             refusals: REFUSALS.iter().map(|kind| refusals.with_label_values(&[kind])).collect(),
+            remote_fetches: FETCH_RESULTS
+                .iter()
+                .map(|result| remote_fetches.with_label_values(&[result]))
+                .collect(),
+            origin_checks: OriginChecks {
+                accepted: origins.with_label_values(&["accepted"]),
+                refused: origins.with_label_values(&["refused"]),
+                failed: origins.with_label_values(&["failed"]),
+            },
             in_flight: declare.int_gauge(
                 "mediary_requests_in_flight",
                 "Requests being answered right now, long polls included.",
@@ -383,6 +434,14 @@ impl Metrics {
     pub fn refusal(&self, kind: &str) {
         let index = REFUSALS.iter().position(|known| *known == kind);
         if let Some(counter) = index.and_then(|index| self.refusals.get(index)) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a request to another server for media, by one of [`FETCH_RESULTS`].
+    pub fn remote_fetch(&self, result: &str) {
+        let index = FETCH_RESULTS.iter().position(|known| *known == result);
+        if let Some(counter) = index.and_then(|index| self.remote_fetches.get(index)) {
             counter.inc();
         }
     }

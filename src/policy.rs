@@ -44,6 +44,9 @@ pub enum Denied {
     /// Files of this type are not taken (CS-UP-05).
     #[error("files of this type are not taken")]
     Type,
+    /// Media is not exchanged with this server (FM-S-13).
+    #[error("media is not exchanged with this server")]
+    Server,
 }
 
 /// What the configuration says of users.

@@ -22,7 +22,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::Authenticator;
 use crate::config::{Config, LegacyConfig, LegacyMode, LimitsConfig};
 use crate::connection::{ConnectionLimits, Guard, Guarding};
-use crate::federation::Servers;
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::limit::{Places, RateLimit, Rates, Traffic};
@@ -37,7 +36,9 @@ use admin::Admin;
 use background::{Drain, Housekeeping};
 use listeners::{Listener, Prebound};
 
-pub use outside::{egress, signing_key};
+use outside::Outside;
+
+pub use outside::{egress, fetcher, signing_key};
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";
@@ -162,14 +163,13 @@ fn services(
         Some(token) => auth.with_admin_token(token),
         None => auth,
     };
-    let key = signing_key(config)?;
-    let servers = key.as_ref().map(|_| egress(config).map(Servers::new)).transpose()?;
+    let outside = Outside::new(config, metrics)?;
     let thumbnails = &config.thumbnails;
     let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
         store: store.clone(),
         homeserver: homeserver.clone(),
-        servers: outside::other_servers(config, servers.as_ref().zip(key.as_ref())),
+        servers: outside.servers,
         engine: ThumbnailEngine::new(
             thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
             thumbnail::Limits { max_pixels: thumbnails.max_pixels },
@@ -204,6 +204,8 @@ fn services(
         create_limit,
         traffic: traffic(&config.limits),
         policy: Policy::new(config),
+        rules: outside.rules,
+        judge: outside.judge,
     })
 }
 

@@ -1,10 +1,11 @@
-//! Who may: the only place where a [`Requester`] is made.
+//! Who may: the only place where a [`Requester`] and an [`Origin`] are made.
 //!
 //! A token is shown to the homeserver's `whoami` and the answer is remembered for a short time.
 //! If the homeserver cannot be asked, nobody is let in and nobody is logged out.
 
 mod credentials;
 mod devices;
+mod origin;
 mod standing;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::types::{AccessToken, UserId};
 
 pub use credentials::{Credentials, InvalidCredentials};
+pub use origin::{Origin, OriginAuthenticator, OriginClaim, OriginError};
 
 use devices::Devices;
 use standing::Standing;

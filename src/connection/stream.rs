@@ -18,13 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::farewell::Farewell;
-use super::pace::Pace;
 use super::{ConnectionLimits, Guard, Peer};
 use crate::error::ApiError;
 use crate::limit::Place;
 use crate::metrics::ConnectionEnd;
 use crate::response::closing_message;
-use crate::types::ClientNetwork;
+use crate::types::{ClientNetwork, Pace};
 
 /// The longest head of a request in bytes. Pingora would take a megabyte, which a few thousand
 /// connections could fill; a query of 64 KB fits.

@@ -96,3 +96,48 @@ fn write_pem(certificate: &[u8], pem: &mut Vec<u8>) {
     }
     pem.extend(b"-----END CERTIFICATE-----\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(authority: &str) -> (String, tempfile::NamedTempFile) {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, authority);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(pem.as_bytes()).unwrap();
+        (pem, file)
+    }
+
+    #[test]
+    fn those_of_the_file_stand_beside_the_systems() {
+        let systems = Authorities::gather(None).unwrap().count().unwrap();
+        let (one, mut file) = pem("one");
+        let both = Authorities::gather(Some(file.path())).unwrap();
+        assert_eq!(both.count().unwrap(), systems + 1);
+        let (two, _) = pem("two");
+        write!(file, "a comment\n{two}# and another\n{one}").unwrap();
+        let more = Authorities::gather(Some(file.path())).unwrap();
+        assert_eq!(more.count().unwrap(), systems + 3);
+    }
+
+    #[test]
+    fn what_is_written_as_pem_is_read_as_it_was() {
+        let (pem, _file) = pem("one");
+        let encoded: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+        let mut written = Vec::new();
+        write_pem(&STANDARD.decode(encoded).unwrap(), &mut written);
+        assert_eq!(
+            String::from_utf8(written).unwrap().replace('\n', ""),
+            pem.replace("\r", "").replace('\n', "")
+        );
+    }
+
+    #[test]
+    fn without_any_authority_nobody_is_believed_and_nothing_fails() {
+        assert_eq!(Authorities::in_memory(b"").unwrap().count().unwrap(), 0);
+    }
+}

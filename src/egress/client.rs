@@ -15,7 +15,8 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout_at};
 
 use super::authorities::Authorities;
-use super::guard::Guard;
+use super::failure::{Unconnected, unconnected};
+use super::guard::AddressGuard;
 use super::resolver::Resolver;
 use super::response::ResponseBody;
 use super::{EgressError, EgressSettings, Endpoint, Host, Response, SrvTarget};
@@ -38,7 +39,7 @@ const USER_AGENT: &str = concat!("mediary/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Inner {
     connector: Arc<Connector>,
     resolver: Resolver,
-    guard: Guard,
+    guard: AddressGuard,
     connect_timeout: Duration,
     /// Tells pooled connections apart in a way that nobody outside can compute.
     pool_keys: RandomState,
@@ -62,7 +63,7 @@ impl Inner {
         Ok(Self {
             connector: Arc::new(Connector::new(Some(options))),
             resolver: Resolver::new(&settings.dns_servers)?,
-            guard: Guard::new(settings.allow_networks),
+            guard: AddressGuard::new(settings.allow_networks),
             connect_timeout: settings.connect_timeout,
             pool_keys: RandomState::new(),
         })
@@ -74,6 +75,22 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Vec<SrvTarget>, EgressError> {
         self.resolver.srv(name, deadline).await
+    }
+
+    pub(super) async fn addresses(
+        &self,
+        host: &Host,
+        deadline: Instant,
+    ) -> Result<Vec<(IpAddr, bool)>, EgressError> {
+        let addresses = self.resolve(host, deadline).await?;
+        Ok(addresses.iter().map(|address| (*address, self.guard.permits(*address))).collect())
+    }
+
+    async fn resolve(&self, host: &Host, deadline: Instant) -> Result<Arc<[IpAddr]>, EgressError> {
+        match host {
+            Host::Address(address) => Ok([*address].into()),
+            Host::Name(name) => self.resolver.addresses(name, deadline).await,
+        }
     }
 
     pub(super) async fn get(
@@ -100,6 +117,12 @@ impl Inner {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
+        if route.port == 0 {
+            return Err(EgressError::Connect {
+                endpoint: format!("{}:0", route.connect_to),
+                reason: "there is no port 0".to_owned(),
+            });
+        }
         let request = build(route.authority, target, fields)?;
         let peers = self.peers(route, deadline).await?;
         let mut tries = 0;
@@ -131,10 +154,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Vec<HttpPeer>, EgressError> {
         let name = verified_name(route)?;
-        let addresses: Arc<[IpAddr]> = match route.connect_to {
-            Host::Address(address) => [*address].into(),
-            Host::Name(name) => self.resolver.addresses(name, deadline).await?,
-        };
+        let addresses = self.resolve(route.connect_to, deadline).await?;
         let permitted = addresses.iter().filter(|address| self.guard.permits(**address));
         let peers: Vec<_> = permitted.map(|address| self.peer(*address, route, &name)).collect();
         match addresses.first() {
@@ -166,20 +186,21 @@ impl Inner {
                 return Ok((session, peer.clone(), true));
             }
         }
-        let mut failure = EgressError::TimedOut("the connection");
+        let mut attempts = Vec::new();
         for (peer, left) in peers.iter().zip((1..=peers.len()).rev()) {
             let share = deadline.saturating_duration_since(Instant::now()) / left as u32;
             let mut peer = peer.clone();
             let patience = share.min(self.connect_timeout);
             peer.options.total_connection_timeout = Some(patience);
             let end = Instant::now() + patience;
-            match timeout_at(end, self.connector.get_http_session(&peer)).await {
+            let failure = match timeout_at(end, self.connector.get_http_session(&peer)).await {
                 Ok(Ok((session, reused))) => return Ok((session, peer, reused)),
-                Ok(Err(error)) => failure = worse(failure, unconnected(route, &peer, &error)),
-                Err(_) => {}
-            }
+                Ok(Err(error)) => Unconnected::by(&error),
+                Err(_) => Unconnected::TimedOut,
+            };
+            attempts.push((peer._address.to_string(), failure));
         }
-        Err(failure)
+        Err(unconnected(format!("{}:{}", route.connect_to, route.port), attempts))
     }
 }
 
@@ -210,6 +231,10 @@ fn build(
     target: &str,
     fields: &[(HeaderName, HeaderValue)],
 ) -> Result<Box<RequestHeader>, EgressError> {
+    // Anything else would be another form of target, with a host of its own (RFC 9112, section 3.2).
+    if !target.starts_with('/') {
+        return Err(EgressError::Misbehaved("the target is no path".to_owned()));
+    }
     // Only the kind: Pingora quotes what it cannot build.
     let unusable = |error: Box<Error>| {
         EgressError::Misbehaved(format!("the request cannot be sent: {}", error.etype().as_str()))
@@ -267,45 +292,4 @@ fn broken(error: &Error) -> Failed {
             cause => cause,
         }),
     }
-}
-
-/// Of the failures with several addresses, the one that says most: that somebody else is there
-/// rather than that nobody is, and that nobody is rather than that nobody answers.
-fn worse(one: EgressError, other: EgressError) -> EgressError {
-    let weight = |failure: &EgressError| match failure {
-        EgressError::Tls { .. } => 2,
-        EgressError::Connect { .. } => 1,
-        _ => 0,
-    };
-    if weight(&other) > weight(&one) { other } else { one }
-}
-
-fn unconnected(route: &Route<'_>, peer: &HttpPeer, error: &Error) -> EgressError {
-    let endpoint = format!("{}:{} ({})", route.connect_to, route.port, peer._address);
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-            EgressError::TimedOut("the connection")
-        }
-        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
-            EgressError::Tls { endpoint, reason: tls_reason(&error.to_string()) }
-        }
-        ErrorType::ConnectRefused => {
-            EgressError::Connect { endpoint, reason: "connection refused".to_owned() }
-        }
-        ErrorType::ConnectNoRoute => {
-            EgressError::Connect { endpoint, reason: "no route to it".to_owned() }
-        }
-        other => EgressError::Connect {
-            endpoint,
-            reason: match error.root_cause().to_string() {
-                cause if cause.is_empty() => other.as_str().to_owned(),
-                cause => cause,
-            },
-        },
-    }
-}
-
-/// What an operator makes of the TLS library's words.
-fn tls_reason(words: &str) -> String {
-    words.to_owned()
 }

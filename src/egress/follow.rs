@@ -30,13 +30,12 @@ impl Inner {
         let mut url = without_fragment(request.url);
         let mut visited = Vec::new();
         loop {
-            let (host, port) = destination(&url, request.allow_plain_http)?;
-            let authority = authority(&url, &host);
+            let place = Destination::of(&url, request.allow_plain_http)?;
             let route = Route {
-                connect_to: &host,
-                port,
-                certificate_for: (url.scheme() == "https").then_some(&host),
-                authority: &authority,
+                connect_to: &place.host,
+                port: place.port,
+                certificate_for: (url.scheme() == "https").then_some(&place.host),
+                authority: &place.authority,
             };
             let target = &url[Position::BeforePath..Position::AfterQuery];
             let response = self.send(&route, target, &request.fields, deadline).await?;
@@ -49,32 +48,43 @@ impl Inner {
     }
 }
 
-/// Returns where a URL leads, if it may be followed at all (threats SS-06 to SS-08). The host is in the
-/// URL library's canonical form, so a number is the address that it stands for.
-fn destination(url: &Url, allow_plain_http: bool) -> Result<(Host, u16), EgressError> {
-    let refused = |reason| Err(EgressError::Url(in_short(url), reason));
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_plain_http => {}
-        "http" => return refused("it is not encrypted"),
-        _ => return refused("its scheme is not https"),
-    }
-    if url.as_str().len() > MAX_URL {
-        return refused("it is too long");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refused("it names a user");
-    }
-    let host = match url.host() {
-        Some(url::Host::Ipv4(address)) => Host::Address(IpAddr::V4(address)),
-        Some(url::Host::Ipv6(address)) => Host::Address(IpAddr::V6(address)),
-        Some(url::Host::Domain(name)) => Host::Name(name.trim_end_matches('.').into()),
-        None => return refused("it names no host"),
-    };
-    match url.port_or_known_default() {
-        Some(port) if is_refused(port) => refused("its port belongs to another service"),
-        Some(port) => Ok((host, port)),
-        None => refused("it names no port"),
+/// Where a URL leads.
+struct Destination {
+    host: Host,
+    port: u16,
+    /// The `Host` field: with the port if it is not the scheme's own.
+    authority: String,
+}
+
+impl Destination {
+    /// Takes a URL apart, if it may be followed at all (threats SS-06 to SS-08). The host is in the URL
+    /// library's canonical form, so a number is the address that it stands for.
+    fn of(url: &Url, allow_plain_http: bool) -> Result<Self, EgressError> {
+        let refused = |reason| Err(EgressError::Url(in_short(url), reason));
+        match url.scheme() {
+            "https" => {}
+            "http" if allow_plain_http => {}
+            "http" => return refused("it is not encrypted"),
+            _ => return refused("its scheme is not https"),
+        }
+        if url.as_str().len() > MAX_URL {
+            return refused("it is too long");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return refused("it names a user");
+        }
+        let host = match url.host() {
+            Some(url::Host::Ipv4(address)) => Host::Address(IpAddr::V4(address)),
+            Some(url::Host::Ipv6(address)) => Host::Address(IpAddr::V6(address)),
+            Some(url::Host::Domain(name)) => Host::Name(name.trim_end_matches('.').into()),
+            None => return refused("it names no host"),
+        };
+        let port = match url.port_or_known_default() {
+            Some(port) if !is_refused(port) => port,
+            _ => return refused("its port belongs to another service"),
+        };
+        let authority = authority(&host, url.port());
+        Ok(Self { host, port, authority })
     }
 }
 
@@ -82,13 +92,12 @@ fn is_refused(port: u16) -> bool {
     (port < FIRST_FREE_PORT && !HTTP_PORTS.contains(&port)) || REFUSED_PORTS.contains(&port)
 }
 
-/// The `Host` field: with the port if it is not the scheme's own.
-fn authority(url: &Url, host: &Host) -> String {
+fn authority(host: &Host, port: Option<u16>) -> String {
     let host = match host {
         Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
         other => other.to_string(),
     };
-    match url.port() {
+    match port {
         Some(port) => format!("{host}:{port}"),
         None => host,
     }
@@ -123,4 +132,67 @@ fn without_fragment(mut url: Url) -> Url {
 fn in_short(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// SS-08
+    #[test]
+    fn ports_of_other_services_are_refused() {
+        for port in [0, 1, 21, 22, 25, 53, 110, 143, 389, 445, 873, 1023, 3306, 6379, 11211] {
+            assert!(is_refused(port), "{port}");
+        }
+        for port in [80, 443, 1024, 3000, 8008, 8080, 8443, 8448, 65535] {
+            assert!(!is_refused(port), "{port}");
+        }
+    }
+
+    #[test]
+    fn the_authority_has_the_port_only_if_it_is_not_the_schemes_own() {
+        for (url, expected) in [
+            ("https://a.example/", "a.example"),
+            ("https://a.example:443/", "a.example"),
+            ("https://A.example.:8448/", "a.example:8448"),
+            ("https://[2A00:0::1]/", "[2a00::1]"),
+            ("https://[2a00::1]:4444/", "[2a00::1]:4444"),
+            ("http://1.2.3.4:80/", "1.2.3.4"),
+            ("https://1.2.3.4:80/", "1.2.3.4:80"),
+        ] {
+            let url: Url = url.parse().unwrap();
+            let destination = Destination::of(&url, true).unwrap();
+            assert_eq!(destination.authority, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_url_never_names_its_user_or_path_in_a_log(
+            scheme in "https?|ftp|data|x",
+            rest in "[\\PC/:@?#.0-9]{0,40}",
+            base in any::<bool>(),
+        ) {
+            let text = format!("{scheme}:{}{rest}", if base { "//user:pass@host/path" } else { "//" });
+            if let Ok(url) = Url::parse(&text) {
+                let _ = Destination::of(&url, true);
+                let told = in_short(&url);
+                prop_assert!(!told.contains("user") && !told.contains("pass"), "{told}");
+                prop_assert!(!told.contains("/path"), "{told}");
+            }
+        }
+
+        #[test]
+        fn whoever_is_followed_has_a_host_and_a_port_of_his_own(rest in "[\\PC/:@?#.0-9]{0,40}") {
+            if let Ok(url) = Url::parse(&format!("https://{rest}"))
+                && let Ok(destination) = Destination::of(&url, false)
+            {
+                prop_assert!(!is_refused(destination.port));
+                prop_assert!(url.username().is_empty());
+                prop_assert!(http::HeaderValue::try_from(destination.authority).is_ok());
+            }
+        }
+    }
 }

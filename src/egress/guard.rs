@@ -55,11 +55,11 @@ const ISATAP_UNIQUE_BIT: u32 = 0x0200_0000;
 
 /// What may be contacted.
 #[derive(Debug, Clone)]
-pub(super) struct Guard {
+pub(super) struct AddressGuard {
     allowed: Box<[Network]>,
 }
 
-impl Guard {
+impl AddressGuard {
     /// Takes the networks that may be contacted although they are not public.
     pub(super) fn new(allowed: Vec<Network>) -> Self {
         Self { allowed: allowed.into() }
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_allowed_network_is_permitted_and_nothing_beside_it() {
-        let guard = Guard::new(vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()]);
+        let guard = AddressGuard::new(vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()]);
         for (address, permitted) in [
             ("10.1.2.3", true),
             ("::ffff:10.1.2.3", true),

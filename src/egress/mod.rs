@@ -7,6 +7,7 @@
 
 mod authorities;
 mod client;
+mod failure;
 mod follow;
 mod guard;
 mod resolver;
@@ -159,6 +160,13 @@ pub struct Response {
     pub body: ResponseBody,
 }
 
+impl fmt::Debug for Response {
+    /// Writes the status alone: fields and body are a stranger's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 /// How a URL is fetched.
 #[derive(Debug, Clone)]
 pub struct UrlRequest {
@@ -198,6 +206,20 @@ impl Egress {
     /// [`EgressError::Resolution`] if the name servers fail, [`EgressError::TimedOut`].
     pub async fn srv(&self, name: &str, deadline: Instant) -> Result<Vec<SrvTarget>, EgressError> {
         self.inner.srv(name, deadline).await
+    }
+
+    /// Resolves a host and returns its addresses in the order in which they are tried, each with
+    /// whether it may be contacted.
+    ///
+    /// # Errors
+    ///
+    /// [`EgressError::Resolution`], [`EgressError::TimedOut`].
+    pub async fn addresses(
+        &self,
+        host: &Host,
+        deadline: Instant,
+    ) -> Result<Vec<(IpAddr, bool)>, EgressError> {
+        self.inner.addresses(host, deadline).await
     }
 
     /// Sends a GET over TLS and returns the head of the final answer, whatever its status. Redirects

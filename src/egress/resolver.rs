@@ -14,6 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +29,9 @@ const REMEMBERED_NAMES: u64 = 4096;
 
 /// The longest that an answer is remembered, whatever it says.
 const MAX_TTL: Duration = Duration::from_secs(3600);
+
+/// The same when nobody said anything of one family's addresses.
+const HALF_TTL: Duration = Duration::from_secs(60);
 
 /// How long one name server may take for one question, and how often it is asked again.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,7 +67,11 @@ impl Resolver {
     ///
     /// In words, if no resolver can be built.
     pub(super) fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
-        let config = if servers.is_empty() { system_servers() } else { chosen_servers(servers) };
+        let config = if servers.is_empty() {
+            system_servers(read_system_conf())
+        } else {
+            chosen_servers(servers)
+        };
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         set_options(builder.options_mut());
@@ -144,10 +152,13 @@ impl Resolver {
             _ => other.await,
         };
         let (records, until) = match (first, second) {
+            // That there are none of a family is remembered as long as those of the other.
+            (Ok(one), Ok(two)) if two.records.is_empty() => (one.records, one.until),
+            (Ok(one), Ok(two)) if one.records.is_empty() => (two.records, two.until),
             (Ok(one), Ok(two)) => ([one.records, two.records].concat(), one.until.min(two.until)),
-            // Half an answer will do, but not for the next time.
+            // Half an answer will do, for a while.
             (Ok(half), Err(_)) | (Err(_), Ok(half)) if !half.records.is_empty() => {
-                (half.records, Clock::now())
+                (half.records, half.until.min(Clock::now() + HALF_TTL))
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
@@ -183,8 +194,8 @@ impl Resolver {
 }
 
 /// The system's name servers and nothing else of its settings: search domains are for people.
-fn system_servers() -> ResolverConfig {
-    match hickory_resolver::system_conf::read_system_conf() {
+fn system_servers(settings: Result<(ResolverConfig, ResolverOpts), NetError>) -> ResolverConfig {
+    match settings {
         Ok((config, _)) if !config.name_servers.is_empty() => {
             ResolverConfig::from_name_servers(config.name_servers)
         }
@@ -214,15 +225,15 @@ fn set_options(options: &mut ResolverOpts) {
     options.attempts = QUERY_RETRIES;
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Always;
-    // For a server of which only UDP is answered, or only TCP.
-    options.try_tcp_on_error = true;
+    // Questions that need TCP share a connection, and are not to wait for each other.
+    options.max_active_requests = 1024;
 }
 
 /// Takes a name as it is: absolute, without search domains.
 fn absolute(host: &str) -> Result<Name, EgressError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let name = Name::from_ascii(host.to_ascii_lowercase()).ok();
-    match name.filter(|name| !name.is_root() && host.bytes().all(is_plain)) {
+    match name.filter(|name| name.num_labels() > 0 && host.bytes().all(is_plain)) {
         Some(mut name) => {
             name.set_fqdn(true);
             Ok(name)
@@ -307,6 +318,11 @@ fn by_turns(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::Record;
+    use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
+    use hickory_resolver::system_conf::parse_resolv_conf;
+
     use super::*;
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -337,8 +353,50 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_resolver_is_made_without_name_servers_of_its_own() {
+    #[test]
+    fn without_settings_of_the_system_its_own_name_server_is_asked() {
+        let unreadable = Err(NetError::Message("No such file"));
+        let empty = Ok((ResolverConfig::default(), ResolverOpts::default()));
+        for settings in [unreadable, empty] {
+            let config = system_servers(settings);
+            assert_eq!(config.name_servers.len(), 1);
+            assert_eq!(config.name_servers[0].ip, IpAddr::from([127, 0, 0, 1]));
+        }
+    }
+
+    #[test]
+    fn of_the_systems_settings_only_the_servers_are_taken() {
+        let settings =
+            "search a.example\ndomain b.example\nnameserver 192.0.2.1\noptions ndots:9\n";
+        let config = system_servers(parse_resolv_conf(settings));
+        assert_eq!((config.domain, config.search.len()), (None, 0));
+        assert_eq!(config.name_servers[0].ip, IpAddr::from([192, 0, 2, 1]));
+    }
+
+    #[test]
+    fn a_resolver_is_made_outside_of_a_runtime() {
         assert!(Resolver::new(&[]).is_ok());
+    }
+
+    fn named(name: &str) -> Name {
+        Name::from_ascii(name).unwrap()
+    }
+
+    /// DISC-15
+    #[test]
+    fn a_target_that_is_seen_to_be_an_alias_is_not_taken() {
+        let service = named("_matrix._tcp.a.example.");
+        let srv = |port, host| {
+            let target = RData::SRV(SRV::new(0, 0, port, named(host)));
+            Record::from_rdata(service.clone(), 60, target)
+        };
+        let alias =
+            Record::from_rdata(named("alias.example."), 60, RData::CNAME(CNAME(named("b."))));
+        let query = Query::query(service.clone(), RecordType::SRV);
+        let answers = [srv(1, "alias.example."), srv(2, "B.example."), srv(3, ".")];
+        let mut lookup = Lookup::new_with_max_ttl(query, answers);
+        lookup.extend_additionals([alias]);
+        let hosts: Vec<_> = services_of(&lookup).into_iter().map(|found| found.host).collect();
+        assert_eq!(hosts, ["b.example".into()]);
     }
 }

@@ -58,8 +58,6 @@ pub enum Event<'a> {
         /// What came.
         outcome: Result<&'a [SrvTarget], &'a EgressError>,
     },
-    /// Discovery is over; these are the places to try in turn.
-    Found(&'a [Endpoint]),
     /// A place was tried.
     Tried {
         /// Which.

@@ -1,14 +1,36 @@
 //! Fetching media from the server that made it (section 11 of the checklist).
+//!
+//! The federation route is asked first, with our signature. Its answer has the media in its second
+//! part, or says there where it is. Servers of old do not know that route; they are asked without a
+//! signature by the routes of old. Whatever comes is held to its limits while it is read.
+
+mod error;
+mod plain;
+mod refusal;
+mod resume;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use tokio::time::{Instant, timeout_at};
 
+pub use error::{FetchError, FetchResult};
+pub use transfer::Transfer;
+
+use super::multipart::{Boundary, MultipartError, OpenError, PartHead, SecondPart};
+use super::origins::{Failure, Origins};
 use super::servers::{ServerError, Servers};
 use super::signing_key::SigningKey;
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, ServerName};
+use crate::egress::{EgressError, Response, ResponseBody};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, Pace, ServerName};
+
+use refusal::Refusal;
+use transfer::Bytestream;
+
+/// How much of a second part is read that should be empty, since the media is elsewhere.
+const MAX_IGNORED: usize = 64 * 1024;
 
 /// Bounds on what is fetched.
 #[derive(Debug, Clone, Copy)]
@@ -47,71 +69,44 @@ pub struct RemoteMedia {
     pub body: Transfer,
 }
 
-/// A body that comes from another server, resumed where that is possible.
-pub struct Transfer;
-
-#[async_trait]
-impl BodyReader for Transfer {
-    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        Ok(None)
-    }
-}
-
-/// Why media of another server could not be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    /// The server has no such media.
-    #[error("the server has no such media")]
-    NotFound,
-    /// It was not uploaded in the time that the reader would wait (CS-DL-10).
-    #[error("the media is not uploaded yet")]
-    NotYetUploaded,
-    /// It is larger than allowed, or than the server gives out.
-    #[error("the media is larger than {limit} bytes")]
-    TooLarge {
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// The server refused.
-    #[error("the server refused: {status} {errcode}")]
-    Refused {
-        /// Its status.
-        status: u16,
-        /// Its error code, if it said one that is of the grammar.
-        errcode: String,
-    },
-    /// The server asks for patience, or has failed so often that it is left alone for a while.
-    #[error("the server is left alone for {} s", retry_after.as_secs())]
-    BackedOff {
-        /// When it will be asked again.
-        retry_after: Duration,
-    },
-    /// As many fetches of this server's media as allowed are under way.
-    #[error("too many fetches from this server")]
-    TooMany,
-    /// It could not be reached.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// Its answer is not what the specification says.
-    #[error("the answer is not understood: {0}")]
-    Misbehaved(String),
-}
-
-/// Fetches media of other servers, signed as the homeserver.
+/// Fetches media of other servers, signed as the homeserver. Clones share what is known of how servers
+/// behave.
 #[derive(Clone)]
 pub struct RemoteFetcher {
     servers: Servers,
     key: Arc<SigningKey>,
     limits: FetchLimits,
+    origins: Arc<Origins>,
+}
+
+/// What is asked for, and until when.
+struct Question<'q> {
+    /// Who we are.
+    origin: &'q ServerName,
+    mxc: &'q Mxc,
+    options: FetchOptions,
+    deadline: Instant,
+}
+
+/// Media that was found, with what bounds its body still to be put around it.
+struct Found {
+    content_type: ContentType,
+    filename: Option<FileName>,
+    size: Option<u64>,
+    at_most: Option<u64>,
+    bytes: Bytestream,
 }
 
 impl RemoteFetcher {
     /// Signs with this key.
     pub fn new(servers: Servers, key: Arc<SigningKey>, limits: FetchLimits) -> Self {
-        Self { servers, key, limits }
+        let origins = Arc::new(Origins::new(limits.max_per_server));
+        Self { servers, key, limits, origins }
     }
 
-    /// Asks the server that made the media for it. `origin` is who we are.
+    /// Asks the server that made the media for it. `origin` is who we are. All of it, waiting for a
+    /// place and following to another place included, has the one deadline of
+    /// [`FetchLimits::timeout`] and [`FetchOptions::wait`] together.
     ///
     /// # Errors
     ///
@@ -122,7 +117,161 @@ impl RemoteFetcher {
         mxc: &Mxc,
         options: FetchOptions,
     ) -> Result<RemoteMedia, FetchError> {
-        let _ = (&self.servers, &self.key, &self.limits, origin, mxc, options);
-        Err(FetchError::NotFound)
+        let deadline = Instant::now() + self.limits.timeout + options.wait;
+        let server = &mxc.server_name;
+        let place = self.origins.enter(server, deadline).await?;
+        let outcome = self.ask(&Question { origin, mxc, options, deadline }).await;
+        self.note(server, outcome.as_ref().err());
+        let Found { content_type, filename, size, at_most, bytes } = outcome?;
+        let pace = Pace::new(self.limits.slow_timeout, self.limits.min_rate);
+        let body = Transfer::new(bytes, place, pace, options.max_size);
+        Ok(RemoteMedia { content_type, filename, size, at_most, body })
     }
+
+    /// Remembers how a server has behaved. What it says of one media id is nothing against it (threats
+    /// FE-15).
+    fn note(&self, server: &ServerName, error: Option<&FetchError>) {
+        let now = Instant::now();
+        match error {
+            Some(FetchError::Server(_)) => self.origins.failed(server, Failure::Silent, now),
+            Some(FetchError::Refused { status: 500.., .. }) => {
+                self.origins.failed(server, Failure::Erring, now);
+            }
+            Some(FetchError::BackedOff { retry_after }) => {
+                self.origins.has_asked(server, *retry_after, now);
+            }
+            None
+            | Some(
+                FetchError::NotFound
+                | FetchError::NotYetUploaded
+                | FetchError::TooLarge { .. }
+                | FetchError::Refused { .. }
+                | FetchError::TooMany
+                | FetchError::Location(_)
+                | FetchError::Misbehaved(_),
+            ) => self.origins.answered(server, now),
+        }
+    }
+
+    /// Asks by the federation route, and otherwise as servers of old are asked (FM-C-01 to FM-C-03).
+    async fn ask(&self, question: &Question<'_>) -> Result<Found, FetchError> {
+        let Question { origin, mxc, options, deadline } = question;
+        let server = &mxc.server_name;
+        let target = format!(
+            "/_matrix/federation/v1/media/download/{}?timeout_ms={}",
+            mxc.media_id,
+            options.wait.as_millis()
+        );
+        let signature = self.key.authorization(origin, server, &Method::GET, &target);
+        let fields = [(header::AUTHORIZATION, signature)];
+        let response = self.servers.get(server, &target, &fields, *deadline).await?;
+        match response.status {
+            StatusCode::OK => return self.two_parts(response, question).await,
+            // Redirecting is done in the second part (FM-S-07, FLD-06).
+            status if !status.is_client_error() && !status.is_server_error() => {
+                return Err(misbehaved(format!("status {status} for media")));
+            }
+            _ => {}
+        }
+        let refusal = Refusal::read(response, *deadline).await?;
+        if refusal.is_unknown_route() {
+            return self.ask_as_of_old(question).await;
+        }
+        Err(refusal.meaning(options.max_size))
+    }
+
+    /// Takes the media out of a federation answer, or from where that says it is.
+    async fn two_parts(
+        &self,
+        response: Response,
+        question: &Question<'_>,
+    ) -> Result<Found, FetchError> {
+        if is_coded(&response.headers) {
+            return Err(misbehaved("an answer in a coding that was not asked for"));
+        }
+        let content_type = response.field(&header::CONTENT_TYPE);
+        let boundary = Boundary::from_content_type(content_type.unwrap_or_default());
+        let boundary = boundary.map_err(|error| match error {
+            // Never taken for the media itself (FLD-06).
+            MultipartError::OtherType => misbehaved(format!(
+                "it is {} and not multipart/mixed",
+                ContentType::from_header(content_type)
+            )),
+            error => misbehaved(error),
+        })?;
+        let length = response.content_length();
+        let opened = timeout_at(question.deadline, SecondPart::open(&boundary, response.body));
+        let opened = opened.await.map_err(|_| late(question))?;
+        let (head, part) = opened.map_err(|error| match error {
+            OpenError::Body(BodyError::TimedOut) => late(question),
+            error => misbehaved(error),
+        })?;
+        match &head.location {
+            Some(location) => {
+                ignore(part, question).await?;
+                self.follow(location, question).await
+            }
+            None => in_part(&head, part, length, question.options.max_size),
+        }
+    }
+}
+
+/// Takes media that is in the second part itself.
+fn in_part(
+    head: &PartHead,
+    part: SecondPart<ResponseBody>,
+    length: Option<u64>,
+    limit: u64,
+) -> Result<Found, FetchError> {
+    let size = length.map(|length| part.size_within(length));
+    if size.is_some_and(|(least, _)| least > limit) {
+        return Err(FetchError::TooLarge { limit });
+    }
+    let (content_type, filename) =
+        described(head.content_type.as_deref(), head.content_disposition.as_deref());
+    let bytes = Bytestream::Part(Box::new(part));
+    let at_most = size.map(|(_, most)| most.min(limit));
+    Ok(Found { content_type, filename, size: None, at_most, bytes })
+}
+
+/// Reads a part to its end that means nothing, since the media is elsewhere (FM-S-06). One that goes
+/// on and on is left.
+async fn ignore(
+    mut part: SecondPart<ResponseBody>,
+    question: &Question<'_>,
+) -> Result<(), FetchError> {
+    let mut left = MAX_IGNORED;
+    loop {
+        let chunk = timeout_at(question.deadline, part.next()).await.map_err(|_| late(question))?;
+        let Some(chunk) = chunk.map_err(misbehaved)? else { return Ok(()) };
+        match left.checked_sub(chunk.len()) {
+            Some(less) => left = less,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Returns the type and the name of media. What cannot be used is left out or cleaned: a label never
+/// costs anybody the file (FM-C-09, threats HI-05, HI-06).
+fn described(
+    content_type: Option<&[u8]>,
+    disposition: Option<&[u8]>,
+) -> (ContentType, Option<FileName>) {
+    let filename = disposition.and_then(FileName::from_content_disposition);
+    (ContentType::from_header(content_type), filename)
+}
+
+/// Whether a body is in a coding; we ask for none, since what comes is kept as it is.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let coding = headers.get(header::CONTENT_ENCODING);
+    coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn late(question: &Question<'_>) -> FetchError {
+    let server = question.mxc.server_name.clone();
+    ServerError::Exchange { server, error: EgressError::TimedOut("the answer") }.into()
+}
+
+fn misbehaved(what: impl ToString) -> FetchError {
+    FetchError::Misbehaved(what.to_string())
 }

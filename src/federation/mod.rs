@@ -16,6 +16,7 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod key_document;
 mod key_file;
 mod locate;
 mod origins;
@@ -24,7 +25,9 @@ mod rules;
 mod servers;
 
 pub use explain::{Event, Observer, WellKnownError};
-pub use fetch::{FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedia, Transfer};
+pub use fetch::{
+    FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
+};
 pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};

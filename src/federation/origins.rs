@@ -1,1 +1,196 @@
-//! How servers have behaved: back-off and fetches in flight.
+//! How servers have behaved: who is left alone for a while, and how much is fetched of each at once.
+//!
+//! What is remembered has a bound: of too many servers those are forgotten that were not heard of for
+//! the longest time. A server that is left alone costs a look into a table.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::fetch::FetchError;
+use crate::types::{ServerName, Share, Shares};
+
+/// How long a server is left alone after its first failure, so that a crowd does not hammer it.
+const FIRST_DELAY: Duration = Duration::from_secs(3);
+
+/// How long at most, whatever it asks for (threats FE-15).
+const MAX_DELAY: Duration = Duration::from_secs(60 * 60);
+
+/// How long at most if it does answer, with a failure of its own: that may be about this media alone.
+const MAX_DELAY_OF_ERRORS: Duration = Duration::from_secs(60);
+
+/// How long a failure counts after the server may be asked again.
+const MEMORY: Duration = Duration::from_secs(60 * 60);
+
+/// How many servers each of two generations of the table has at most.
+const GENERATION: usize = 5_000;
+
+/// How long a fetch waits for others of the same server to end where there are too many.
+const PLACE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server name in lower case: other spellings are no other servers.
+type Key = Box<str>;
+
+/// How a server failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It was not found, not reached, or gave no answer.
+    Silent,
+    /// It answers that it cannot.
+    Erring,
+}
+
+/// What is known of all servers. There is one for all fetches.
+pub(super) struct Origins {
+    table: Mutex<Table>,
+    places: Arc<Shares<Key>>,
+    jitter: RandomState,
+}
+
+/// One of the places of a server, until it is dropped.
+pub(super) struct OriginPlace {
+    _share: Share<Key>,
+}
+
+/// What is remembered of a server.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    /// How often it failed without a success between, in periods of being left alone.
+    failures: u32,
+    /// Until when it is left alone.
+    until: Option<Instant>,
+    /// Whether it has asked for that.
+    has_asked: bool,
+}
+
+impl Standing {
+    fn left_alone(&self, now: Instant) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+}
+
+/// Two generations: whoever is heard of is in the young one, and when that is full it becomes the old
+/// one, which is forgotten.
+#[derive(Default)]
+struct Table {
+    young: HashMap<Key, Standing>,
+    old: HashMap<Key, Standing>,
+}
+
+impl Table {
+    fn get(&self, key: &str) -> Option<&Standing> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    fn entry(&mut self, key: Key) -> &mut Standing {
+        if self.young.len() >= GENERATION && !self.young.contains_key(&key) {
+            self.old = mem::take(&mut self.young);
+        }
+        let known = self.old.remove(&key).unwrap_or_default();
+        self.young.entry(key).or_insert(known)
+    }
+}
+
+impl Origins {
+    /// Knows nothing yet, and gives each server so many places.
+    pub(super) fn new(max_per_server: usize) -> Self {
+        Self {
+            table: Mutex::default(),
+            places: Shares::new(max_per_server),
+            jitter: RandomState::new(),
+        }
+    }
+
+    /// Takes a place of a server that is not left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::BackedOff`], [`FetchError::TooMany`] if no place becomes free in time.
+    pub(super) async fn enter(
+        &self,
+        server: &ServerName,
+        deadline: Instant,
+    ) -> Result<OriginPlace, FetchError> {
+        self.check(server, Instant::now())?;
+        let deadline = deadline.min(Instant::now() + PLACE_PATIENCE);
+        let share = timeout_at(deadline, self.places.take(key(server))).await;
+        let place = OriginPlace { _share: share.map_err(|_| FetchError::TooMany)? };
+        // Others may have found out meanwhile.
+        self.check(server, Instant::now())?;
+        Ok(place)
+    }
+
+    fn check(&self, server: &ServerName, now: Instant) -> Result<(), FetchError> {
+        let left = self.table().get(&key(server)).and_then(|standing| standing.left_alone(now));
+        left.map_or(Ok(()), |retry_after| Err(FetchError::BackedOff { retry_after }))
+    }
+
+    /// Notes that a server did answer, which makes up for all failures, but not for its own wish to
+    /// be left alone.
+    pub(super) fn answered(&self, server: &ServerName, now: Instant) {
+        let (mut table, key) = (self.table(), key(server));
+        let keeps = table.get(&key).is_some_and(|s| s.has_asked && s.left_alone(now).is_some());
+        if !keeps {
+            table.remove(&key);
+        }
+    }
+
+    /// Notes a failure: the server is left alone, for twice as long as after the one before. Failures
+    /// of those who asked before that was known count as one.
+    pub(super) fn failed(&self, server: &ServerName, failure: Failure, now: Instant) {
+        let key = key(server);
+        let mut table = self.table();
+        let standing = table.entry(key.clone());
+        if standing.left_alone(now).is_some() {
+            return;
+        }
+        if standing.until.is_some_and(|until| now.saturating_duration_since(until) > MEMORY) {
+            *standing = Standing::default();
+        }
+        standing.failures = standing.failures.saturating_add(1);
+        let most = match failure {
+            Failure::Silent => MAX_DELAY,
+            Failure::Erring => MAX_DELAY_OF_ERRORS,
+        };
+        let doubled = FIRST_DELAY.saturating_mul(1 << (standing.failures - 1).min(16)).min(most);
+        let delay = doubled.mul_f64(self.share_of(&key, standing.failures));
+        *standing = Standing { until: Some(now + delay), has_asked: false, ..*standing };
+    }
+
+    /// Notes that a server asks to be left alone.
+    pub(super) fn has_asked(&self, server: &ServerName, patience: Duration, now: Instant) {
+        let mut table = self.table();
+        let standing = table.entry(key(server));
+        let until = now + patience.min(MAX_DELAY);
+        let until = standing.until.map_or(until, |other| other.max(until));
+        *standing = Standing { until: Some(until), has_asked: true, ..*standing };
+    }
+
+    /// Returns a number from 3/4 to 1 that nobody outside can tell, so that many who failed together
+    /// are not asked again together.
+    fn share_of(&self, key: &Key, failures: u32) -> f64 {
+        let random = self.jitter.hash_one((key, failures)) % 1024;
+        0.75 + random as f64 / 4096.0
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Each entry is whole at every moment, so a panic elsewhere does not matter.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(server: &ServerName) -> Key {
+    server.as_str().to_ascii_lowercase().into()
+}
+
+#[cfg(test)]
+mod tests;

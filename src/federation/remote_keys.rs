@@ -1,22 +1,84 @@
 //! The keys that other servers publish: fetched, checked, and remembered within bounds.
+//!
+//! For one server there is one fetch at a time. Whoever asks meanwhile waits for it, and if the one
+//! who began it goes away, one of those who wait begins anew. Servers do not wait for each other, and
+//! who fails does not push those out of memory who answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use moka::future::Cache;
+use moka::ops::compute::{CompResult, Op};
+use moka::policy::EvictionPolicy;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::signature::UnparsedPublicKey;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
+use super::key_document::{self, KeyDocument, MAX_VALIDITY};
 use super::servers::{ServerError, Servers};
 use super::signing_key::KeyId;
-use crate::types::ServerName;
+use crate::egress::EgressError;
+use crate::types::{BodyError, ServerName, UnixMillis, collect};
 
 /// A key that another server signs requests with.
 pub type VerifyKey = UnparsedPublicKey<[u8; 32]>;
+
+/// The largest answer that is read, in bytes (threats FE-09).
+const MAX_ANSWER: u64 = 64 * 1024;
+
+/// How long one fetch may take, with discovery, and with all notaries (threats FE-08).
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of that the server itself has where there are notaries to ask after it.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long anybody waits for a key. It is more than a fetch takes, so that a failure is remembered
+/// before its last reader gives up.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How often a server is asked at most that has answered, whatever key is looked for and however
+/// short its answer is good (KEY-06).
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a server is left alone after its first failure; each further one doubles it.
+const FIRST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// The longest that it is left alone.
+const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
+
+/// How many bytes of keys are remembered, those of some ten thousands of servers.
+const MAX_KNOWN_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How many servers are remembered to have failed.
+const MAX_FAILED: u64 = 8192;
+
+/// How many servers are asked at once. It bounds sockets and buffers; whoever finds no place waits.
+const MAX_FETCHES: usize = 1024;
+
+/// How many of a notary's signatures are looked at.
+const MAX_NOTARY_SIGNATURES: usize = 8;
+
+/// What stands unescaped in a segment of a path, of what server names are made of.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b':');
 
 /// Why there is no key to check a signature with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The server could not be asked.
-    #[error(transparent)]
+    #[error("its keys cannot be fetched: {0}")]
     Server(#[from] ServerError),
+    /// It does not give its keys out.
+    #[error("its keys cannot be fetched: {server} answers {status}")]
+    Refused {
+        /// Which server.
+        server: ServerName,
+        /// With which status.
+        status: u16,
+    },
     /// Its answer cannot be believed.
     #[error("the keys of {server} cannot be believed: {reason}")]
     Unbelievable {
@@ -33,19 +95,184 @@ pub enum KeyError {
         /// Which key.
         key_id: String,
     },
+    /// There was no answer in time, or too many servers are being asked.
+    #[error("the keys of {server} did not come in time")]
+    TimedOut {
+        /// Which server.
+        server: ServerName,
+    },
+}
+
+impl KeyError {
+    /// Whether a notary may know what could not be had from the server: it could not be reached, or
+    /// what stands before it says so. A server that answers nonsense is not better believed at second
+    /// hand, and one that may not be contacted stays so.
+    fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Server(
+                ServerError::Discovery { error, .. } | ServerError::Exchange { error, .. },
+            ) => match error {
+                EgressError::Resolution { .. }
+                | EgressError::Connect { .. }
+                | EgressError::Tls { .. }
+                | EgressError::TimedOut(_) => true,
+                EgressError::Forbidden { .. }
+                | EgressError::Misbehaved(_)
+                | EgressError::TooLarge { .. }
+                | EgressError::Url(..)
+                | EgressError::TooManyRedirects => false,
+            },
+            Self::Refused { status, .. } => *status >= 500,
+            Self::TimedOut { .. } => true,
+            Self::Unbelievable { .. } | Self::Unknown { .. } => false,
+        }
+    }
+}
+
+/// Where key documents come from.
+#[async_trait]
+trait Source: Send + Sync {
+    /// Asks a server and returns the whole body of its answer.
+    async fn get(
+        &self,
+        server: &ServerName,
+        target: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, KeyError>;
+}
+
+#[async_trait]
+impl Source for Servers {
+    async fn get(
+        &self,
+        server: &ServerName,
+        target: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, KeyError> {
+        let mut response = Servers::get(self, server, target, &[], deadline).await?;
+        if response.status != StatusCode::OK {
+            let status = response.status.as_u16();
+            return Err(KeyError::Refused { server: server.clone(), status });
+        }
+        let error = match timeout_at(deadline, collect(&mut response.body, MAX_ANSWER)).await {
+            Ok(Ok(body)) => return Ok(body),
+            Ok(Err(BodyError::TooLarge { limit })) => EgressError::TooLarge { limit },
+            Ok(Err(error)) => EgressError::Misbehaved(error.to_string()),
+            Err(_) => EgressError::TimedOut("the list of keys"),
+        };
+        Err(ServerError::Exchange { server: server.clone(), error }.into())
+    }
+}
+
+/// What a server has answered.
+#[derive(Debug)]
+struct Known {
+    document: KeyDocument,
+    asked_at: Instant,
+}
+
+impl Known {
+    /// Returns a key that is good now.
+    fn find(&self, key_id: &KeyId, now: UnixMillis) -> Option<VerifyKey> {
+        let mut keys = self.document.keys.iter();
+        let (_, key) = keys.find(|(id, _)| id == key_id)?;
+        (now < self.document.valid_until).then_some(*key)
+    }
+}
+
+/// Estimates how many bytes an entry takes, with what the cache itself needs for it.
+fn weigh(server: &ServerName, known: &Known) -> u32 {
+    let keys = known.document.keys.iter().map(|(id, _)| id.as_str().len() + 64);
+    u32::try_from(server.as_str().len() + keys.sum::<usize>() + 256).unwrap_or(u32::MAX)
+}
+
+/// How a server has failed.
+#[derive(Debug, Clone)]
+struct Failure {
+    error: KeyError,
+    count: u32,
+    until: Instant,
 }
 
 /// What is known of other servers' keys. Clones share it.
 #[derive(Clone)]
 pub struct RemoteKeys {
-    servers: Servers,
-    notaries: Arc<[ServerName]>,
+    inner: Arc<Inner>,
+    own: Option<Arc<Own>>,
+}
+
+/// The homeserver's own keys.
+struct Own {
+    server: ServerName,
+    keys: Vec<(KeyId, VerifyKey)>,
+}
+
+struct Inner {
+    source: Box<dyn Source>,
+    notaries: Vec<ServerName>,
+    known: Cache<ServerName, Arc<Known>>,
+    failed: moka::sync::Cache<ServerName, Failure>,
+    fetches: Semaphore,
+}
+
+/// One search for a key: which, when, and whether it is for checking what a notary says.
+#[derive(Clone, Copy)]
+struct Search<'s> {
+    server: &'s ServerName,
+    key_id: &'s KeyId,
+    now: UnixMillis,
+    is_for_notary: bool,
+}
+
+/// What to do about a search.
+enum Step {
+    Answer(Result<VerifyKey, KeyError>),
+    Ask,
 }
 
 impl RemoteKeys {
-    /// Asks servers themselves, and where they cannot be reached these notaries (KEY-07).
+    /// Asks servers themselves, and where they cannot be reached these notaries (KEY-07, KEY-10).
     pub fn new(servers: Servers, notaries: Vec<ServerName>) -> Self {
-        Self { servers, notaries: notaries.into() }
+        Self::from_source(Box::new(servers), notaries)
+    }
+
+    fn from_source(source: Box<dyn Source>, notaries: Vec<ServerName>) -> Self {
+        let known = Cache::builder()
+            .max_capacity(MAX_KNOWN_BYTES)
+            .weigher(|server: &ServerName, known: &Arc<Known>| weigh(server, known))
+            // Holds even where somebody sets the clock back (KEY-04).
+            .time_to_live(MAX_VALIDITY)
+            .build();
+        let failed = moka::sync::Cache::builder()
+            .max_capacity(MAX_FAILED)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(2 * MAX_BACKOFF)
+            .build();
+        let fetches = Semaphore::new(MAX_FETCHES);
+        Self { inner: Arc::new(Inner { source, notaries, known, failed, fetches }), own: None }
+    }
+
+    /// Lets it know the homeserver's own keys, so that nobody is asked for them.
+    pub fn with_own(self, server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
+        Self { own: Some(Arc::new(Own { server, keys })), ..self }
+    }
+
+    /// Knows one server's keys, and has no way to ask anybody.
+    #[cfg(test)]
+    pub fn for_test(server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
+        struct Nobody;
+        #[async_trait]
+        impl Source for Nobody {
+            async fn get(
+                &self,
+                server: &ServerName,
+                _: &str,
+                _: Instant,
+            ) -> Result<Bytes, KeyError> {
+                Err(KeyError::TimedOut { server: server.clone() })
+            }
+        }
+        Self::from_source(Box::new(Nobody), Vec::new()).with_own(server, keys)
     }
 
     /// Returns a key that is good for requests now.
@@ -54,8 +281,175 @@ impl RemoteKeys {
     ///
     /// [`KeyError`]; it is remembered for a while.
     pub async fn key(&self, server: &ServerName, key_id: &KeyId) -> Result<VerifyKey, KeyError> {
-        let _ = (&self.servers, &self.notaries);
-        let key_id = key_id.as_str().to_owned();
-        Err(KeyError::Unknown { server: server.clone(), key_id })
+        self.key_at(server, key_id, UnixMillis::now()).await
+    }
+
+    async fn key_at(
+        &self,
+        server: &ServerName,
+        key_id: &KeyId,
+        now: UnixMillis,
+    ) -> Result<VerifyKey, KeyError> {
+        let search = Search { server, key_id, now, is_for_notary: false };
+        if let Some(own) = self.own.as_deref()
+            && own.server == *server
+        {
+            let key = own.keys.iter().find(|(id, _)| id == key_id).map(|(_, key)| *key);
+            return key.ok_or_else(|| search.unknown());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        match timeout_at(deadline, self.inner.find(search)).await {
+            Ok(found) => found,
+            Err(_) => Err(search.timed_out()),
+        }
     }
 }
+
+impl Search<'_> {
+    fn unknown(&self) -> KeyError {
+        KeyError::Unknown { server: self.server.clone(), key_id: self.key_id.to_string() }
+    }
+
+    fn timed_out(&self) -> KeyError {
+        KeyError::TimedOut { server: self.server.clone() }
+    }
+
+    fn unbelievable(&self, reason: &'static str) -> KeyError {
+        KeyError::Unbelievable { server: self.server.clone(), reason }
+    }
+}
+
+impl Inner {
+    /// Finds a key in memory or asks for it.
+    async fn find(&self, search: Search<'_>) -> Result<VerifyKey, KeyError> {
+        let known = self.known.get(search.server).await;
+        if let Step::Answer(answer) = self.judge(&search, known.as_deref()) {
+            return answer;
+        }
+        // One at a time for each server. Whoever comes second finds what the first was told.
+        let entry = self.known.entry(search.server.clone());
+        let outcome = entry.and_try_compute_with(|entry| async move {
+            let known = entry.map(|entry| entry.into_value());
+            match self.judge(&search, known.as_deref()) {
+                Step::Answer(Ok(_)) => Ok(Op::Nop),
+                Step::Answer(Err(error)) => Err(error),
+                Step::Ask => self.ask(&search).await.map(|known| Op::Put(Arc::new(known))),
+            }
+        });
+        let known = match Box::pin(outcome).await? {
+            CompResult::Inserted(entry)
+            | CompResult::ReplacedWith(entry)
+            | CompResult::Unchanged(entry) => entry.into_value(),
+            CompResult::StillNone(_) | CompResult::Removed(_) => return Err(search.unknown()),
+        };
+        known.find(search.key_id, search.now).ok_or_else(|| search.unknown())
+    }
+
+    /// Decides from memory whether the server is to be asked.
+    fn judge(&self, search: &Search<'_>, known: Option<&Known>) -> Step {
+        if let Some(key) = known.and_then(|known| known.find(search.key_id, search.now)) {
+            return Step::Answer(Ok(key));
+        }
+        if let Some(failure) = self.failed.get(search.server)
+            && Instant::now() < failure.until
+        {
+            return Step::Answer(Err(failure.error));
+        }
+        match known {
+            Some(known) if known.asked_at.elapsed() < MIN_INTERVAL => {
+                Step::Answer(Err(search.unknown()))
+            }
+            _ => Step::Ask,
+        }
+    }
+
+    /// Asks the server, and where it is out of reach the notaries; remembers failure.
+    async fn ask(&self, search: &Search<'_>) -> Result<Known, KeyError> {
+        // A notary is asked while the place of the server that it is asked about is held.
+        let _place = match search.is_for_notary {
+            true => None,
+            false => Some(self.fetches.acquire().await.map_err(|_| search.timed_out())?),
+        };
+        let asked_at = Instant::now();
+        match self.fetch(search, asked_at).await {
+            Ok(document) => {
+                self.failed.invalidate(search.server);
+                Ok(Known { document, asked_at })
+            }
+            Err(error) => {
+                self.note_failure(search.server, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn note_failure(&self, server: &ServerName, error: &KeyError) {
+        let before = self.failed.get(server).map_or(0, |failure| failure.count);
+        let backoff = FIRST_BACKOFF.saturating_mul(1 << before.min(16)).min(MAX_BACKOFF);
+        let until = Instant::now() + backoff;
+        let failure = Failure { error: error.clone(), count: before.saturating_add(1), until };
+        self.failed.insert(server.clone(), failure);
+    }
+
+    async fn fetch(&self, search: &Search<'_>, begin: Instant) -> Result<KeyDocument, KeyError> {
+        let deadline = begin + FETCH_TIMEOUT;
+        // Notaries' own keys are had from themselves alone: else two could wait for each other.
+        let is_alone = search.is_for_notary || self.notaries.contains(search.server);
+        let notaries: &[ServerName] = if is_alone { &[] } else { &self.notaries };
+        let direct = if notaries.is_empty() { deadline } else { begin + DIRECT_TIMEOUT };
+        let error = match self.fetch_direct(search, direct).await {
+            Err(error) if error.is_out_of_reach() => error,
+            outcome => return outcome,
+        };
+        for notary in notaries {
+            let notarised = self.fetch_notarised(search, notary, deadline);
+            if let Ok(Ok(document)) = timeout_at(deadline, Box::pin(notarised)).await {
+                return Ok(document);
+            }
+        }
+        Err(error)
+    }
+
+    async fn fetch_direct(
+        &self,
+        search: &Search<'_>,
+        deadline: Instant,
+    ) -> Result<KeyDocument, KeyError> {
+        let answer = self.source.get(search.server, "/_matrix/key/v2/server", deadline);
+        let answer = timeout_at(deadline, answer).await.map_err(|_| search.timed_out())??;
+        key_document::read(&answer, search.server, search.now)
+            .map_err(|reason| search.unbelievable(reason))
+    }
+
+    /// Asks a notary, and takes what both the server and the notary have signed (KEY-07).
+    async fn fetch_notarised(
+        &self,
+        search: &Search<'_>,
+        notary: &ServerName,
+        deadline: Instant,
+    ) -> Result<KeyDocument, KeyError> {
+        let Search { server, now, .. } = *search;
+        let target = format!(
+            "/_matrix/key/v2/query/{}?minimum_valid_until_ts={}",
+            utf8_percent_encode(server.as_str(), SEGMENT),
+            now.0
+        );
+        let answer = self.source.get(notary, &target, deadline).await?;
+        let found = key_document::read_notarised(&answer, server, notary, now)
+            .map_err(|reason| search.unbelievable(reason))?;
+        for notarised in found {
+            for key_id in notarised.key_ids().take(MAX_NOTARY_SIGNATURES) {
+                let of_notary = Search { server: notary, key_id, now, is_for_notary: true };
+                if let Ok(key) = self.find(of_notary).await
+                    && notarised.is_signed_by(key_id, &key)
+                {
+                    return Ok(notarised.document.clone());
+                }
+            }
+        }
+        Err(search.unbelievable("the notary has not signed it"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! Talking to another homeserver by its name: discovery, then the first endpoint that takes the
 //! connection.
 
+use std::pin::Pin;
+
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::explain::{Event, Observer};
-use super::locate::Locator;
-use crate::egress::{Egress, EgressError, Response};
+use super::locate::{Location, Locator};
+use crate::egress::{Egress, EgressError, Endpoint, Response};
 use crate::types::ServerName;
 
 /// Why a server gave no answer.
@@ -64,7 +66,27 @@ impl Servers {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, ServerError> {
-        self.get_observed(server, target, fields, deadline, &()).await
+        // A future of its own: with all steps inside, those of requests would be large, and too deep
+        // for the compiler.
+        let exchange: Pin<Box<dyn Future<Output = _> + Send + '_>> =
+            Box::pin(self.get_observed(server, target, fields, deadline, &()));
+        exchange.await
+    }
+
+    /// Finds a server and returns the places that [`get`](Self::get) tries in turn; there is at least
+    /// one. Each step is told to an observer, but for what is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Discovery`] if that took longer than to the deadline.
+    pub async fn find(
+        &self,
+        server: &ServerName,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Endpoint>, ServerError> {
+        let location = self.locate(server, deadline, observer).await?;
+        Ok(location.endpoints().to_vec())
     }
 
     /// Does what [`get`](Self::get) does and tells each step to an observer. Of what is remembered
@@ -81,10 +103,7 @@ impl Servers {
         deadline: Instant,
         observer: &dyn Observer,
     ) -> Result<Response, ServerError> {
-        let location = self.locator.locate(server, deadline, observer).await;
-        let location =
-            location.map_err(|error| ServerError::Discovery { server: server.clone(), error })?;
-        observer.notice(Event::Found(location.endpoints()));
+        let location = self.locate(server, deadline, observer).await?;
         let mut last = EgressError::TimedOut("the connection");
         for endpoint in location.endpoints() {
             let outcome = self.egress.get(endpoint, target, fields, deadline).await;
@@ -107,6 +126,16 @@ impl Servers {
             }
             error => ServerError::Exchange { server: server.clone(), error },
         })
+    }
+
+    async fn locate(
+        &self,
+        server: &ServerName,
+        deadline: Instant,
+        observer: &dyn Observer,
+    ) -> Result<Location, ServerError> {
+        let location = self.locator.locate(server, deadline, observer).await;
+        location.map_err(|error| ServerError::Discovery { server: server.clone(), error })
     }
 }
 

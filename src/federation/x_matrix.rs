@@ -205,13 +205,16 @@ fn signature(key: &str, signature: &str) -> Result<Option<Signature>, XMatrixErr
 
 /// Finds a parameter whose value has to be a text.
 fn find<'p>(
-    parameters: &'p [(&[u8], Vec<u8>)],
+    parameters: &'p [Parameter<'_>],
     name: &'static str,
 ) -> Result<Option<&'p str>, XMatrixError> {
     let found = parameters.iter().find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()));
     let text = found.map(|(_, value)| std::str::from_utf8(value)).transpose();
     text.map_err(|_| XMatrixError::InvalidParameter(name))
 }
+
+/// A name as it was written, and its value without quotes and escapes.
+type Parameter<'f> = (&'f [u8], Vec<u8>);
 
 /// What is left of a field (RFC 9110, sections 5.6 and 11.4).
 struct Reader<'f> {
@@ -221,8 +224,8 @@ struct Reader<'f> {
 impl<'f> Reader<'f> {
     /// Reads all parameters, of which no two have the same name. Empty elements of the list are
     /// passed over (RFC 9110, section 5.6.1.2).
-    fn parameters(&mut self) -> Result<Vec<(&'f [u8], Vec<u8>)>, XMatrixError> {
-        let mut parameters: Vec<(&[u8], Vec<u8>)> = Vec::new();
+    fn parameters(&mut self) -> Result<Vec<Parameter<'f>>, XMatrixError> {
+        let mut parameters: Vec<Parameter<'_>> = Vec::new();
         let mut may_begin = self.blanks();
         while !self.rest.is_empty() {
             if self.take(b',') {
@@ -246,7 +249,7 @@ impl<'f> Reader<'f> {
         Ok(parameters)
     }
 
-    fn parameter(&mut self) -> Result<(&'f [u8], Vec<u8>), XMatrixError> {
+    fn parameter(&mut self) -> Result<Parameter<'f>, XMatrixError> {
         let name = self.token();
         self.blanks();
         if name.is_empty() || !self.take(b'=') {

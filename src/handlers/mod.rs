@@ -9,12 +9,15 @@ mod preview;
 mod thumbnail;
 mod upload;
 
+pub use federation::Judge;
+
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 
 use crate::auth::{AuthError, Authenticator, Credentials, Requester};
 use crate::error::ApiError;
+use crate::federation::ServerRules;
 use crate::homeserver::{Homeserver, Sender};
 use crate::limit::{RateLimit, Tab, Traffic};
 use crate::media::{MediaService, NewUpload, Reader, Search};
@@ -43,6 +46,10 @@ pub struct Services {
     pub traffic: Traffic,
     /// What each requester may do.
     pub policy: Policy,
+    /// With which servers media is exchanged.
+    pub rules: ServerRules,
+    /// Judges other servers' signatures; `None` to leave that to the homeserver.
+    pub judge: Option<Judge>,
 }
 
 /// A media request, without the connection that it came on.
@@ -89,6 +96,7 @@ impl Services {
         let Request { route, raw_target, method, headers, sender, tab } = request;
         let MediaRoute { operation, query } = route;
         let claim = Claim { headers, query, sender, tab: &mut *tab };
+        let received = federation::Received { method, raw_target, headers };
         match operation {
             Operation::Upload => {
                 let admitted = self.admit(claim, Purpose::Upload).await?;
@@ -129,14 +137,12 @@ impl Services {
             }
             Operation::FederationDownload { media_id } => {
                 let download = federation::Ask::Download { media_id };
-                federation::answer(&self.media, &self.homeserver, download, raw_target, headers)
-                    .await
+                federation::answer(self, download, received).await
             }
             Operation::FederationThumbnail { media_id } => {
                 let request = thumbnail::parse(query);
                 let thumbnail = federation::Ask::Thumbnail { media_id, request };
-                federation::answer(&self.media, &self.homeserver, thumbnail, raw_target, headers)
-                    .await
+                federation::answer(self, thumbnail, received).await
             }
         }
     }

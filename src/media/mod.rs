@@ -44,7 +44,7 @@ pub use incoming::ArrivingBody;
 pub use quota::{Quota, QuotaInfo};
 pub use reserve::Created;
 pub use retention::CacheLimits;
-pub use source::{Direct, OtherServers, SignedRequest, Wanted};
+pub use source::{Direct, OtherServers, SignedRequest, Signer};
 pub use stored::StoredBody;
 pub use thumbnail::ThumbnailRequest;
 pub use upload::NewUpload;

@@ -12,10 +12,10 @@ use http::HeaderValue;
 
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
-use crate::auth::Requester;
+use crate::auth::{Origin, Requester};
 use crate::homeserver::Homeserver;
 use crate::store::MediaRecord;
-use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc, ServerName};
+use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
 
 pub use servers::{Direct, OtherServers};
 
@@ -45,7 +45,7 @@ impl Asker {
         match self {
             Self::Requester(requester) => Sharer::User(requester.user_id().clone()),
             Self::Anybody => Sharer::Anybody,
-            Self::Origin(request) => Sharer::Server(request.origin.clone()),
+            Self::Origin(request) => Sharer::Server(request.origin.server_name().clone()),
         }
     }
 }
@@ -55,22 +55,22 @@ impl Asker {
 #[derive(Debug, Clone)]
 pub struct SignedRequest {
     /// Who has signed.
-    pub origin: ServerName,
-    /// What is asked for.
-    pub wanted: Wanted,
+    pub origin: Origin,
+    /// With whose signature the homeserver is asked.
+    pub signer: Signer,
     /// The target, byte for byte.
     pub target: Bytes,
     /// All values of `Authorization`.
     pub authorization: Arc<[HeaderValue]>,
 }
 
-/// What a signed request asks for.
+/// With whose signature the homeserver is asked for media of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The media itself.
-    Original,
-    /// A thumbnail of it, which we make ourselves from the media.
-    Thumbnail,
+pub enum Signer {
+    /// The other server's: its request asks for the media itself, and goes on unchanged.
+    Origin,
+    /// Our own: the request asks for something that is made of the media.
+    Ourselves,
 }
 
 /// Who gave an answer.

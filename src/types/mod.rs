@@ -7,8 +7,10 @@ mod body;
 mod client_network;
 mod content;
 mod mxc;
+mod pace;
 mod range;
 mod secret;
+mod share;
 mod thumbnail;
 
 pub use body::{
@@ -17,8 +19,10 @@ pub use body::{
 pub use client_network::ClientNetwork;
 pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidContentHash};
 pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};
+pub use pace::Pace;
 pub use range::{ByteRange, ContentRange, RangeOutcome};
 pub use secret::AccessToken;
+pub use share::{Share, Shares};
 pub use thumbnail::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

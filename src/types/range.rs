@@ -101,6 +101,18 @@ fn parse_position(text: &str) -> Option<u64> {
 }
 
 impl ContentRange {
+    /// Parses a `Content-Range` field; `None` for anything that names no bytes inside the body.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (unit, range) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
+        let (positions, total) = range.trim().split_once('/')?;
+        let (first, last) = positions.split_once('-')?;
+        let (first, last) = (parse_position(first)?, parse_position(last)?);
+        let total = if total == "*" { None } else { Some(parse_position(total)?) };
+        let is_inside = first <= last && last < total.unwrap_or(u64::MAX);
+        let is_of_bytes = unit.eq_ignore_ascii_case("bytes");
+        (is_of_bytes && is_inside).then_some(Self { first, last, total })
+    }
+
     /// Returns how many bytes the range holds.
     pub fn length(self) -> u64 {
         self.last - self.first + 1
@@ -128,6 +140,27 @@ mod tests {
         assert_eq!(range.length(), 8);
         for header in ["bytes=2-10", "bytes=2-", "bytes=-5"] {
             assert_eq!(within(header, 10), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_a_partial_answer_holds_is_read() {
+        let read = |value: &str| ContentRange::parse(value.as_bytes());
+        assert_eq!(read("bytes 2-9/10"), Some(ContentRange { first: 2, last: 9, total: Some(10) }));
+        assert_eq!(read("Bytes 2-9/*"), Some(ContentRange { first: 2, last: 9, total: None }));
+        for none in [
+            "",
+            "bytes",
+            "bytes */10",
+            "bytes 2-9",
+            "bytes 2-10/10",
+            "bytes 9-2/10",
+            "items 2-9/10",
+            "bytes=2-9/10",
+            "bytes 2-18446744073709551615/*",
+            "bytes +2-9/10",
+        ] {
+            assert_eq!(read(none), None, "{none}");
         }
     }
 
@@ -192,8 +225,17 @@ mod tests {
         }
 
         #[test]
+        fn a_written_range_is_read_back(first in 0_u64..9, more in 0_u64..9, total in 18_u64..99) {
+            for total in [Some(total), None] {
+                let range = ContentRange { first, last: first + more, total };
+                prop_assert_eq!(ContentRange::parse(range.header_value().as_bytes()), Some(range));
+            }
+        }
+
+        #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = ByteRange::parse(&bytes).map(|range| range.resolve(5));
+            let _ = ContentRange::parse(&bytes).map(ContentRange::length);
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use http::{StatusCode, header};
 
-use super::{Answer, Asker, Giver, SignedRequest, Source, Wanted};
+use super::{Answer, Asker, Giver, SignedRequest, Signer, Source};
+use crate::federation::multipart::{Boundary, SecondPart};
 use crate::homeserver::{Caller, HomeserverError, Refusal, Response, Sender, read_refusal};
 use crate::media::{MediaError, Search};
 use crate::types::{ContentType, FileName, Mxc};
@@ -36,14 +37,29 @@ impl Source {
         Ok(answer(response))
     }
 
+    /// Asks by the federation route for media of the homeserver's own: with another server's signature,
+    /// or for what a thumbnail is made of with ours, in the homeserver's own name.
     async fn ask_for_origin(
         &self,
         request: &SignedRequest,
         mxc: &Mxc,
         search: Search,
     ) -> Result<Answer, MediaError> {
-        let _ = (request, mxc, search, Wanted::Original);
-        Err(MediaError::NotFound)
+        let answer = match request.signer {
+            Signer::Origin => {
+                let (target, signatures) = (&request.target, &request.authorization);
+                self.homeserver.federation(target, signatures, search.wait).await?
+            }
+            Signer::Ourselves => {
+                let target = original_target(mxc, search);
+                let us = self.homeserver.name()?;
+                let signature = self.servers.sign(us, us, &target).ok_or(MediaError::NotFound)?;
+                self.homeserver.federation(target.as_bytes(), &[signature], search.wait).await?
+            }
+        };
+        let search = Search { allow_redirect: false, ..search };
+        let answer = judge(answer, search).await.map_err(not_found_in_other_words)?;
+        second_part(answer).await
     }
 
     /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
@@ -122,6 +138,36 @@ fn answer(response: Response) -> Answer {
         giver: Giver::Homeserver,
         proves_legacy_readable: false,
     }
+}
+
+fn original_target(mxc: &Mxc, search: Search) -> String {
+    let (media_id, wait) = (&mxc.media_id, search.wait.as_millis());
+    format!("/_matrix/federation/v1/media/download/{media_id}?timeout_ms={wait}")
+}
+
+/// Takes the media out of an answer of the homeserver's federation routes.
+async fn second_part(response: Response) -> Result<Answer, MediaError> {
+    let misbehaved = |what: String| MediaError::from(HomeserverError::Misbehaved(what));
+    let content_type = response.field(&header::CONTENT_TYPE).unwrap_or_default();
+    let boundary =
+        Boundary::from_content_type(content_type).map_err(|error| misbehaved(error.to_string()))?;
+    let size = response.content_length();
+    let opened = SecondPart::open(&boundary, response.body).await;
+    let (head, body) = opened.map_err(|error| misbehaved(error.to_string()))?;
+    if head.location.is_some() {
+        return Err(misbehaved("its own media is said to be elsewhere".to_owned()));
+    }
+    Ok(Answer {
+        content_type: ContentType::from_header(head.content_type.as_deref()),
+        filename: head.content_disposition.as_deref().and_then(FileName::from_content_disposition),
+        size: None,
+        at_most: size.map(|size| body.size_within(size).1),
+        // The last boundary is its end.
+        is_delimited: true,
+        body: Box::new(body),
+        giver: Giver::Homeserver,
+        proves_legacy_readable: false,
+    })
 }
 
 /// Returns the end of the path that media is asked for by.

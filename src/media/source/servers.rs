@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, Giver};
+use http::{HeaderValue, Method};
+
 use crate::federation::{
-    FetchError, FetchOptions, RemoteFetcher, RemoteMedia, ServerRules, SigningKey,
+    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, ServerRules, SigningKey,
 };
 use crate::media::Search;
+use crate::metrics::Metrics;
 use crate::types::{Mxc, ServerName};
 
 /// Other servers as sources of media. Clones share what is known of them.
@@ -30,6 +33,8 @@ pub struct Direct {
     pub timeout: Duration,
     /// Whether the homeserver is asked for what a server does not give.
     pub ask_homeserver: bool,
+    /// Where answers are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl OtherServers {
@@ -47,13 +52,27 @@ impl OtherServers {
     ) -> Result<Option<Answer>, FetchError> {
         let Some(direct) = &self.direct else { return Ok(None) };
         let options = FetchOptions { wait: search.wait, max_size: limit };
-        match direct.fetcher.fetch(origin, mxc, options).await {
+        let outcome = direct.fetcher.fetch(origin, mxc, options).await;
+        let result = outcome.as_ref().map_or_else(FetchError::result, |_| FetchResult::Ok);
+        direct.metrics.remote_fetch(result.as_str());
+        match outcome {
             Ok(media) => Ok(Some(answer(media))),
             Err(error) => {
                 log(mxc, &error);
                 Err(error)
             }
         }
+    }
+
+    /// Signs a GET of a target from one server to another; `None` without a key.
+    pub(super) fn sign(
+        &self,
+        origin: &ServerName,
+        destination: &ServerName,
+        target: &str,
+    ) -> Option<HeaderValue> {
+        let direct = self.direct.as_ref()?;
+        Some(direct.key.authorization(origin, destination, &Method::GET, target))
     }
 
     /// Returns how much longer than for the homeserver an answer may take.
@@ -71,6 +90,7 @@ impl OtherServers {
             | FetchError::Refused { .. }
             | FetchError::BackedOff { .. }
             | FetchError::Server(_)
+            | FetchError::Location(_)
             | FetchError::Misbehaved(_) => true,
         }
     }
@@ -98,5 +118,16 @@ fn log(mxc: &Mxc, error: &FetchError) {
             tracing::debug!(%mxc, %error, "media was not had from its server");
         }
         _ => tracing::warn!(%mxc, %error, "media could not be had from its server"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::FETCH_RESULTS;
+
+    #[test]
+    fn everything_that_comes_of_a_fetch_is_counted() {
+        assert_eq!(FetchResult::ALL.map(FetchResult::as_str), *FETCH_RESULTS);
     }
 }

@@ -1,16 +1,17 @@
-//! Whether a client that we wait for is fast enough.
+//! Whether somebody whose bytes we wait for is fast enough.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket of time that empties while we wait for a client and fills with the bytes that it moves.
+/// A bucket of time that empties while we wait for a client, or for another server, and fills with the
+/// bytes that it moves.
 ///
 /// Only waiting counts: a body that nobody reads at the moment, because its receiver is slow, costs
 /// its sender nothing. A client that never falls below the rate keeps its bucket full; one that is
 /// silent has emptied it after `full`, and one at half the rate after twice that.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     full: Duration,
     /// Bytes a second.
     min_rate: u64,
@@ -20,22 +21,22 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Makes a full bucket. With a rate of zero a single byte fills it.
-    pub(super) fn new(full: Duration, min_rate: u64) -> Self {
+    pub fn new(full: Duration, min_rate: u64) -> Self {
         Self { full, min_rate, credit: full, waiting_since: None }
     }
 
     /// Notes that we wait for the client, and returns when it will have been too slow.
-    pub(super) fn waits(&mut self, now: Instant) -> Instant {
+    pub fn waits(&mut self, now: Instant) -> Instant {
         *self.waiting_since.get_or_insert(now) + self.credit
     }
 
     /// Whether we wait for the client.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.waiting_since.is_some()
     }
 
     /// Notes that the client has moved some bytes.
-    pub(super) fn moved(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
+    pub fn moved(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
         let Some(since) = self.waiting_since.take() else {
             // Nobody waited, so nothing was spent; most calls end here.
             if self.credit < self.full {

@@ -1,0 +1,121 @@
+//! Media that is an answer of its own: behind a `Location`, and on the routes of old.
+
+use http::{StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
+
+use super::refusal::Refusal;
+use super::resume::{Again, Resumable};
+use super::transfer::Bytestream;
+use super::{Found, Question, RemoteFetcher, described, is_coded, misbehaved};
+use crate::egress::{Response, UrlRequest};
+use crate::federation::FetchError;
+
+/// How often the place that a server names may lead on to another.
+const MAX_REDIRECTS: u8 = 2;
+
+/// The brackets of IPv6 may not stand in a path (RFC 3986, section 3.3).
+const IN_PATH: &AsciiSet = &CONTROLS.add(b'[').add(b']');
+
+/// The versions of the old routes, in the order in which they are tried (FLD-09).
+const OLD_VERSIONS: [&str; 2] = ["v3", "r0"];
+
+impl RemoteFetcher {
+    /// Asks by the routes of old, which are not signed (FM-C-03 to FM-C-05, FLD-09).
+    pub(super) async fn ask_as_of_old(&self, question: &Question<'_>) -> Result<Found, FetchError> {
+        for version in OLD_VERSIONS {
+            let server = &question.mxc.server_name;
+            let target = format!(
+                "/_matrix/media/{version}/download/{}/{}?allow_remote=false&timeout_ms={}\
+                 &allow_redirect=true",
+                utf8_percent_encode(server.as_str(), IN_PATH),
+                question.mxc.media_id,
+                question.options.wait.as_millis()
+            );
+            let response = self.servers.get(server, &target, &[], question.deadline).await?;
+            match response.status {
+                StatusCode::OK => {
+                    let (servers, server) = (self.servers.clone(), server.clone());
+                    return self.plain(
+                        response,
+                        Again::Server { servers, server, target },
+                        question,
+                    );
+                }
+                StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
+                    let location = response.field(&header::LOCATION).unwrap_or_default();
+                    return self.follow(location, question).await;
+                }
+                status if !status.is_client_error() && !status.is_server_error() => {
+                    return Err(misbehaved(format!("status {status} for media")));
+                }
+                _ => {}
+            }
+            let refusal = Refusal::read(response, question.deadline).await?;
+            if refusal.is_for_nobody() {
+                let why = refusal.in_short();
+                return Err(misbehaved(format!(
+                    "it does not know the federation route for media, and refuses the old one: {why}"
+                )));
+            }
+            if !refusal.is_unknown_route() {
+                return Err(refusal.meaning(question.options.max_size));
+            }
+        }
+        // It knows no route for media at all, so it has none.
+        Err(FetchError::NotFound)
+    }
+
+    /// Fetches media from the place that a server names for it (FM-C-06 to FM-C-08). The place is not
+    /// remembered, and hears neither our signature nor who we are (threats SS-11).
+    pub(super) async fn follow(
+        &self,
+        location: &[u8],
+        question: &Question<'_>,
+    ) -> Result<Found, FetchError> {
+        let url = std::str::from_utf8(location).ok().and_then(|text| Url::parse(text).ok());
+        let url = url.ok_or_else(|| misbehaved("the place that it names is no URL"))?;
+        let egress = self.servers.egress();
+        let request = UrlRequest {
+            url,
+            fields: Vec::new(),
+            max_redirects: MAX_REDIRECTS,
+            allow_plain_http: false,
+        };
+        let outcome = egress.get_url(request, question.deadline).await;
+        let (url, response) = outcome.map_err(FetchError::Location)?;
+        if response.status != StatusCode::OK {
+            let status = response.status;
+            return Err(misbehaved(format!("the place that it names answers with {status}")));
+        }
+        self.plain(response, Again::Url { egress: egress.clone(), url }, question)
+    }
+
+    /// Takes an answer whose body is the media. It has to say where it ends: otherwise one that broke
+    /// off could look whole.
+    fn plain(
+        &self,
+        response: Response,
+        again: Again,
+        question: &Question<'_>,
+    ) -> Result<Found, FetchError> {
+        if is_coded(&response.headers) {
+            return Err(misbehaved("media in a coding that was not asked for"));
+        }
+        if !response.is_delimited() {
+            return Err(misbehaved("media without a length"));
+        }
+        let limit = question.options.max_size;
+        let size = response.content_length();
+        if size.is_some_and(|size| size > limit) {
+            return Err(FetchError::TooLarge { limit });
+        }
+        let (content_type, filename) = described(
+            response.field(&header::CONTENT_TYPE),
+            response.field(&header::CONTENT_DISPOSITION),
+        );
+        let body = Resumable::new(response, again, self.limits.timeout);
+        let bytes = Bytestream::Plain(Box::new(body));
+        Ok(Found { content_type, filename, size, at_most: None, bytes })
+    }
+}

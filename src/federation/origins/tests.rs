@@ -1,0 +1,158 @@
+use super::*;
+use crate::types::poll_once;
+use std::pin::pin;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn server(name: &str) -> ServerName {
+    name.parse().unwrap()
+}
+
+fn one() -> ServerName {
+    server("one.example")
+}
+
+/// Returns how long a server is left alone.
+fn left(origins: &Origins, server: &ServerName, now: Instant) -> Duration {
+    match origins.check(server, now) {
+        Ok(()) => Duration::ZERO,
+        Err(FetchError::BackedOff { retry_after }) => retry_after,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn each_failure_doubles_the_time_in_which_a_server_is_left_alone() {
+    let origins = Origins::new(1);
+    let mut now = Instant::now();
+    assert_eq!(left(&origins, &one(), now), Duration::ZERO);
+    for round in 0..40 {
+        origins.failed(&one(), Failure::Silent, now);
+        let most = FIRST_DELAY.saturating_mul(1 << round.min(20)).min(MAX_DELAY);
+        let delay = left(&origins, &one(), now);
+        assert!(delay >= most * 3 / 4 && delay <= most, "round {round}: {delay:?} of {most:?}");
+        assert_eq!(left(&origins, &server("other.example"), now), Duration::ZERO);
+        now += delay;
+        assert_eq!(left(&origins, &one(), now), Duration::ZERO);
+    }
+}
+
+#[test]
+fn the_failures_of_a_crowd_are_one() {
+    let origins = Origins::new(1);
+    let now = Instant::now();
+    for _ in 0..1000 {
+        origins.failed(&one(), Failure::Silent, now);
+    }
+    assert!(left(&origins, &one(), now) <= FIRST_DELAY);
+}
+
+#[test]
+fn a_success_makes_up_for_all_failures() {
+    let origins = Origins::new(1);
+    let mut now = Instant::now();
+    for _ in 0..10 {
+        origins.failed(&one(), Failure::Silent, now);
+        now += left(&origins, &one(), now);
+    }
+    origins.answered(&one(), now);
+    origins.failed(&one(), Failure::Silent, now);
+    assert!(left(&origins, &one(), now) <= FIRST_DELAY);
+}
+
+#[test]
+fn failures_of_long_ago_do_not_count() {
+    let origins = Origins::new(1);
+    let mut now = Instant::now();
+    for _ in 0..10 {
+        origins.failed(&one(), Failure::Silent, now);
+        now += left(&origins, &one(), now);
+    }
+    now += MEMORY + SECOND;
+    origins.failed(&one(), Failure::Silent, now);
+    assert!(left(&origins, &one(), now) <= FIRST_DELAY);
+}
+
+#[test]
+fn a_server_that_answers_with_failures_is_not_left_alone_for_long() {
+    let origins = Origins::new(1);
+    let mut now = Instant::now();
+    for _ in 0..30 {
+        origins.failed(&one(), Failure::Erring, now);
+        let delay = left(&origins, &one(), now);
+        assert!(delay <= MAX_DELAY_OF_ERRORS, "{delay:?}");
+        now += delay;
+    }
+}
+
+/// FE-15
+#[test]
+fn what_a_server_asks_for_is_obeyed_up_to_a_bound() {
+    let origins = Origins::new(1);
+    let now = Instant::now();
+    origins.has_asked(&one(), 30 * SECOND, now);
+    assert_eq!(left(&origins, &one(), now), 30 * SECOND);
+    origins.answered(&one(), now + SECOND);
+    assert_eq!(left(&origins, &one(), now + SECOND), 29 * SECOND, "an answer to another question");
+    origins.has_asked(&one(), SECOND, now);
+    assert_eq!(left(&origins, &one(), now), 30 * SECOND);
+    origins.has_asked(&one(), Duration::from_secs(u64::MAX), now);
+    assert_eq!(left(&origins, &one(), now), MAX_DELAY);
+    origins.answered(&one(), now + MAX_DELAY);
+    assert_eq!(left(&origins, &one(), now + MAX_DELAY), Duration::ZERO);
+}
+
+#[test]
+fn other_spellings_are_no_other_servers() {
+    let origins = Origins::new(1);
+    let now = Instant::now();
+    origins.failed(&server("ONE.example"), Failure::Silent, now);
+    assert!(left(&origins, &server("one.EXAMPLE"), now) > Duration::ZERO);
+}
+
+/// FE-08
+#[test]
+fn however_many_servers_fail_the_table_has_a_bound() {
+    let origins = Origins::new(1);
+    let now = Instant::now();
+    for number in 0..50_000 {
+        origins.failed(&server(&format!("s{number}.example")), Failure::Silent, now);
+    }
+    let table = origins.table();
+    assert!(table.young.len() <= GENERATION && table.old.len() <= GENERATION);
+    drop(table);
+    assert!(left(&origins, &server("s49999.example"), now) > Duration::ZERO);
+    assert_eq!(left(&origins, &server("s0.example"), now), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_waits_for_a_place_of_its_server_but_not_for_ever() {
+    let origins = Origins::new(1);
+    let far = Instant::now() + 1000 * SECOND;
+    let place = origins.enter(&one(), far).await.unwrap();
+    let _other = origins.enter(&server("other.example"), far).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(origins.enter(&one(), far).await.err(), Some(FetchError::TooMany));
+    assert_eq!(begun.elapsed(), PLACE_PATIENCE);
+    let soon = Instant::now() + SECOND;
+    assert_eq!(origins.enter(&one(), soon).await.err(), Some(FetchError::TooMany));
+    assert_eq!(begun.elapsed(), PLACE_PATIENCE + SECOND);
+    let same = server("ONE.example");
+    let mut waiting = pin!(origins.enter(&same, far));
+    assert!(poll_once(&mut waiting).await.is_pending());
+    drop(place);
+    assert!(waiting.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_place_hears_that_the_server_has_failed() {
+    let origins = Origins::new(1);
+    let far = Instant::now() + 1000 * SECOND;
+    let one = one();
+    let place = origins.enter(&one, far).await.unwrap();
+    let mut waiting = pin!(origins.enter(&one, far));
+    assert!(poll_once(&mut waiting).await.is_pending());
+    origins.failed(&one, Failure::Silent, Instant::now());
+    drop(place);
+    assert!(matches!(waiting.await.err(), Some(FetchError::BackedOff { .. })));
+}
