@@ -4,6 +4,7 @@
 mod report;
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,14 +13,14 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
-use crate::egress::{EgressError, Response};
+use crate::egress::{EgressError, Endpoint, Host, Response};
 use crate::federation::{
     FetchOptions, KeyId, Observer, ServerError, ServerRules, Servers, SigningKey, key_document,
 };
 use crate::server;
 use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis, collect};
 
-use report::{Report, place, shown};
+use report::{Report, shown};
 
 const VERSION: &str = "/_matrix/federation/v1/version";
 const KEYS: &str = "/_matrix/key/v2/server";
@@ -102,31 +103,40 @@ impl Test<'_, '_> {
                 return false;
             }
         };
+        self.report.expect_places(endpoints.len());
+        if self.server.port().is_some() || is_address(self.server) {
+            self.report.none("the name says itself where the server is, so nothing is looked up");
+        }
+        let mut failure = None;
         let mut is_anywhere = false;
-        let mut last = None;
         for endpoint in &endpoints {
-            let place = place(endpoint);
-            let host = &endpoint.connect_to;
-            match self.servers.egress().addresses(host, self.deadline()).await {
-                Ok(addresses) => {
-                    is_anywhere = true;
-                    let address = |(address, may_be): &(_, bool)| match may_be {
-                        true => format!("{address}"),
-                        false => format!("{address} (not public, so not contacted)"),
-                    };
-                    let addresses: Vec<_> = addresses.iter().map(address).collect();
-                    self.report.good(&format!("{place} is at {}", addresses.join(", ")));
-                }
-                Err(error) => {
-                    self.report.doubtful(&format!("{place}: {error}"));
-                    last = Some(error);
-                }
+            match self.resolve(endpoint).await {
+                Ok(()) => is_anywhere = true,
+                Err(error) => failure = Some(error),
             }
         }
-        if let Some(error) = last.filter(|_| !is_anywhere) {
-            self.report.unreachable(&ServerError::Discovery { server: self.server.clone(), error });
+        match failure {
+            Some(error) if !is_anywhere => {
+                let server = self.server.clone();
+                self.report.unreachable(&ServerError::Discovery { server, error });
+                false
+            }
+            _ => true,
         }
-        is_anywhere
+    }
+
+    /// Looks the addresses of a place up.
+    async fn resolve(&self, endpoint: &Endpoint) -> Result<(), EgressError> {
+        let Host::Name(name) = &endpoint.connect_to else { return Ok(()) };
+        let host = &endpoint.connect_to;
+        let addresses = self.servers.egress().addresses(host, self.deadline()).await?;
+        let written = |(address, may_be_contacted): &(IpAddr, bool)| match may_be_contacted {
+            true => address.to_string(),
+            false => format!("{address} (not public, so not contacted)"),
+        };
+        let addresses: Vec<_> = addresses.iter().map(written).collect();
+        self.report.good(&format!("{name} has the addresses {}", addresses.join(", ")));
+        Ok(())
     }
 
     /// Asks what it is. Returns whether there was any answer.
@@ -243,7 +253,7 @@ impl Test<'_, '_> {
             ));
         }
         let remote = &self.config.remote;
-        let fetcher = server::fetcher(self.config, self.servers.clone(), key.clone());
+        let fetcher = server::fetcher(self.config, &self.servers, key);
         let options = FetchOptions {
             wait: self.config.federation.timeout,
             max_size: remote.max_size.as_u64(),
@@ -289,6 +299,11 @@ impl Test<'_, '_> {
         let body = body.map_err(|_| EgressError::TimedOut("the answer").to_string())?;
         body.map_err(|error| error.to_string())
     }
+}
+
+/// Whether a server's name is an address.
+fn is_address(server: &ServerName) -> bool {
+    server.host().starts_with('[') || server.host().parse::<IpAddr>().is_ok()
 }
 
 #[derive(Deserialize)]

@@ -45,7 +45,8 @@
 //! # Invariants
 //!
 //! - Pingora's sessions, streams and services appear in `server`, `connection`, `proxy` and
-//!   `response` only; its HTTP connector in `homeserver`. Everything else is tested without a proxy.
+//!   `response` only; its HTTP connector in `homeserver` and `egress`. Everything else is tested
+//!   without a proxy.
 //! - Nobody is waited for without end: a client that sends or takes too slowly is cut off where its
 //!   bytes pass, in `connection`; whoever waits for an answer may be silent.
 //! - The media prefixes are owned whole. One parse of the raw target decides; what does not parse is

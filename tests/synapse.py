@@ -102,7 +102,7 @@ class Instance:
 
     def key_id(self) -> str:
         """The name of its signing key, which no other instance has."""
-        algorithm, version, _ = self.signing_key.read_text().split()
+        algorithm, version, _ = self.signing_key.read_text().splitlines()[0].split()
         return f"{algorithm}:{version}"
 
     def log_tail(self, offset: int) -> str:

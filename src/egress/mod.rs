@@ -225,11 +225,13 @@ impl Egress {
     /// Sends a GET over TLS and returns the head of the final answer, whatever its status. Redirects
     /// are not followed.
     ///
-    /// All addresses of the host are tried in turn until one takes the connection.
+    /// All addresses of the host that may be contacted are tried in turn until one takes the
+    /// connection, unless there is a connection already to one of them, with the same name verified.
     ///
     /// # Errors
     ///
-    /// [`EgressError`] if no head came before the deadline.
+    /// [`EgressError`] if no head came before the deadline. With [`EgressError::Forbidden`] no packet
+    /// was sent to the host, and with [`EgressError::Tls`] no request.
     pub async fn get(
         &self,
         endpoint: &Endpoint,
@@ -237,7 +239,8 @@ impl Egress {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
-        self.inner.get(endpoint, target, fields, deadline).await
+        // Boxed, so that the states of a connection are not in the future of every request.
+        Box::pin(self.inner.get(endpoint, target, fields, deadline)).await
     }
 
     /// Fetches a URL and follows redirects (301, 302, 303, 307, 308), each of which is checked as the
@@ -251,6 +254,6 @@ impl Egress {
         request: UrlRequest,
         deadline: Instant,
     ) -> Result<(Url, Response), EgressError> {
-        self.inner.get_url(request, deadline).await
+        Box::pin(self.inner.get_url(request, deadline)).await
     }
 }

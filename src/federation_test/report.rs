@@ -22,11 +22,18 @@ struct State<'a> {
     output: &'a mut (dyn Write + Send),
     last: Instant,
     is_good: bool,
+    has_choice: bool,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(output: &'a mut (dyn Write + Send)) -> Self {
-        Self { state: Mutex::new(State { output, last: Instant::now(), is_good: true }) }
+        let (last, is_good, has_choice) = (Instant::now(), true, false);
+        Self { state: Mutex::new(State { output, last, is_good, has_choice }) }
+    }
+
+    /// Learns at how many places the server may be.
+    pub(super) fn expect_places(&self, count: usize) {
+        self.state().has_choice = count > 1;
     }
 
     /// Something works.
@@ -131,13 +138,15 @@ impl Report<'_> {
                 "{place} shows a valid certificate for {} and answers {status}",
                 endpoint.certificate_for
             )),
-            Err(error) => self.doubtful(&format!("{place}: {error}")),
+            // If it is the only one, that is how it ends.
+            Err(error) if self.state().has_choice => self.doubtful(&format!("{place}: {error}")),
+            Err(_) => {}
         }
     }
 }
 
 /// Writes where a connection goes.
-pub(super) fn place(endpoint: &Endpoint) -> String {
+fn place(endpoint: &Endpoint) -> String {
     match &endpoint.connect_to {
         Host::Address(address) => std::net::SocketAddr::new(*address, endpoint.port).to_string(),
         Host::Name(name) => format!("{name}:{}", endpoint.port),

@@ -34,30 +34,21 @@ impl Outside {
         if let Some(key) = signing_key(config)? {
             let servers = Servers::new(egress(config)?);
             judge = Some(make_judge(config, &servers, metrics.clone()));
-            direct = Some(make_direct(config, servers, key, metrics.clone()));
+            direct = Some(Direct {
+                fetcher: fetcher(config, &servers, &key),
+                key,
+                timeout: config.federation.timeout,
+                ask_homeserver: config.federation.ask_homeserver,
+                metrics: metrics.clone(),
+            });
         }
         let servers = OtherServers { rules: rules.clone(), direct };
         Ok(Self { rules, servers, judge })
     }
 }
 
-fn make_direct(
-    config: &Config,
-    servers: Servers,
-    key: Arc<SigningKey>,
-    metrics: Arc<Metrics>,
-) -> Direct {
-    Direct {
-        fetcher: fetcher(config, servers, key.clone()),
-        key,
-        timeout: config.federation.timeout,
-        ask_homeserver: config.federation.ask_homeserver,
-        metrics,
-    }
-}
-
-/// Makes what fetches media from the servers that made it.
-pub fn fetcher(config: &Config, servers: Servers, key: Arc<SigningKey>) -> RemoteFetcher {
+/// Makes what fetches media from other servers.
+pub fn fetcher(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> RemoteFetcher {
     let (federation, remote) = (&config.federation, &config.remote);
     let limits = FetchLimits {
         timeout: federation.timeout,
@@ -65,7 +56,7 @@ pub fn fetcher(config: &Config, servers: Servers, key: Arc<SigningKey>) -> Remot
         min_rate: remote.min_rate.as_u64(),
         slow_timeout: remote.slow_timeout,
     };
-    RemoteFetcher::new(servers, key, limits)
+    RemoteFetcher::new(servers.clone(), key.clone(), limits)
 }
 
 fn make_judge(config: &Config, servers: &Servers, metrics: Arc<Metrics>) -> Judge {

@@ -2,6 +2,7 @@
 //! test that is run by hand starts its own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,8 +114,12 @@ impl Synapse {
 
     /// Returns the line that holds its signing key, if this test has started it.
     pub fn signing_key(&self) -> Option<String> {
-        let directory = self._own.as_ref()?.0.as_ref()?.path();
-        std::fs::read_to_string(directory.join("signing.key")).ok()
+        std::fs::read_to_string(self.signing_key_file()?).ok()
+    }
+
+    /// Returns the file that holds its signing keys, if this test has started it.
+    pub fn signing_key_file(&self) -> Option<PathBuf> {
+        Some(self._own.as_ref()?.0.as_ref()?.path().join("signing.key"))
     }
 
     /// Returns where it listens.
