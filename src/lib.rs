@@ -29,7 +29,7 @@
 //!
 //! | layer | rooms | may use |
 //! |---|---|---|
-//! | process | `main`, [`server`], [`check`], [`key_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
+//! | process | `main`, [`server`], [`check`], [`federation_test`], [`key_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
 //! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`federation`], [`egress`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` and `federation`, `federation` goes out by `egress` |
@@ -85,6 +85,7 @@ pub mod connection;
 pub mod egress;
 pub mod error;
 pub mod federation;
+pub mod federation_test;
 pub mod handlers;
 pub mod homeserver;
 pub mod key_tool;

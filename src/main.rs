@@ -9,8 +9,8 @@ use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
-use mediary::types::ServerName;
-use mediary::{check, logging, server};
+use mediary::types::{Mxc, ServerName};
+use mediary::{check, federation_test, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// jemalloc keeps memory flat under many connections and costs the least time of those measured.
@@ -38,9 +38,25 @@ enum Command {
     /// Changes nothing and may be run beside a running Mediary. The exit code is 0 if Mediary can
     /// run, 1 if something has to be mended first.
     Check(Settings),
+    /// Go to another server step by step, and say what was found and where it ends
+    ///
+    /// Asks as Mediary asks for that server's media: discovery, connection, keys, and a request signed
+    /// with federation.signing_key. Changes nothing. The exit code is 0 if all of it works, else 1.
+    FederationTest(FederationTest),
     /// Show, make or find the key that requests to other servers are signed with
     #[command(subcommand)]
     Key(KeyCommand),
+}
+
+#[derive(Args)]
+struct FederationTest {
+    /// The other server's name, as in @user:NAME
+    server: ServerName,
+    /// Media of that server to fetch as well, as mxc://SERVER/ID
+    #[arg(long, value_name = "MXC")]
+    media: Option<Mxc>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Args)]
@@ -118,7 +134,8 @@ fn examples() -> String {
         "Examples:\n  \
          mediary --upstream http://127.0.0.1:8008 --data-dir ./media\n  \
          mediary run --config /etc/mediary/mediary.toml\n  \
-         mediary check --config /etc/mediary/mediary.toml\n\n\
+         mediary check --config /etc/mediary/mediary.toml\n  \
+         mediary federation-test --config /etc/mediary/mediary.toml matrix.org\n\n\
          Settings come from the file, then from the environment, then from flags; the last one \
          counts.\n\nEnvironment:\n",
     );
@@ -132,7 +149,14 @@ fn main() -> ExitCode {
     let command_line = CommandLine::parse();
     let outcome = match command_line.command.unwrap_or(Command::Run(command_line.settings)) {
         Command::Run(settings) => run(settings),
-        Command::Check(settings) => return check(settings),
+        Command::Check(settings) => {
+            return examine(settings, |config| check::run(config, &mut std::io::stdout()));
+        }
+        Command::FederationTest(FederationTest { server, media, settings }) => {
+            return examine(settings, |config| {
+                federation_test::run(config, &server, media.as_ref(), &mut std::io::stdout())
+            });
+        }
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
     };
     match outcome {
@@ -165,7 +189,8 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     server::run(&config)
 }
 
-fn check(settings: Settings) -> ExitCode {
+/// Loads the configuration and runs something that prints and says whether all is well.
+fn examine(settings: Settings, is_well: impl FnOnce(&Config) -> bool) -> ExitCode {
     let config = match settings.load() {
         Ok(config) => config,
         Err(error) => {
@@ -173,9 +198,5 @@ fn check(settings: Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if check::run(&config, &mut std::io::stdout().lock()) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if is_well(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -17,8 +17,9 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
-    room("main", &["check", "config", "key_tool", "logging", "server", "types"]),
+    room("main", &["check", "config", "federation_test", "key_tool", "logging", "server", "types"]),
     room("check", &["config", "federation", "homeserver", "server", "types"]),
+    room("federation_test", &["config", "egress", "federation", "server", "types"]),
     room("key_tool", &["federation"]),
     room("logging", &["config"]),
     room(
@@ -195,6 +196,7 @@ const RESERVED: &[Reserved] = &[
         only_in: &[
             "main",
             "check",
+            "federation_test",
             "key_tool",
             "logging",
             "server",

@@ -7,6 +7,7 @@
 
 pub mod canonical_json;
 pub mod conduit;
+pub mod key_document;
 pub mod multipart;
 pub mod signing_key;
 pub mod well_known;
@@ -16,7 +17,6 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
-mod key_document;
 mod key_error;
 mod key_file;
 mod locate;
