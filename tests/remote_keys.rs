@@ -21,12 +21,12 @@ const HOUR: i64 = 60 * 60 * 1000;
 fn servers(authority: &Authority) -> Servers {
     let file = authority.file();
     let settings = EgressSettings {
-        allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+        allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
         ca_file: Some(file.path().to_owned()),
         dns_servers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
     };
-    Servers::new(Egress::new(settings).unwrap())
+    Servers::new(Egress::new(settings).expect("a way out"))
 }
 
 fn keys(authority: &Authority, notaries: &[&str]) -> RemoteKeys {
@@ -35,11 +35,11 @@ fn keys(authority: &Authority, notaries: &[&str]) -> RemoteKeys {
 }
 
 fn name(text: &str) -> ServerName {
-    text.parse().unwrap()
+    text.parse().expect("a server name")
 }
 
 fn id(key: &ServerKey) -> KeyId {
-    key.id.parse().unwrap()
+    key.id.parse().expect("a key id")
 }
 
 /// A server on an address of its own, which needs no names.

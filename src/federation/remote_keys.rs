@@ -104,6 +104,29 @@ pub enum KeyError {
 }
 
 impl KeyError {
+    /// Returns what the other server's administrator may know: what went wrong with their server, but
+    /// neither addresses nor which names our resolver knows.
+    pub fn public_text(&self) -> String {
+        let Self::Server(
+            ServerError::Discovery { server, error } | ServerError::Exchange { server, error },
+        ) = self
+        else {
+            return self.to_string();
+        };
+        let reason = match error {
+            EgressError::Resolution { .. }
+            | EgressError::Forbidden { .. }
+            | EgressError::Connect { .. } => "it cannot be reached",
+            EgressError::Tls { .. } => "its certificate is not accepted, or TLS failed otherwise",
+            EgressError::TimedOut(_) => "it took too long",
+            EgressError::Misbehaved(_)
+            | EgressError::TooLarge { .. }
+            | EgressError::Url(..)
+            | EgressError::TooManyRedirects => "its answer is not understood",
+        };
+        format!("the keys of {server} cannot be fetched: {reason}")
+    }
+
     /// Whether a notary may know what could not be had from the server: it could not be reached, or
     /// what stands before it says so. A server that answers nonsense is not better believed at second
     /// hand, and one that may not be contacted stays so.
