@@ -124,7 +124,7 @@ fn a_server_that_works_is_said_to_and_media_is_fetched() {
     assert!(!said.contains("X-Matrix") && !said.contains("sig="), "{said}");
 }
 
-/// DISC-03, DISC-09, DISC-16
+/// DISC-03, DISC-09, DISC-16, TLS-03, XM-03
 #[test]
 fn each_step_of_discovery_is_said() {
     in_a_world(async |world| {
@@ -135,7 +135,9 @@ fn each_step_of_discovery_is_said() {
         let _website = world.delegate("a.example", "m.example");
         let homeserver = homeserver.named("a.example");
         let tool = Tool::new("http://127.0.0.1:1").believing(&world.authority);
-        let (code, said) = tool.with(&world.dns.setting()).visit("a.example", &[]);
+        let key = ServerKey::new("ours");
+        let tool = tool.with(&world.dns.setting()).signing(&key.line());
+        let (code, said) = tool.visit("a.example", &[]);
         let place = format!("target.example:{}", homeserver.port());
         let expected = [
             (
@@ -151,10 +153,15 @@ fn each_step_of_discovery_is_said() {
             ("ok  ", &*format!("{place} shows a valid certificate for m.example and answers 200")),
             ("ok  ", "it is Origin 1"),
             ("ok  ", "believed with: ed25519:h"),
-            ("look", "nothing signed is sent, since there is no federation.signing_key"),
+            ("ok  ", "it believes that we are us.example"),
+            ("It works; look at what is marked.", ""),
         ];
         assert_says(&said, &expected);
         assert_eq!(code, 0, "{said}");
+        let [probe] = &homeserver.received_for(PROBE)[..] else { panic!("one signed request") };
+        let authorization = key.authorization(US, "a.example", "GET", PROBE);
+        assert_eq!(probe.header("authorization"), Some(&*authorization));
+        assert_eq!(probe.header("host"), Some("m.example"));
     });
 }
 
@@ -234,6 +241,7 @@ fn keys_that_cannot_be_believed_and_servers_that_are_none_are_said() {
         });
         let tool = Tool::new("http://127.0.0.1:1").believing(&authority);
         let (exit, said) = tool.visit(&origin.server_name(), &[]);
+        assert_says(&said, &[("look", "nothing signed is sent, since there is no")]);
         assert_says(&said, &[("ok  ", r"it is \u{1b}[2Jx"), ("FAIL", text)]);
         assert_eq!(exit, 1, "{said}");
     }

@@ -27,6 +27,7 @@ pub struct World {
     pub dns: DnsServer,
     /// An address that this test has for itself. Nobody listens there until the test wants it.
     pub address: String,
+    begin: Instant,
 }
 
 /// Runs a test in a world of its own. Well-known files are on port 443, which not everybody may listen
@@ -67,7 +68,8 @@ impl World {
             match (listen(443), listen(8448)) {
                 (Ok(_), Ok(_)) => {
                     let (authority, dns) = (Authority::new(), DnsServer::start());
-                    return Some(Self { authority, dns, address });
+                    let begin = Instant::now();
+                    return Some(Self { authority, dns, address, begin });
                 }
                 (Err(error), _) if error.kind() == ErrorKind::PermissionDenied => return None,
                 _ => {}
@@ -86,6 +88,14 @@ impl World {
             connect_timeout: Duration::from_secs(5),
         });
         Servers::new(egress.unwrap())
+    }
+
+    /// Turns the clock on, to so many seconds after the beginning.
+    pub async fn at(&self, seconds: u64) {
+        let moment = self.begin + Duration::from_secs(seconds);
+        tokio::time::pause();
+        tokio::time::advance(moment.saturating_duration_since(Instant::now())).await;
+        tokio::time::resume();
     }
 
     /// Starts what listens on port 443 of a host.
