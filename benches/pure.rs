@@ -1,17 +1,23 @@
 //! What the pure parts of a request's road cost: finding the route, reading conditions and ranges,
-//! building the head of a reply.
+//! building the head of a reply, signing a request and checking a signature.
 //!
 //! `cargo bench --bench pure`
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, header};
+use mediary::auth::OriginAuthenticator;
+use mediary::egress::{Egress, EgressSettings};
+use mediary::federation::x_matrix::Claim;
+use mediary::federation::{KeySeed, RemoteKeys, Servers};
 use mediary::media::{MediaBody, MediaItem};
+use mediary::metrics::Metrics;
 use mediary::response::{Conditions, Reply};
 use mediary::route::{Access, classify};
-use mediary::types::{ByteRange, ContentHash, ContentType, FileName};
+use mediary::types::{ByteRange, ContentHash, ContentType, FileName, ServerName};
 
 fn classification(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
@@ -73,5 +79,41 @@ fn headers(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, classification, ranges, headers);
+/// One signature or its check is to cost less than 100 microseconds; the key is known already.
+fn signatures(criterion: &mut Criterion) {
+    let name = |text: &str| text.parse::<ServerName>().expect("a server name");
+    let (us, them) = (name("us.example"), name("them.example"));
+    let target = "/_matrix/federation/v1/media/download/GCmhgzMPRjqgpODLsNQzVuHZ?timeout_ms=20000";
+    let key = KeySeed::generate().expect("random numbers").signing_key();
+    let field = key.authorization(&them, &us, &Method::GET, target);
+    let headers: HeaderMap = [(header::AUTHORIZATION, field)].into_iter().collect();
+
+    let egress = Egress::new(EgressSettings::default()).expect("a way out that is not used");
+    let known = vec![(key.id().clone(), key.verify_key())];
+    let keys = RemoteKeys::new(Servers::new(egress), Vec::new()).with_own(them.clone(), known);
+    let metrics = Arc::new(Metrics::new().expect("names that differ"));
+    let authenticator = OriginAuthenticator::new(keys, metrics);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+
+    let mut group = criterion.benchmark_group("x-matrix");
+    group.bench_function("sign", |bencher| {
+        bencher.iter(|| key.authorization(&us, &them, &Method::GET, black_box(target)));
+    });
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| Claim::from_headers(black_box(&headers)));
+    });
+    group.bench_function("read and check", |bencher| {
+        bencher.iter(|| {
+            let check = authenticator.check(
+                &us,
+                &Method::GET,
+                black_box(target.as_bytes()),
+                black_box(&headers),
+            );
+            runtime.block_on(check).expect("a good signature")
+        });
+    });
+}
+
+criterion_group!(benches, classification, ranges, headers, signatures);
 criterion_main!(benches);

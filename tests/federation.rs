@@ -60,6 +60,22 @@ fn an_unsigned_request_is_refused_and_goes_nowhere() {
     assert!(homeserver.received_for("/federation/").is_empty());
 }
 
+/// XM-13
+#[test]
+fn routes_that_are_none_and_methods_that_are_not_theirs_are_named_so() {
+    let homeserver = FakeHomeserver::start();
+    let (_mediary, client) = start(&homeserver);
+    for target in ["/_matrix/federation/v1/media/upload/abc", "/_matrix/federation/v1/media"] {
+        ask(&client, target).assert_error(404, "M_UNRECOGNIZED");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        let fields = [("Authorization", SIGNED)];
+        let answer = client.request(method, &format!("{DOWNLOAD}/abc"), &fields, b"");
+        answer.assert_error(405, "M_UNRECOGNIZED");
+    }
+    assert!(homeserver.received_for("/federation/").is_empty());
+}
+
 /// FM-S-03, FM-S-04, FM-S-05, FLD-01, FLD-02, FLD-03, FLD-04
 #[test]
 fn what_was_uploaded_is_served_in_two_parts() {

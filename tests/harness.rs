@@ -152,7 +152,7 @@ fn is_signed(key: &ServerKey, text: &str, signature: &str) -> bool {
         .is_ok()
 }
 
-/// CJ-01, CJ-04, CJ-07: the specification's own key, object and signature.
+/// The key, the object and the signature of the specification's appendix.
 #[test]
 fn another_server_signs_as_the_specification_shows() {
     let key = ServerKey::of_line("ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1");
@@ -166,7 +166,6 @@ fn another_server_signs_as_the_specification_shows() {
     assert_eq!(ServerKey::of_line(&key.line()).public(), key.public());
 }
 
-/// KEY-01, KEY-03
 #[test]
 fn another_server_publishes_the_key_that_it_signs_with() {
     let authority = Authority::new();

@@ -51,7 +51,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,22 +59,22 @@ impl Place {
     }
 
     fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
+        self.path(name).to_str().expect("a path in UTF-8").to_owned()
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
+        fs::read_to_string(self.path(name)).expect("a file")
     }
 
     fn write(&self, name: &str, content: &[u8]) -> String {
-        fs::write(self.path(name), content).unwrap();
-        fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).unwrap();
+        fs::write(self.path(name), content).expect("it can be written");
+        fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).expect("our own file");
         self.text(name)
     }
 }
 
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
 }
 
 /// KEY-02
@@ -164,17 +164,17 @@ fn synapse_publishes_a_key_that_was_added_to_its_file_and_signs_on_with_its_own(
 
 /// The value that Conduit keeps for a key, and the key.
 fn keypair(version: &str) -> (Vec<u8>, ServerKey) {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-    let seed: [u8; 32] = document.as_ref()[16..48].try_into().unwrap();
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("random numbers");
+    let seed: [u8; 32] = document.as_ref()[16..48].try_into().expect("32 bytes");
     let key = ServerKey::of_seed(version, seed);
-    let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("a key");
     assert_eq!(pair.public_key().as_ref()[..4], document.as_ref()[51..55]);
     ([version.as_bytes(), b"\xff", document.as_ref()].concat(), key)
 }
 
 /// Makes a database as Conduit does, and returns the connection that its server has open.
 fn conduit_database(path: &Path, keypair: &[u8]) -> Connection {
-    let connection = Connection::open(path).unwrap();
+    let connection = Connection::open(path).expect("a database");
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL;
@@ -182,10 +182,10 @@ fn conduit_database(path: &Path, keypair: &[u8]) -> Connection {
              CREATE TABLE other (\"key\" BLOB UNIQUE, \"value\" BLOB);
              INSERT INTO global VALUES (CAST('version' AS BLOB), x'0d');",
         )
-        .unwrap();
+        .expect("SQL");
     connection
         .execute("INSERT INTO global VALUES (CAST('keypair' AS BLOB), ?1)", [keypair])
-        .unwrap();
+        .expect("SQL");
     connection
 }
 

@@ -276,6 +276,12 @@ const RESERVED: &[Reserved] = &[
         rule: "a Requester is made in auth alone",
     },
     Reserved {
+        signs: &["Origin {"],
+        only_in: &["auth/origin.rs"],
+        free_in_tests: false,
+        rule: "an Origin is made in auth alone",
+    },
+    Reserved {
         signs: &["process::exit"],
         only_in: &["main", "server"],
         free_in_tests: false,
@@ -547,6 +553,7 @@ fn what_breaks_a_rule_is_found() {
         ("media/mod.rs", "tokio::spawn(work);", 1, "only server starts tasks"),
         ("media/mod.rs", "let store = Store::open(path)?;", 1, "only server constructs"),
         ("handlers/mod.rs", "Requester { identity, token }", 1, "a Requester is made in auth"),
+        ("auth/mod.rs", "Ok(Origin { server_name })", 1, "an Origin is made in auth"),
         ("store/mod.rs", "std::process::exit(1)", 1, "only main and server end"),
     ] {
         let found = rules(file, text);

@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::fake::{respond, respond_with};
@@ -12,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use mediary::auth::{OriginAuthenticator, OriginError};
 use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::{KeyError, KeyId, RemoteKeys, Servers};
+use mediary::metrics::Metrics;
 use mediary::types::ServerName;
 use serde_json::json;
 
@@ -21,12 +23,12 @@ const HOUR: i64 = 60 * 60 * 1000;
 fn servers(authority: &Authority) -> Servers {
     let file = authority.file();
     let settings = EgressSettings {
-        allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+        allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
         ca_file: Some(file.path().to_owned()),
         dns_servers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
     };
-    Servers::new(Egress::new(settings).unwrap())
+    Servers::new(Egress::new(settings).expect("a way out"))
 }
 
 fn keys(authority: &Authority, notaries: &[&str]) -> RemoteKeys {
@@ -35,11 +37,11 @@ fn keys(authority: &Authority, notaries: &[&str]) -> RemoteKeys {
 }
 
 fn name(text: &str) -> ServerName {
-    text.parse().unwrap()
+    text.parse().expect("a server name")
 }
 
 fn id(key: &ServerKey) -> KeyId {
-    key.id.parse().unwrap()
+    key.id.parse().expect("a key id")
 }
 
 /// A server on an address of its own, which needs no names.
@@ -61,7 +63,8 @@ async fn key_of(keys: &RemoteKeys, origin: &Origin) -> Result<(), KeyError> {
 async fn a_request_is_checked_with_the_key_that_its_server_publishes() {
     let authority = Authority::new();
     let origin = server(&authority, |_, _| None);
-    let authenticator = OriginAuthenticator::new(keys(&authority, &[]));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let authenticator = OriginAuthenticator::new(keys(&authority, &[]), metrics);
     let us = name("us.example");
     let check = async |field: String, target: &str| {
         let mut headers = HeaderMap::new();

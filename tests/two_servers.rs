@@ -65,7 +65,10 @@ impl Side {
         self.tls.lead_to(self.synapse.address());
         self.mediary = (front != Nothing).then(|| {
             let settings = Settings::new(&self.synapse.url).with(era.mediary);
-            let key = (front == Key).then(|| settings.signing_key(&self.key_line()));
+            let key = (front == Key).then(|| {
+                // What Mediary cannot do with the key is not to be hidden by its homeserver.
+                settings.signing_key(&self.key_line()) + "\nask_homeserver = false"
+            });
             settings.with_federation(authority, &[key.as_deref().unwrap_or_default()]).start()
         });
         if let Some(mediary) = &self.mediary {
@@ -291,28 +294,31 @@ fn two_homeservers_exchange_media_without_mediary() {
     exchange(Nothing, Nothing);
 }
 
-/// FM-C-11
+/// FM-S-03, FM-S-04, FM-S-05, FM-S-09, FM-C-11
 #[test]
 fn mediary_without_a_key_in_front_of_one_homeserver_exchanges_media() {
     exchange(Keyless, Nothing);
 }
 
-/// FM-C-11
+/// FM-S-01, FM-S-09, FM-C-11, FLD-10
 #[test]
 fn mediary_without_a_key_in_front_of_both_homeservers_exchanges_media() {
     exchange(Keyless, Keyless);
 }
 
+/// FM-S-01, FM-S-03, FM-S-04, FM-S-05, FM-S-09, FM-C-01, FM-C-02, FM-C-11, XM-01, XM-04, KEY-01
 #[test]
 fn mediary_with_a_key_in_front_of_one_homeserver_exchanges_media() {
     exchange(Key, Nothing);
 }
 
+/// FM-S-01, FM-S-02, FM-S-08, FM-S-09, FM-C-01, FM-C-02, FM-C-11, DISC-01, DISC-02, TLS-01, FE-14
 #[test]
 fn mediary_with_a_key_in_front_of_both_homeservers_exchanges_media() {
     exchange(Key, Key);
 }
 
+/// FM-S-01, FM-S-09, FM-C-02, FM-C-11
 #[test]
 fn mediary_with_a_key_and_mediary_without_exchange_media() {
     exchange(Key, Keyless);
@@ -351,6 +357,33 @@ fn legacy_routes_serve(fronts: &[(Front, Front)]) {
 #[test]
 fn legacy_routes_that_are_open_serve_media_of_both_servers_without_keys() {
     legacy_routes_serve(&[(Nothing, Nothing), (Keyless, Nothing), (Keyless, Keyless)]);
+}
+
+/// With the key nothing that has been seen once takes a homeserver: not who asks, not who they are, not
+/// the homeserver's own older media.
+///
+/// FM-C-02, FM-C-11, KEY-06
+#[test]
+fn with_keys_media_is_exchanged_while_both_homeservers_are_down() {
+    let mut pair = Pair::start(FROZEN);
+    pair.put(Key, Key);
+    let media = pair.ways().map(|(owner, reader)| {
+        let earlier = owner.earlier().upload("image/png", None, &png(400, 300));
+        let target = format!("{DOWNLOAD}/{}", id(&earlier));
+        let relayed = reader.ask(owner, &target);
+        assert_eq!((relayed.status, relayed.complete), (200, true), "{relayed:?}");
+        [earlier, owner.user().upload("image/png", None, &png(300, 400))]
+    });
+    pair.a.synapse.stop();
+    pair.b.synapse.stop();
+    for ((owner, reader), [earlier, latest]) in pair.ways().into_iter().zip(media) {
+        for (media, picture) in [(earlier, png(400, 300)), (latest, png(300, 400))] {
+            let target = format!("{DOWNLOAD}/{}", id(&media));
+            assert!(parts(&reader.ask(owner, &target)).body == picture);
+            reader.user().download(&media).assert_whole(&picture);
+            assert_small_picture(&reader.user().thumbnail(&media));
+        }
+    }
 }
 
 /// CS-FRZ-01

@@ -12,23 +12,25 @@ use crate::types::ServerName;
 /// Another homeserver that has signed its request. Holding one is the permission to be answered as
 /// that server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(ServerName);
+pub struct Origin {
+    server_name: ServerName,
+}
 
 impl Origin {
     /// Returns its name.
     pub fn server_name(&self) -> &ServerName {
-        &self.0
+        &self.server_name
     }
 
     /// Vouches for a server without a signature.
     #[cfg(test)]
-    pub fn for_test(server: ServerName) -> Self {
-        Self(server)
+    pub fn for_test(server_name: ServerName) -> Self {
+        Self { server_name }
     }
 }
 
 /// Why a request counts as nobody's (XM-08, FLD-24). The texts are for whoever runs the server that
-/// sent it.
+/// sent it; what only our own log may say is in the source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// It is not signed.
@@ -46,7 +48,7 @@ pub enum OriginError {
         us: ServerName,
     },
     /// There is no key to check the signature with.
-    #[error("the signature cannot be checked: {0}")]
+    #[error("the signature cannot be checked: {}", .0.public_text())]
     Key(#[from] KeyError),
     /// The key did not make the signature.
     #[error(
@@ -150,7 +152,9 @@ impl OriginAuthenticator {
         let mut failure = None;
         for signature in &claim.signatures {
             match self.keys.key(&claim.origin, &signature.key_id).await {
-                Ok(key) if signature.verifies(&key, &message) => return Ok(Origin(claim.origin)),
+                Ok(key) if signature.verifies(&key, &message) => {
+                    return Ok(Origin { server_name: claim.origin });
+                }
                 Ok(_) => failure = Some(OriginError::BadSignature),
                 Err(error) => failure = failure.or(Some(error.into())),
             }

@@ -27,7 +27,7 @@ use crate::egress::{EgressError, Response, ResponseBody};
 use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, Pace, ServerName};
 
 use refusal::Refusal;
-use transfer::Bytestream;
+use transfer::MediaBytes;
 
 /// How much of a second part is read that should be empty, since the media is elsewhere.
 const MAX_IGNORED: usize = 64 * 1024;
@@ -94,7 +94,7 @@ struct Found {
     filename: Option<FileName>,
     size: Option<u64>,
     at_most: Option<u64>,
-    bytes: Bytestream,
+    bytes: MediaBytes,
 }
 
 impl RemoteFetcher {
@@ -168,7 +168,7 @@ impl RemoteFetcher {
         match response.status {
             StatusCode::OK => return self.two_parts(response, question).await,
             // Redirecting is done in the second part (FM-S-07, FLD-06).
-            status if !status.is_client_error() && !status.is_server_error() => {
+            status if !is_error(status) => {
                 return Err(misbehaved(format!("status {status} for media")));
             }
             _ => {}
@@ -229,7 +229,7 @@ fn in_part(
     }
     let (content_type, filename) =
         described(head.content_type.as_deref(), head.content_disposition.as_deref());
-    let bytes = Bytestream::Part(Box::new(part));
+    let bytes = MediaBytes::Part(Box::new(part));
     let at_most = size.map(|(_, most)| most.min(limit));
     Ok(Found { content_type, filename, size: None, at_most, bytes })
 }
@@ -265,6 +265,11 @@ fn described(
 fn is_coded(headers: &HeaderMap) -> bool {
     let coding = headers.get(header::CONTENT_ENCODING);
     coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether a status says that there is no media, rather than something that nobody asked for.
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 fn late(question: &Question<'_>) -> FetchError {

@@ -18,6 +18,7 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod key_error;
 mod key_file;
 mod locate;
 mod origins;
@@ -29,7 +30,8 @@ pub use explain::{Event, Observer, WellKnownError};
 pub use fetch::{
     FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
 };
-pub use remote_keys::{KeyError, RemoteKeys, VerifyKey};
+pub use key_error::KeyError;
+pub use remote_keys::{RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};
 pub use signing_key::{KeyId, KeySeed, SigningKey, SigningKeyError};

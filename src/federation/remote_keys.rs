@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::key_document::{self, KeyDocument, MAX_VALIDITY};
+use super::key_error::KeyError;
 use super::servers::{ServerError, Servers};
 use super::signing_key::KeyId;
 use crate::egress::EgressError;
@@ -64,70 +65,6 @@ const MAX_NOTARY_SIGNATURES: usize = 8;
 
 /// What stands unescaped in a segment of a path, of what server names are made of.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b':');
-
-/// Why there is no key to check a signature with.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The server could not be asked.
-    #[error("its keys cannot be fetched: {0}")]
-    Server(#[from] ServerError),
-    /// It does not give its keys out.
-    #[error("its keys cannot be fetched: {server} answers {status}")]
-    Refused {
-        /// Which server.
-        server: ServerName,
-        /// With which status.
-        status: u16,
-    },
-    /// Its answer cannot be believed.
-    #[error("the keys of {server} cannot be believed: {reason}")]
-    Unbelievable {
-        /// Which server.
-        server: ServerName,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// It publishes no such key, or no longer (XM-10, KEY-04).
-    #[error("{server} publishes no valid key {key_id}")]
-    Unknown {
-        /// Which server.
-        server: ServerName,
-        /// Which key.
-        key_id: String,
-    },
-    /// There was no answer in time, or too many servers are being asked.
-    #[error("the keys of {server} did not come in time")]
-    TimedOut {
-        /// Which server.
-        server: ServerName,
-    },
-}
-
-impl KeyError {
-    /// Whether a notary may know what could not be had from the server: it could not be reached, or
-    /// what stands before it says so. A server that answers nonsense is not better believed at second
-    /// hand, and one that may not be contacted stays so.
-    fn is_out_of_reach(&self) -> bool {
-        match self {
-            Self::Server(
-                ServerError::Discovery { error, .. } | ServerError::Exchange { error, .. },
-            ) => match error {
-                EgressError::Resolution { .. }
-                | EgressError::Connect { .. }
-                | EgressError::Tls { .. }
-                | EgressError::TimedOut(_) => true,
-                EgressError::Forbidden { .. }
-                | EgressError::Misbehaved(_)
-                | EgressError::TooLarge { .. }
-                | EgressError::Url(..)
-                | EgressError::TooManyRedirects => false,
-            },
-            Self::Refused { status, .. } => *status >= 500,
-            Self::TimedOut { .. } => true,
-            Self::Unbelievable { .. } | Self::Unknown { .. } => false,
-        }
-    }
-}
 
 /// Where key documents come from.
 #[async_trait]
@@ -252,7 +189,7 @@ impl RemoteKeys {
         Self { inner: Arc::new(Inner { source, notaries, known, failed, fetches }), own: None }
     }
 
-    /// Lets it know the homeserver's own keys, so that nobody is asked for them.
+    /// Lets it know the homeserver's own keys: nobody is asked for them, and no others are good.
     pub fn with_own(self, server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
         Self { own: Some(Arc::new(Own { server, keys })), ..self }
     }

@@ -112,6 +112,15 @@ impl Synapse {
         }
     }
 
+    /// Ends it, and waits until it is gone.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is not this test's own.
+    pub fn stop(&self) {
+        self._own.as_ref().expect("a Synapse of this test's own").stop();
+    }
+
     /// Returns the line that holds its signing key, if this test has started it.
     pub fn signing_key(&self) -> Option<String> {
         std::fs::read_to_string(self.signing_key_file()?).ok()

@@ -87,7 +87,13 @@ async fn a_redirect_to_the_inside_is_refused_before_a_connection() {
         assert!(matches!(failure, EgressError::Forbidden { .. }), "{host}: {failure}");
     }
     // Also on the second hop.
-    lead(&location, format!("https://a.example:{}/to/307", site.front.port()));
+    let (second, onwards) = redirecting(&world, "b.example");
+    lead(&location, second.url("b.example", "/to/307"));
+    lead(&onwards, format!("https://inside.example:{port}/"));
+    let start = secure(site.url("a.example", "/to/302"));
+    let failure = refusal(egress.get_url(start, soon()).await);
+    assert!(matches!(failure, EgressError::Forbidden { .. }), "{failure}");
+    assert_eq!(second.backend.received().len(), 1);
     assert!(inside.accept().is_err());
 }
 
@@ -171,6 +177,7 @@ async fn what_is_no_place_for_media_is_refused_without_a_question() {
         ("data:,hello", "its scheme is not https"),
         ("https://user@a.example/", "it names a user"),
         ("https://:secret@a.example/", "it names a user"),
+        ("https://user@b@c/", "it names a user"),
         ("https://a.example:0/", "its port belongs to another service"),
         ("https://a.example:22/", "its port belongs to another service"),
         ("https://a.example:25/", "its port belongs to another service"),

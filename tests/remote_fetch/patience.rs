@@ -33,6 +33,19 @@ fn a_body_that_drips_is_given_up() {
     });
 }
 
+#[test]
+fn a_slow_reader_is_nothing_against_the_server() {
+    in_a_world(async |world| {
+        let origin = world.origin_that_may(|_, _| None);
+        origin.keep("abc", "a/b", None, &[b'x'; 1_000_000]);
+        let limits = FetchLimits { min_rate: 1_000, slow_timeout: millis(1000), ..LIMITS };
+        let mut body = fetch(&world.fetcher_within(limits), &origin).await.unwrap().body;
+        let first = body.next().await.unwrap().unwrap();
+        tokio::time::sleep(millis(2500)).await;
+        assert_eq!(first.len() + read(body).await.unwrap().len(), 1_000_000);
+    });
+}
+
 /// FE-08
 #[test]
 fn the_head_of_an_answer_has_a_deadline_and_so_have_the_heads_of_its_parts() {

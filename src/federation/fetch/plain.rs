@@ -1,15 +1,18 @@
 //! Media that is an answer of its own: behind a `Location`, and on the routes of old.
 
+use std::time::Duration;
+
 use http::{StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::refusal::Refusal;
 use super::resume::{Again, Resumable};
-use super::transfer::Bytestream;
-use super::{Found, Question, RemoteFetcher, described, is_coded, misbehaved};
+use super::transfer::MediaBytes;
+use super::{Found, Question, RemoteFetcher, described, is_coded, is_error, misbehaved};
 use crate::egress::{Response, UrlRequest};
 use crate::federation::FetchError;
+use crate::types::Mxc;
 
 /// How often the place that a server names may lead on to another.
 const MAX_REDIRECTS: u8 = 2;
@@ -23,47 +26,51 @@ const OLD_VERSIONS: [&str; 2] = ["v3", "r0"];
 impl RemoteFetcher {
     /// Asks by the routes of old, which are not signed (FM-C-03 to FM-C-05, FLD-09).
     pub(super) async fn ask_as_of_old(&self, question: &Question<'_>) -> Result<Found, FetchError> {
+        let Question { mxc, options, deadline, .. } = question;
         for version in OLD_VERSIONS {
-            let server = &question.mxc.server_name;
-            let target = format!(
-                "/_matrix/media/{version}/download/{}/{}?allow_remote=false&timeout_ms={}\
-                 &allow_redirect=true",
-                utf8_percent_encode(server.as_str(), IN_PATH),
-                question.mxc.media_id,
-                question.options.wait.as_millis()
-            );
-            let response = self.servers.get(server, &target, &[], question.deadline).await?;
-            match response.status {
-                StatusCode::OK => {
-                    let (servers, server) = (self.servers.clone(), server.clone());
-                    return self.plain(
-                        response,
-                        Again::Server { servers, server, target },
-                        question,
-                    );
-                }
-                StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
-                    let location = response.field(&header::LOCATION).unwrap_or_default();
-                    return self.follow(location, question).await;
-                }
-                status if !status.is_client_error() && !status.is_server_error() => {
-                    return Err(misbehaved(format!("status {status} for media")));
-                }
-                _ => {}
-            }
-            let refusal = Refusal::read(response, question.deadline).await?;
-            if refusal.is_for_nobody() {
-                let why = refusal.in_short();
-                return Err(misbehaved(format!(
-                    "it does not know the federation route for media, and refuses the old one: {why}"
-                )));
-            }
-            if !refusal.is_unknown_route() {
-                return Err(refusal.meaning(question.options.max_size));
+            let target = old_target(version, mxc, options.wait);
+            let response = self.servers.get(&mxc.server_name, &target, &[], *deadline).await?;
+            if let Some(found) = self.take_old(response, target, question).await? {
+                return Ok(found);
             }
         }
         // It knows no route for media at all, so it has none.
         Err(FetchError::NotFound)
+    }
+
+    /// Takes an answer of an old route; `None` if the server does not know that route.
+    async fn take_old(
+        &self,
+        response: Response,
+        target: String,
+        question: &Question<'_>,
+    ) -> Result<Option<Found>, FetchError> {
+        match response.status {
+            StatusCode::OK => {
+                let server = question.mxc.server_name.clone();
+                let again = Again::Server { servers: self.servers.clone(), server, target };
+                return self.plain(response, again, question).map(Some);
+            }
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
+                let location = response.field(&header::LOCATION).unwrap_or_default();
+                return self.follow(location, question).await.map(Some);
+            }
+            status if !is_error(status) => {
+                return Err(misbehaved(format!("status {status} for media")));
+            }
+            _ => {}
+        }
+        let refusal = Refusal::read(response, question.deadline).await?;
+        if refusal.is_unknown_route() {
+            return Ok(None);
+        }
+        if refusal.is_for_nobody() {
+            let why = refusal.in_short();
+            return Err(misbehaved(format!(
+                "it does not know the federation route for media, and refuses the old one: {why}"
+            )));
+        }
+        Err(refusal.meaning(question.options.max_size))
     }
 
     /// Fetches media from the place that a server names for it (FM-C-06 to FM-C-08). The place is not
@@ -115,7 +122,41 @@ impl RemoteFetcher {
             response.field(&header::CONTENT_DISPOSITION),
         );
         let body = Resumable::new(response, again, self.limits.timeout);
-        let bytes = Bytestream::Plain(Box::new(body));
+        let bytes = MediaBytes::Plain(Box::new(body));
         Ok(Found { content_type, filename, size, at_most: None, bytes })
+    }
+}
+
+/// Returns what media is asked for by on an old route. The server is to give what is its own, and may
+/// lead elsewhere.
+fn old_target(version: &str, mxc: &Mxc, wait: Duration) -> String {
+    format!(
+        "/_matrix/media/{version}/download/{}/{}?allow_remote=false&timeout_ms={}\
+         &allow_redirect=true",
+        utf8_percent_encode(mxc.server_name.as_str(), IN_PATH),
+        mxc.media_id,
+        wait.as_millis()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FM-C-04, FM-C-05
+    #[test]
+    fn an_old_target_is_a_target_whatever_the_server_is_called() {
+        for (server, in_path) in
+            [("a.example:8448", "a.example:8448"), ("[::1]:8448", "%5B::1%5D:8448")]
+        {
+            let mxc = format!("mxc://{server}/a-b_c").parse().unwrap();
+            let target = old_target("v3", &mxc, Duration::from_millis(1500));
+            let expected = format!(
+                "/_matrix/media/v3/download/{in_path}/a-b_c\
+                 ?allow_remote=false&timeout_ms=1500&allow_redirect=true"
+            );
+            assert_eq!(target, expected);
+            assert!(target.parse::<http::Uri>().is_ok());
+        }
     }
 }

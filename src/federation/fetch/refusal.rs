@@ -184,8 +184,8 @@ mod tests {
         assert_eq!(of(502, "M_TOO_LARGE"), FetchError::TooLarge { limit: 7 });
         assert_eq!(of(413, "M_TOO_LARGE"), FetchError::TooLarge { limit: 7 });
         for status in [400, 401, 403, 413, 500, 502, 503, 504] {
-            let errcode = "M_OTHER".to_owned();
-            assert_eq!(of(status, "M_OTHER"), FetchError::Refused { status, errcode });
+            let errcode = "M_USER_LOCKED".to_owned();
+            assert_eq!(of(status, "M_USER_LOCKED"), FetchError::Refused { status, errcode });
         }
     }
 

@@ -239,7 +239,7 @@ mod tests {
             (206, vec![(range.clone(), "bytes 4-9/*")]),
             (206, vec![(range.clone(), "bytes 4-9/10"), (header::ETAG, "\"b\"")]),
             (206, vec![(range.clone(), "bytes 4-9/10"), (header::CONTENT_ENCODING, "gzip")]),
-            (416, vec![(range.clone(), "bytes */10")]),
+            (416, vec![(range, "bytes */10")]),
         ] {
             assert!(!goes_on(status, &fields), "{status} {fields:?}");
         }

@@ -11,14 +11,14 @@ use crate::federation::origins::OriginPlace;
 use crate::types::{BodyError, BodyReader, Pace};
 
 /// Where the bytes are.
-pub(super) enum Bytestream {
+pub(super) enum MediaBytes {
     /// In the second part of an answer, which cannot be resumed (FM-S-15).
     Part(Box<SecondPart<ResponseBody>>),
     /// In an answer of their own.
     Plain(Box<Resumable>),
 }
 
-impl Bytestream {
+impl MediaBytes {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Part(part) => part.next().await,
@@ -40,14 +40,14 @@ pub struct Transfer {
 }
 
 enum State {
-    Flowing { bytes: Bytestream, _place: OriginPlace },
+    Flowing { bytes: MediaBytes, _place: OriginPlace },
     Whole,
     Broken,
 }
 
 impl Transfer {
     /// Takes a body of at most `limit` bytes.
-    pub(super) fn new(bytes: Bytestream, place: OriginPlace, pace: Pace, limit: u64) -> Self {
+    pub(super) fn new(bytes: MediaBytes, place: OriginPlace, pace: Pace, limit: u64) -> Self {
         Self { state: State::Flowing { bytes, _place: place }, pace, left: limit, limit }
     }
 

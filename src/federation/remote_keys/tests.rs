@@ -304,6 +304,28 @@ async fn what_cannot_be_believed_gives_no_key_and_is_not_asked_for_at_once_again
     }
 }
 
+/// Threats SS-10
+#[test]
+fn a_stranger_is_told_what_failed_and_nothing_of_our_network() {
+    let [address, text] = ["10.1.2.3", "secret.internal"].map(str::to_owned);
+    let resolution = EgressError::Resolution { name: text.clone(), reason: address.clone() };
+    let forbidden = EgressError::Forbidden { name: text.clone(), address: [10, 1, 2, 3].into() };
+    let connect = EgressError::Connect { endpoint: address.clone(), reason: text.clone() };
+    let tls = EgressError::Tls { endpoint: address, reason: text.clone() };
+    let texts = [resolution, forbidden, connect, tls, EgressError::Misbehaved(text)].map(|error| {
+        let detailed = exchange("a.example", error);
+        assert!(detailed.to_string().contains("secret.internal"), "for the log: {detailed}");
+        detailed.public_text()
+    });
+    assert!(texts[0] == texts[1] && texts[1] == texts[2], "{texts:?}");
+    for text in texts {
+        assert!(text.contains("a.example"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("10."), "{text}");
+    }
+    let unbelievable = KeyError::Unbelievable { server: name("a.example"), reason: "of another" };
+    assert_eq!(unbelievable.public_text(), unbelievable.to_string());
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_asked_for_the_homeservers_own_keys() {
     let ours = keys::<2>();

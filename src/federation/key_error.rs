@@ -1,0 +1,92 @@
+//! Why another server's key is not to be had, for our log and for their administrator.
+
+use super::servers::ServerError;
+use crate::egress::EgressError;
+use crate::types::ServerName;
+
+/// Why there is no key to check a signature with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The server could not be asked.
+    #[error("its keys cannot be fetched: {0}")]
+    Server(#[from] ServerError),
+    /// It does not give its keys out.
+    #[error("its keys cannot be fetched: {server} answers {status}")]
+    Refused {
+        /// Which server.
+        server: ServerName,
+        /// With which status.
+        status: u16,
+    },
+    /// Its answer cannot be believed.
+    #[error("the keys of {server} cannot be believed: {reason}")]
+    Unbelievable {
+        /// Which server.
+        server: ServerName,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// It publishes no such key, or no longer (XM-10, KEY-04).
+    #[error("{server} publishes no valid key {key_id}")]
+    Unknown {
+        /// Which server.
+        server: ServerName,
+        /// Which key.
+        key_id: String,
+    },
+    /// There was no answer in time, or too many servers are being asked.
+    #[error("the keys of {server} did not come in time")]
+    TimedOut {
+        /// Which server.
+        server: ServerName,
+    },
+}
+
+impl KeyError {
+    /// Returns what the other server's administrator may know: what went wrong with their server, but
+    /// neither addresses nor which names our resolver knows.
+    pub fn public_text(&self) -> String {
+        let Self::Server(
+            ServerError::Discovery { server, error } | ServerError::Exchange { server, error },
+        ) = self
+        else {
+            return self.to_string();
+        };
+        let reason = match error {
+            EgressError::Resolution { .. }
+            | EgressError::Forbidden { .. }
+            | EgressError::Connect { .. } => "it cannot be reached",
+            EgressError::Tls { .. } => "its certificate is not accepted, or TLS failed otherwise",
+            EgressError::TimedOut(_) => "it took too long",
+            EgressError::Misbehaved(_)
+            | EgressError::TooLarge { .. }
+            | EgressError::Url(..)
+            | EgressError::TooManyRedirects => "its answer is not understood",
+        };
+        format!("the keys of {server} cannot be fetched: {reason}")
+    }
+
+    /// Whether a notary may know what could not be had from the server: it could not be reached, or
+    /// what stands before it says so. A server that answers nonsense is not better believed at second
+    /// hand, and one that may not be contacted stays so.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Server(
+                ServerError::Discovery { error, .. } | ServerError::Exchange { error, .. },
+            ) => match error {
+                EgressError::Resolution { .. }
+                | EgressError::Connect { .. }
+                | EgressError::Tls { .. }
+                | EgressError::TimedOut(_) => true,
+                EgressError::Forbidden { .. }
+                | EgressError::Misbehaved(_)
+                | EgressError::TooLarge { .. }
+                | EgressError::Url(..)
+                | EgressError::TooManyRedirects => false,
+            },
+            Self::Refused { status, .. } => *status >= 500,
+            Self::TimedOut { .. } => true,
+            Self::Unbelievable { .. } | Self::Unknown { .. } => false,
+        }
+    }
+}
