@@ -30,7 +30,7 @@ struct Tool {
 
 impl Tool {
     fn new(upstream: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let federation = "allow_networks = [\"127.0.0.0/8\"]\n".to_owned();
         Self { directory, federation, upstream: upstream.to_owned() }
     }
@@ -53,9 +53,9 @@ impl Tool {
 
     fn file(&self, name: &str, content: &str, mode: u32) -> String {
         let path = self.directory.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        path.to_str().unwrap().to_owned()
+        fs::write(&path, content).expect("it can be written");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("our own file");
+        path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     /// Returns the exit code and what was printed.
@@ -67,9 +67,9 @@ impl Tool {
             .args(["--config", &config, "--upstream", &self.upstream])
             .env_clear()
             .output()
-            .unwrap();
+            .expect("the binary can be started");
         let said = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+        (output.status.code().expect("an exit code"), String::from_utf8(said).expect("text"))
     }
 
     fn visit(&self, server: &str, more: &[&str]) -> (i32, String) {
@@ -78,7 +78,7 @@ impl Tool {
 
     fn check(&self) -> (i32, String) {
         let store = self.directory.path().join("store");
-        let store = store.to_str().unwrap();
+        let store = store.to_str().expect("a path in UTF-8");
         self.run(&["check", "--listen", "127.0.0.1:0", "--data-dir", store])
     }
 }

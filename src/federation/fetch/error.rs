@@ -202,7 +202,10 @@ mod tests {
             "the server does not believe our signature or does not serve us: 401 M_UNAUTHORIZED"
         );
         assert_eq!(refused(502, "").to_string(), "the server failed: 502");
-        assert_eq!(refused(400, "M_USER_LOCKED").to_string(), "the server refused: 400 M_USER_LOCKED");
+        assert_eq!(
+            refused(400, "M_USER_LOCKED").to_string(),
+            "the server refused: 400 M_USER_LOCKED"
+        );
     }
 
     #[test]
