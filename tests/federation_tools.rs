@@ -30,7 +30,7 @@ struct Tool {
 
 impl Tool {
     fn new(upstream: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let federation = "allow_networks = [\"127.0.0.0/8\"]\n".to_owned();
         Self { directory, federation, upstream: upstream.to_owned() }
     }
@@ -53,9 +53,9 @@ impl Tool {
 
     fn file(&self, name: &str, content: &str, mode: u32) -> String {
         let path = self.directory.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        path.to_str().unwrap().to_owned()
+        fs::write(&path, content).expect("it can be written");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("our own file");
+        path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     /// Returns the exit code and what was printed.
@@ -67,9 +67,9 @@ impl Tool {
             .args(["--config", &config, "--upstream", &self.upstream])
             .env_clear()
             .output()
-            .unwrap();
+            .expect("the binary can be started");
         let said = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+        (output.status.code().expect("an exit code"), String::from_utf8(said).expect("text"))
     }
 
     fn visit(&self, server: &str, more: &[&str]) -> (i32, String) {
@@ -78,7 +78,7 @@ impl Tool {
 
     fn check(&self) -> (i32, String) {
         let store = self.directory.path().join("store");
-        let store = store.to_str().unwrap();
+        let store = store.to_str().expect("a path in UTF-8");
         self.run(&["check", "--listen", "127.0.0.1:0", "--data-dir", store])
     }
 }
@@ -124,7 +124,7 @@ fn a_server_that_works_is_said_to_and_media_is_fetched() {
     assert!(!said.contains("X-Matrix") && !said.contains("sig="), "{said}");
 }
 
-/// DISC-03, DISC-09, DISC-16
+/// DISC-03, DISC-09, DISC-16, TLS-03, XM-03
 #[test]
 fn each_step_of_discovery_is_said() {
     in_a_world(async |world| {
@@ -135,7 +135,9 @@ fn each_step_of_discovery_is_said() {
         let _website = world.delegate("a.example", "m.example");
         let homeserver = homeserver.named("a.example");
         let tool = Tool::new("http://127.0.0.1:1").believing(&world.authority);
-        let (code, said) = tool.with(&world.dns.setting()).visit("a.example", &[]);
+        let key = ServerKey::new("ours");
+        let tool = tool.with(&world.dns.setting()).signing(&key.line());
+        let (code, said) = tool.visit("a.example", &[]);
         let place = format!("target.example:{}", homeserver.port());
         let expected = [
             (
@@ -151,10 +153,15 @@ fn each_step_of_discovery_is_said() {
             ("ok  ", &*format!("{place} shows a valid certificate for m.example and answers 200")),
             ("ok  ", "it is Origin 1"),
             ("ok  ", "believed with: ed25519:h"),
-            ("look", "nothing signed is sent, since there is no federation.signing_key"),
+            ("ok  ", "it believes that we are us.example"),
+            ("It works; look at what is marked.", ""),
         ];
         assert_says(&said, &expected);
         assert_eq!(code, 0, "{said}");
+        let [probe] = &homeserver.received_for(PROBE)[..] else { panic!("one signed request") };
+        let authorization = key.authorization(US, "a.example", "GET", PROBE);
+        assert_eq!(probe.header("authorization"), Some(&*authorization));
+        assert_eq!(probe.header("host"), Some("m.example"));
     });
 }
 
@@ -234,6 +241,7 @@ fn keys_that_cannot_be_believed_and_servers_that_are_none_are_said() {
         });
         let tool = Tool::new("http://127.0.0.1:1").believing(&authority);
         let (exit, said) = tool.visit(&origin.server_name(), &[]);
+        assert_says(&said, &[("look", "nothing signed is sent, since there is no")]);
         assert_says(&said, &[("ok  ", r"it is \u{1b}[2Jx"), ("FAIL", text)]);
         assert_eq!(exit, 1, "{said}");
     }

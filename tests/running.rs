@@ -579,6 +579,7 @@ fn help_names_every_command_flag_and_variable() {
     for word in [
         "run",
         "check",
+        "federation-test",
         "--config",
         "--upstream",
         "--server-name",

@@ -218,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// DISC-01 to DISC-03, DISC-16
+        /// DISC-01, DISC-02, DISC-03, DISC-16
         #[test]
         fn a_port_is_kept_and_what_has_none_gets_none(
             host in "[a-zA-Z][a-zA-Z0-9-]{0,9}(\\.[a-z][a-z0-9]{0,5}){0,3}\\.?", port in 1_u16..,

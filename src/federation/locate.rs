@@ -27,6 +27,10 @@ const MAX_REDIRECTS: u8 = 5;
 /// How long SRV records are good; resolvers remember them for as long as they say.
 const RECORDS_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
+/// How long a place is good that a well-known file names: as long as that, which is asked for more
+/// often.
+const NAMED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How long it is good that name servers did not say whether there are records.
 const NO_ANSWER_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -44,22 +48,36 @@ pub(super) struct Locator {
 /// What is known of one host.
 struct Known {
     delegation: Delegation,
-    endpoints: Vec<Endpoint>,
+    places: Places,
     found_at: Instant,
-    good_until: Instant,
     /// Whether nobody was reached there.
     is_suspect: AtomicBool,
 }
 
+/// Where a host is, and how long that is good beside the delegation.
+#[derive(Clone)]
+struct Places {
+    endpoints: Vec<Endpoint>,
+    good_until: Instant,
+}
+
+impl Places {
+    fn lasting(endpoints: Vec<Endpoint>, lifetime: Duration) -> Self {
+        Self { endpoints, good_until: Instant::now() + lifetime }
+    }
+}
+
 impl Known {
     fn is_due(&self, now: Instant) -> bool {
-        self.delegation_is_due(now)
-            || now >= self.good_until
-            || (self.is_suspect() && now >= self.found_at + SUSPECT_PAUSE)
+        self.delegation_is_due(now) || self.places_are_due(now)
     }
 
     fn delegation_is_due(&self, now: Instant) -> bool {
         self.delegation.is_due(now, self.is_suspect(), SUSPECT_PAUSE)
+    }
+
+    fn places_are_due(&self, now: Instant) -> bool {
+        now >= self.places.good_until || (self.is_suspect() && now >= self.found_at + SUSPECT_PAUSE)
     }
 
     fn is_suspect(&self) -> bool {
@@ -83,7 +101,7 @@ impl Location {
     pub(super) fn endpoints(&self) -> &[Endpoint] {
         match &self.endpoints {
             Endpoints::Named(endpoint) => std::slice::from_ref(endpoint),
-            Endpoints::Found(known) => &known.endpoints,
+            Endpoints::Found(known) => &known.places.endpoints,
         }
     }
 
@@ -162,19 +180,17 @@ impl Locator {
                 Delegation::after(before, asked, Instant::now(), self.jitter(host))
             }
         };
-        let (endpoints, lifetime) = match after_well_known(host, delegation.to.as_ref()) {
-            // As long as the delegation is; that is looked at each time.
-            Step::Connect(endpoint) => (vec![endpoint], Duration::MAX),
-            Step::WellKnown(host) | Step::Srv(host) => {
-                let before = previous.filter(|known| known.delegation.to == delegation.to);
-                let before = before.map_or(Vec::new(), |known| known.endpoints.clone());
+        let before = previous.filter(|known| known.delegation.to == delegation.to);
+        let places = match (after_well_known(host, delegation.to.as_ref()), before) {
+            (_, Some(known)) if !known.places_are_due(Instant::now()) => known.places.clone(),
+            (Step::Connect(endpoint), _) => Places::lasting(vec![endpoint], NAMED_LIFETIME),
+            (Step::WellKnown(host) | Step::Srv(host), before) => {
+                let before = before.map_or(Vec::new(), |known| known.places.endpoints.clone());
                 self.look_up(&host, before, deadline, observer).await
             }
         };
-        let found_at = Instant::now();
-        let good_until = found_at + lifetime.min(Duration::from_secs(1 << 30));
         let is_suspect = AtomicBool::new(false);
-        Arc::new(Known { delegation, endpoints, found_at, good_until, is_suspect })
+        Arc::new(Known { delegation, places, found_at: Instant::now(), is_suspect })
     }
 
     /// Asks for a host's well-known file (DISC-03 to DISC-05).
@@ -222,8 +238,8 @@ impl Locator {
         Ok((server, well_known::lifetime(&response.headers, SystemTime::now())))
     }
 
-    /// Looks SRV records up and returns the places to try and how long they are good (DISC-09 to
-    /// DISC-14). `before` is what was found the last time.
+    /// Looks SRV records up and returns the places to try (DISC-09 to DISC-14). `before` is what was
+    /// found the last time.
     ///
     /// Where name servers do not answer, what was found before is held on to; else the next step
     /// follows, as if there were no record: the certificate has to be the same.
@@ -233,7 +249,7 @@ impl Locator {
         before: Vec<Endpoint>,
         deadline: Instant,
         observer: &dyn Observer,
-    ) -> (Vec<Endpoint>, Duration) {
+    ) -> Places {
         let mut lifetime = RECORDS_LIFETIME;
         for service in services(host) {
             let deadline = share(deadline, 4, Duration::from_secs(5));
@@ -242,14 +258,14 @@ impl Locator {
             observer.notice(Event::Srv { service: &service, outcome: outcome.as_deref() });
             match outcome {
                 Ok(targets) if targets.is_empty() => {}
-                Ok(targets) => return (by_targets(host, &targets), lifetime),
+                Ok(targets) => return Places::lasting(by_targets(host, &targets), lifetime),
                 Err(_) => lifetime = NO_ANSWER_LIFETIME,
             }
         }
         let is_unsure = lifetime == NO_ANSWER_LIFETIME;
         let endpoints =
             if is_unsure && !before.is_empty() { before } else { vec![by_address(host)] };
-        (endpoints, lifetime)
+        Places::lasting(endpoints, lifetime)
     }
 
     /// Returns the host's place between 0 and 1, which no stranger can know.

@@ -1,6 +1,7 @@
 //! Other homeservers: who they are, where they are, what they sign, and the media they have.
 //!
-//! Asking: a server name becomes endpoints (`discovery`), a request is signed (`signing_key`,
+//! Asking: a server name becomes endpoints (`discovery` says how, `locate` asks and remembers), the
+//! first that takes the connection is talked to (`servers`), a request is signed (`signing_key`,
 //! `x_matrix`), the answer taken apart (`multipart`), and how a server has behaved is remembered for a
 //! while (`origins`). Being asked: the signature is held against the keys that the asker publishes
 //! (`x_matrix`, `remote_keys`). All connections go through [`egress`](crate::egress).

@@ -22,13 +22,20 @@ struct State<'a> {
     output: &'a mut (dyn Write + Send),
     last: Instant,
     is_good: bool,
+    has_doubts: bool,
     has_choice: bool,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(output: &'a mut (dyn Write + Send)) -> Self {
-        let (last, is_good, has_choice) = (Instant::now(), true, false);
-        Self { state: Mutex::new(State { output, last, is_good, has_choice }) }
+        let state = State {
+            output,
+            last: Instant::now(),
+            is_good: true,
+            has_doubts: false,
+            has_choice: false,
+        };
+        Self { state: Mutex::new(state) }
     }
 
     /// Learns at how many places the server may be.
@@ -49,6 +56,7 @@ impl<'a> Report<'a> {
     /// Works, but somebody should look.
     pub(super) fn doubtful(&self, text: &str) {
         self.line("look", text);
+        self.state().has_doubts = true;
     }
 
     /// Something has to be mended.
@@ -65,12 +73,16 @@ impl<'a> Report<'a> {
     }
 
     /// Says how it ended, and returns whether nothing failed.
-    pub(super) fn end(self, good: &str, bad: &str) -> bool {
-        let is_good = self.state().is_good;
-        let verdict = if is_good { good } else { bad };
+    pub(super) fn end(&self) -> bool {
+        let mut state = self.state();
+        let verdict = match (state.is_good, state.has_doubts) {
+            (true, false) => "Everything works.",
+            (true, true) => "It works; look at what is marked.",
+            (false, _) => "Something does not work; see above.",
+        };
         // Nobody may be reading any more; the exit code still tells.
-        let _ = writeln!(self.state().output, "\n{verdict}");
-        is_good
+        let _ = writeln!(state.output, "\n{verdict}");
+        state.is_good
     }
 
     fn line(&self, mark: &str, text: &str) {

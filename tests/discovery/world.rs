@@ -27,6 +27,7 @@ pub struct World {
     pub dns: DnsServer,
     /// An address that this test has for itself. Nobody listens there until the test wants it.
     pub address: String,
+    begin: Instant,
 }
 
 /// Runs a test in a world of its own. Well-known files are on port 443, which not everybody may listen
@@ -35,7 +36,7 @@ pub fn in_a_world<F: AsyncFnOnce(World)>(test: F) {
     match World::new() {
         Some(world) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(test(world));
+            runtime.expect("a runtime").block_on(test(world));
         }
         None => run_in_own_network(type_name::<F>()),
     }
@@ -43,15 +44,15 @@ pub fn in_a_world<F: AsyncFnOnce(World)>(test: F) {
 
 fn run_in_own_network(closure: &str) {
     assert!(std::env::var_os(MARK).is_none(), "no port 443 in a network of one's own");
-    let path = closure.split_once("::").unwrap().1;
-    let name = path.split("::{{closure}}").next().unwrap();
+    let path = closure.split_once("::").expect("a path below the binary's").1;
+    let name = path.split("::{{closure}}").next().expect("the function of the closure");
     let output = Command::new("/usr/bin/unshare")
         .args(["--map-root-user", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(std::env::current_exe().unwrap())
+        .arg(std::env::current_exe().expect("a path"))
         .args(["--exact", name])
         .env(MARK, "1")
         .output()
-        .unwrap();
+        .expect("unshare runs");
     let said = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complaint}");
@@ -67,7 +68,8 @@ impl World {
             match (listen(443), listen(8448)) {
                 (Ok(_), Ok(_)) => {
                     let (authority, dns) = (Authority::new(), DnsServer::start());
-                    return Some(Self { authority, dns, address });
+                    let begin = Instant::now();
+                    return Some(Self { authority, dns, address, begin });
                 }
                 (Err(error), _) if error.kind() == ErrorKind::PermissionDenied => return None,
                 _ => {}
@@ -80,12 +82,20 @@ impl World {
     pub fn servers(&self) -> Servers {
         let file = self.authority.file();
         let egress = Egress::new(EgressSettings {
-            allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+            allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
             ca_file: Some(file.path().to_owned()),
             dns_servers: vec![self.dns.address],
             connect_timeout: Duration::from_secs(5),
         });
-        Servers::new(egress.unwrap())
+        Servers::new(egress.expect("a way out"))
+    }
+
+    /// Turns the clock on, to so many seconds after the beginning.
+    pub async fn at(&self, seconds: u64) {
+        let moment = self.begin + Duration::from_secs(seconds);
+        tokio::time::pause();
+        tokio::time::advance(moment.saturating_duration_since(Instant::now())).await;
+        tokio::time::resume();
     }
 
     /// Starts what listens on port 443 of a host.
@@ -95,7 +105,7 @@ impl World {
         script: impl Fn(&Received, &mut TlsStream) -> Option<bool> + Send + Sync + 'static,
     ) -> Origin {
         self.dns.set_addresses(host, &[&self.address]);
-        let listener = TcpListener::bind((&*self.address, 443)).unwrap();
+        let listener = TcpListener::bind((&*self.address, 443)).expect("a free port");
         Origin::on(listener, &self.authority.certificate(&[host]), ServerKey::new("w"), script)
     }
 
@@ -115,7 +125,7 @@ impl World {
     pub fn homeserver_at_8448(&self, host: &str) -> Origin {
         self.dns.set_addresses(host, &[&self.address]);
         let certificate = self.authority.certificate(&[host]);
-        let listener = TcpListener::bind((&*self.address, 8448)).unwrap();
+        let listener = TcpListener::bind((&*self.address, 8448)).expect("a free port");
         Origin::on(listener, &certificate, ServerKey::new("h"), |_, _| None)
     }
 }
@@ -123,7 +133,7 @@ impl World {
 /// Asks a server for its version.
 pub async fn ask(servers: &Servers, server: &str) -> Result<Response, ServerError> {
     let deadline = Instant::now() + Duration::from_secs(20);
-    servers.get(&server.parse().unwrap(), VERSION, &[], deadline).await
+    servers.get(&server.parse().expect("a server name"), VERSION, &[], deadline).await
 }
 
 /// Asks a server, which has to answer.
@@ -137,5 +147,5 @@ pub async fn ask_well(servers: &Servers, server: &str) {
 pub fn met(homeserver: &Origin) -> (String, Option<String>) {
     let [request] = &homeserver.received()[..] else { panic!("asked other than once") };
     let [name] = &homeserver.names()[..] else { panic!("met other than once") };
-    (request.header("host").unwrap().to_owned(), name.clone())
+    (request.header("host").expect("a host").to_owned(), name.clone())
 }
