@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::auth::{AuthError, InvalidCredentials, OriginError};
-use crate::federation::{FetchError, KeyError};
+use crate::federation::FetchError;
 use crate::homeserver::{HomeserverError, Refusal};
 use crate::limit::{Exceeded, Limit};
 use crate::media::{MediaError, QuotaInfo};
@@ -157,7 +157,10 @@ impl ApiError {
             Self::TooManyConnections => {
                 limited("Too many connections from this address, close some first", SOON)
             }
-            Self::Origin(error) => origin_answer(error),
+            // One code for all (XM-08, FLD-24).
+            Self::Origin(error) => {
+                own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", capitalised(&error.to_string()))
+            }
             Self::NoBoundary => {
                 own(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
             }
@@ -276,22 +279,6 @@ fn auth_answer(error: &AuthError) -> ErrorAnswer {
         }
         AuthError::Homeserver(error) => homeserver_answer(error),
     }
-}
-
-/// One code for all (XM-08, FLD-24). What we have seen while we looked for a key is not told: it may name
-/// addresses inside.
-fn origin_answer(error: &OriginError) -> ErrorAnswer {
-    let message = match error {
-        OriginError::Missing
-        | OriginError::Malformed(_)
-        | OriginError::WrongDestination { .. }
-        | OriginError::BadSignature => capitalised(&error.to_string()),
-        OriginError::Key(KeyError::Unknown { .. }) => {
-            "Your server publishes no such key, or it is no longer valid".to_owned()
-        }
-        OriginError::Key(_) => "Your server's signing keys cannot be had".to_owned(),
-    };
-    own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", message)
 }
 
 fn exceeded_answer(exceeded: &Exceeded) -> ErrorAnswer {

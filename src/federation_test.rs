@@ -258,7 +258,11 @@ impl Test<'_, '_> {
             wait: self.config.federation.timeout,
             max_size: remote.max_size.as_u64(),
         };
-        let mut fetched = match fetcher.fetch(us, media, options).await {
+        let fetch = async {
+            let place = fetcher.enter(&media.server_name).await?;
+            fetcher.fetch(place, us, media, options).await
+        };
+        let mut fetched = match fetch.await {
             Ok(fetched) => fetched,
             Err(error) => return self.report.bad(&format!("{media}: {error}")),
         };

@@ -125,6 +125,7 @@ impl OriginAuthenticator {
         method: &Method,
         raw_target: &[u8],
     ) -> Result<Origin, OriginError> {
+        let server = claim.server_name().clone();
         let outcome = self.judge(claim, method, raw_target).await;
         let checks = &self.metrics.origin_checks;
         match &outcome {
@@ -132,7 +133,11 @@ impl OriginAuthenticator {
             Err(OriginError::Key(KeyError::Unknown { .. }) | OriginError::BadSignature) => {
                 checks.refused.inc();
             }
-            Err(_) => checks.failed.inc(),
+            Err(OriginError::Key(error)) => {
+                checks.failed.inc();
+                tracing::info!(%server, %error, "another server's signature cannot be checked");
+            }
+            Err(_) => checks.refused.inc(),
         }
         outcome
     }

@@ -20,7 +20,7 @@ pub use error::{FetchError, FetchResult};
 pub use transfer::Transfer;
 
 use super::multipart::{Boundary, MultipartError, OpenError, PartHead, SecondPart};
-use super::origins::{Failure, Origins};
+use super::origins::{Failure, Origins, ServerPlace};
 use super::servers::{ServerError, Servers};
 use super::signing_key::SigningKey;
 use crate::egress::{EgressError, Response, ResponseBody};
@@ -104,22 +104,34 @@ impl RemoteFetcher {
         Self { servers, key, limits, origins }
     }
 
-    /// Asks the server that made the media for it. `origin` is who we are. All of it, waiting for a
-    /// place and following to another place included, has the one deadline of
-    /// [`FetchLimits::timeout`] and [`FetchOptions::wait`] together.
+    /// Waits for a place among the fetches of one server's media, at most for
+    /// [`FetchLimits::timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::TooMany`], or [`FetchError::BackedOff`] if the server is left alone.
+    pub async fn enter(&self, server: &ServerName) -> Result<ServerPlace, FetchError> {
+        self.origins.enter(server, Instant::now() + self.limits.timeout).await
+    }
+
+    /// Asks the server that made the media for it, with a [place](Self::enter) among the fetches of
+    /// that server's. `origin` is who we are. All of it, following to another place included, has the
+    /// one deadline of [`FetchLimits::timeout`] and [`FetchOptions::wait`] together.
     ///
     /// # Errors
     ///
     /// [`FetchError`] if there is no body to read.
     pub async fn fetch(
         &self,
+        place: ServerPlace,
         origin: &ServerName,
         mxc: &Mxc,
         options: FetchOptions,
     ) -> Result<RemoteMedia, FetchError> {
         let deadline = Instant::now() + self.limits.timeout + options.wait;
         let server = &mxc.server_name;
-        let place = self.origins.enter(server, deadline).await?;
+        // Others may have found out while we waited for something else.
+        self.origins.check(server, Instant::now())?;
         let outcome = self.ask(&Question { origin, mxc, options, deadline }).await;
         self.note(server, outcome.as_ref().err());
         let Found { content_type, filename, size, at_most, bytes } = outcome?;

@@ -31,6 +31,7 @@ pub use fetch::{
     FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
 };
 pub use key_error::KeyError;
+pub use origins::ServerPlace;
 pub use remote_keys::{RemoteKeys, VerifyKey};
 pub use rules::ServerRules;
 pub use servers::{ServerError, Servers};

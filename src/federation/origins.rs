@@ -51,8 +51,8 @@ pub(super) struct Origins {
     jitter: RandomState,
 }
 
-/// One of the places of a server, until it is dropped.
-pub(super) struct OriginPlace {
+/// A place among the fetches of one server's media, until it is dropped.
+pub struct ServerPlace {
     _share: Share<Key>,
 }
 
@@ -119,17 +119,22 @@ impl Origins {
         &self,
         server: &ServerName,
         deadline: Instant,
-    ) -> Result<OriginPlace, FetchError> {
+    ) -> Result<ServerPlace, FetchError> {
         self.check(server, Instant::now())?;
         let deadline = deadline.min(Instant::now() + PLACE_PATIENCE);
         let share = timeout_at(deadline, self.places.take(key(server))).await;
-        let place = OriginPlace { _share: share.map_err(|_| FetchError::TooMany)? };
+        let place = ServerPlace { _share: share.map_err(|_| FetchError::TooMany)? };
         // Others may have found out meanwhile.
         self.check(server, Instant::now())?;
         Ok(place)
     }
 
-    fn check(&self, server: &ServerName, now: Instant) -> Result<(), FetchError> {
+    /// Makes sure that a server is not left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::BackedOff`].
+    pub(super) fn check(&self, server: &ServerName, now: Instant) -> Result<(), FetchError> {
         let left = self.table().get(&key(server)).and_then(|standing| standing.left_alone(now));
         left.map_or(Ok(()), |retry_after| Err(FetchError::BackedOff { retry_after }))
     }

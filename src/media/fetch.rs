@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 
 use super::incoming::{Arrival, Cap, Incoming};
 use super::memory::Memory;
-use super::places::FetchPlaces;
-use super::source::{Answer, Asker, Giver, Source};
+use super::places::{FetchPlaces, Place};
+use super::source::{Answer, Asker, Giver, Road, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
 use crate::federation::FetchError;
 use crate::homeserver::HomeserverError;
@@ -226,11 +226,24 @@ impl Fetcher {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let place = self.places.enter(asker.sharer()).await?;
-        let item = self.source.relay(asker, mxc, search, self.limits.max_size).await?;
+        let (road, place) = self.enter(asker, mxc, search).await?;
+        let item = self.source.relay(road, asker, mxc, search, self.limits.max_size).await?;
         let size = item.body.size();
         let body = Box::new(place.held_by(item.body.into_reader()));
         Ok(MediaItem { body: MediaBody::Relayed { body, size }, ..item })
+    }
+
+    /// Takes what a fetch needs of what there is for all: first the asker's own place, then one of the
+    /// server's, and one of all only then, so that a slow server is waited for at nobody else's cost.
+    async fn enter(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<(Road, Place), MediaError> {
+        let own = self.places.of_sharer(asker.sharer()).await?;
+        let road = self.source.road(asker, mxc, search).await?;
+        Ok((road, self.places.of_all(own).await?))
     }
 
     /// Joins a fetch under way, or becomes the one who makes it.
@@ -271,9 +284,9 @@ impl Lead {
 
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
-        let _place = fetcher.places.enter(asker.sharer()).await?;
+        let (road, _place) = fetcher.enter(&asker, &self.key.mxc, search).await?;
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
-        let answer = fetcher.source.ask(&asker, &self.key.mxc, search, limit).await?;
+        let answer = fetcher.source.ask(road, &asker, &self.key.mxc, search, limit).await?;
         if let Some(record) = fetcher.store.media(&self.key.mxc)? {
             return self.open(record, &asker, answer.proves_legacy_readable).await;
         }

@@ -41,14 +41,22 @@ impl FetchPlaces {
         }
     }
 
-    /// Takes one of the sharer's own places and one of all.
+    /// Takes one of the sharer's own places.
     ///
     /// # Errors
     ///
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
-    pub(super) async fn enter(&self, sharer: Sharer) -> Result<Place, MediaError> {
+    pub(super) async fn of_sharer(&self, sharer: Sharer) -> Result<Share, MediaError> {
         let own = timeout(PATIENCE, self.shares.take(sharer)).await;
-        let own = own.map_err(|_| MediaError::TooManyFetches)?;
+        own.map_err(|_| MediaError::TooManyFetches)
+    }
+
+    /// Takes one of the places of all, for somebody who has one of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooManyFetches`] if none becomes free in time.
+    pub(super) async fn of_all(&self, own: Share) -> Result<Place, MediaError> {
         Ok(Place { _own: own, _of_all: wait_for(&self.places, 1).await? })
     }
 

@@ -13,6 +13,7 @@ use http::HeaderValue;
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::{Origin, Requester};
+use crate::federation::{FetchError, ServerPlace};
 use crate::homeserver::Homeserver;
 use crate::store::MediaRecord;
 use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
@@ -71,6 +72,16 @@ pub enum Signer {
     Origin,
     /// Our own: the request asks for something that is made of the media.
     Ourselves,
+}
+
+/// Who is to be asked.
+pub(super) enum Road {
+    /// The homeserver.
+    Homeserver,
+    /// The server that made the media, with a place among the fetches of its media.
+    Server(ServerPlace),
+    /// The homeserver, in the place of a server that has failed.
+    InsteadOf(FetchError),
 }
 
 /// Who gave an answer.
@@ -172,34 +183,70 @@ impl Source {
         Ok(if self.is_local(mxc)? { u64::MAX } else { max_remote_bytes })
     }
 
+    /// Finds out who is to be asked, and waits for a place among the fetches of another server's media.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::NotFound`] where this asker may not ask at all, [`MediaError::Server`] if the
+    /// server is not to be asked now and the homeserver is not either.
+    pub(super) async fn road(
+        &self,
+        asker: &Asker,
+        mxc: &Mxc,
+        search: Search,
+    ) -> Result<Road, MediaError> {
+        if !self.answers(asker, mxc)? {
+            return Err(MediaError::NotFound);
+        }
+        let may_ask_others = self.asked_for(asker, mxc, search).allow_remote;
+        if self.is_local(mxc)? || !may_ask_others {
+            return Ok(Road::Homeserver);
+        }
+        match self.servers.enter(mxc).await {
+            Ok(Some(place)) => Ok(Road::Server(place)),
+            // Without a key the homeserver asks them.
+            Ok(None) => Ok(Road::Homeserver),
+            Err(failure) => self.instead_of(failure),
+        }
+    }
+
+    /// Asks the homeserver for what a server does not give, if that makes sense.
+    fn instead_of(&self, failure: FetchError) -> Result<Road, MediaError> {
+        if self.servers.may_be_at_homeserver(&failure) {
+            Ok(Road::InsteadOf(failure))
+        } else {
+            Err(failure.into())
+        }
+    }
+
     /// Asks for media of at most `limit` bytes and returns the answer with its body still to come.
     ///
     /// # Errors
     ///
-    /// [`MediaError::NotFound`] also where this asker may not ask at all.
+    /// Why there is none.
     pub(super) async fn ask(
         &self,
+        road: Road,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
         limit: u64,
     ) -> Result<Answer, MediaError> {
-        if !self.answers(asker, mxc)? {
-            return Err(MediaError::NotFound);
-        }
         let search = self.asked_for(asker, mxc, search);
-        if self.is_local(mxc)? || !search.allow_remote {
-            return self.ask_homeserver(asker, mxc, search).await;
-        }
-        let failure = match self.servers.ask(self.homeserver.name()?, mxc, search, limit).await {
-            Ok(Some(answer)) => return Ok(answer),
-            // Without a key the homeserver asks them.
-            Ok(None) => return self.ask_homeserver(asker, mxc, search).await,
-            Err(failure) => failure,
+        let failure = match road {
+            Road::Homeserver => return self.ask_homeserver(asker, mxc, search).await,
+            Road::InsteadOf(failure) => failure,
+            Road::Server(place) => {
+                let us = self.homeserver.name()?;
+                match self.servers.ask(place, us, mxc, search, limit).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) if !self.servers.may_be_at_homeserver(&failure) => {
+                        return Err(failure.into());
+                    }
+                    Err(failure) => failure,
+                }
+            }
         };
-        if !self.servers.may_be_at_homeserver(&failure) {
-            return Err(failure.into());
-        }
         // What the homeserver says of its own attempt is no better than what we have seen ourselves.
         self.ask_homeserver(asker, mxc, search).await.map_err(|_| failure.into())
     }
@@ -211,6 +258,7 @@ impl Source {
     /// As [`ask`](Self::ask), and [`MediaError::RemoteTooLarge`] if it says so.
     pub(super) async fn relay(
         &self,
+        road: Road,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
@@ -218,7 +266,7 @@ impl Source {
     ) -> Result<MediaItem, MediaError> {
         let limit = self.limit(mxc, max_remote_bytes)?;
         let Answer { content_type, filename, size, body, .. } =
-            self.ask(asker, mxc, search, limit).await?;
+            self.ask(road, asker, mxc, search, limit).await?;
         if size.is_some_and(|size| size > limit) {
             return Err(MediaError::RemoteTooLarge { limit });
         }

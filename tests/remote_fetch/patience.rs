@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use mediary::federation::{FetchError, FetchLimits, FetchOptions, FetchResult};
-use mediary::types::{BodyError, BodyReader};
+use mediary::types::{BodyError, BodyReader, Mxc};
 
 use crate::common::fake::{respond, respond_with};
 use crate::common::origin::{drip, multipart};
@@ -116,8 +116,9 @@ fn one_bad_id_does_not_mark_the_server() {
             assert_eq!(fetch(&fetcher, &origin).await.err(), Some(FetchError::NotFound));
         }
         let us = US.parse().unwrap();
-        let mxc = format!("mxc://{}/good", origin.server_name()).parse().unwrap();
-        let media = fetcher.fetch(&us, &mxc, OPTIONS).await.unwrap();
+        let mxc: Mxc = format!("mxc://{}/good", origin.server_name()).parse().unwrap();
+        let place = fetcher.enter(&mxc.server_name).await.unwrap();
+        let media = fetcher.fetch(place, &us, &mxc, OPTIONS).await.unwrap();
         assert_eq!(read(media.body).await.unwrap(), b"media");
     });
 }

@@ -141,7 +141,8 @@ pub async fn fetch_named(
 ) -> Result<RemoteMedia, FetchError> {
     let us: ServerName = US.parse().expect("a name");
     let mxc: Mxc = format!("mxc://{server}/abc").parse().expect("a URI");
-    fetcher.fetch(&us, &mxc, options).await
+    let place = fetcher.enter(&mxc.server_name).await?;
+    fetcher.fetch(place, &us, &mxc, options).await
 }
 
 /// Reads a body to its end.

@@ -7,7 +7,8 @@ use super::{Answer, Giver};
 use http::{HeaderValue, Method};
 
 use crate::federation::{
-    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, ServerRules, SigningKey,
+    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, ServerPlace, ServerRules,
+    SigningKey,
 };
 use crate::media::Search;
 use crate::metrics::Metrics;
@@ -38,30 +39,37 @@ pub struct Direct {
 }
 
 impl OtherServers {
-    /// Asks the server that made the media; `None` without a key. `origin` is who we are.
+    /// Waits for a place among the fetches of the server that made the media; `None` without a key.
+    ///
+    /// # Errors
+    ///
+    /// Why the server is not to be asked now.
+    pub(super) async fn enter(&self, mxc: &Mxc) -> Result<Option<ServerPlace>, FetchError> {
+        let Some(direct) = &self.direct else { return Ok(None) };
+        let place = direct.fetcher.enter(&mxc.server_name).await;
+        place.map(Some).inspect_err(|error| direct.note(mxc, error))
+    }
+
+    /// Asks the server that made the media. `origin` is who we are.
     ///
     /// # Errors
     ///
     /// Why it gave nothing, which the log says too.
     pub(super) async fn ask(
         &self,
+        place: ServerPlace,
         origin: &ServerName,
         mxc: &Mxc,
         search: Search,
         limit: u64,
-    ) -> Result<Option<Answer>, FetchError> {
-        let Some(direct) = &self.direct else { return Ok(None) };
+    ) -> Result<Answer, FetchError> {
+        // Nobody has a place without a key.
+        let direct = self.direct.as_ref().ok_or(FetchError::NotFound)?;
         let options = FetchOptions { wait: search.wait, max_size: limit };
-        let outcome = direct.fetcher.fetch(origin, mxc, options).await;
-        let result = outcome.as_ref().map_or_else(FetchError::result, |_| FetchResult::Ok);
-        direct.metrics.remote_fetch(result.as_str());
-        match outcome {
-            Ok(media) => Ok(Some(answer(media))),
-            Err(error) => {
-                log(mxc, &error);
-                Err(error)
-            }
-        }
+        let outcome = direct.fetcher.fetch(place, origin, mxc, options).await;
+        let media = outcome.inspect_err(|error| direct.note(mxc, error))?;
+        direct.metrics.remote_fetch(FetchResult::Ok.as_str());
+        Ok(answer(media))
     }
 
     /// Signs a GET of a target from one server to another; `None` without a key.
@@ -111,13 +119,17 @@ fn answer(media: RemoteMedia) -> Answer {
     }
 }
 
-fn log(mxc: &Mxc, error: &FetchError) {
-    match error {
-        // Nothing is wrong, or it was said when it went wrong.
-        FetchError::NotFound | FetchError::NotYetUploaded | FetchError::BackedOff { .. } => {
-            tracing::debug!(%mxc, %error, "media was not had from its server");
+impl Direct {
+    /// Counts a failure, and says in the log why it was one.
+    fn note(&self, mxc: &Mxc, error: &FetchError) {
+        self.metrics.remote_fetch(error.result().as_str());
+        match error {
+            // Nothing is wrong, or it was said when it went wrong.
+            FetchError::NotFound | FetchError::NotYetUploaded | FetchError::BackedOff { .. } => {
+                tracing::debug!(%mxc, %error, "media was not had from its server");
+            }
+            _ => tracing::warn!(%mxc, %error, "media could not be had from its server"),
         }
-        _ => tracing::warn!(%mxc, %error, "media could not be had from its server"),
     }
 }
 
