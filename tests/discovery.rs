@@ -590,13 +590,15 @@ impl Observer for Told {
                 format!("{host} names {server} for {} s", lifetime.as_secs())
             }
             Event::WellKnown { host, outcome: Err(error) } => format!("{host}: {error}"),
-            Event::Srv { service, outcome } => format!("{service}: {}", outcome.expect("records").len()),
+            Event::Srv { service, outcome } => {
+                format!("{service}: {}", outcome.map_or(0, <[_]>::len))
+            }
             Event::Tried { endpoint, outcome: Ok(status) } => {
                 format!("{}: {status}", endpoint.authority)
             }
             Event::Tried { endpoint, outcome: Err(_) } => format!("{}: no", endpoint.authority),
         };
-        self.0.lock().expect("the steps").push(text);
+        self.0.lock().expect("what was told").push(text);
     }
 }
 
