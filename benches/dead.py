@@ -73,7 +73,7 @@ def dead(place: Place, options: argparse.Namespace) -> bool:
     quiet = Figure("p99 of cached downloads before, ms", "{:.2f}")
     meanwhile = Figure("p99 of cached downloads meanwhile, ms", "{:.2f}")
     ratio = Figure("ratio of medians", "{:.2f}", Goal("≤", 1.5))
-    growth = Figure("growth of the process, MiB", "{:.1f}", Goal("≤", 64))
+    growth = Figure("growth of the process, MiB", "{:.1f}", Goal("≤", 128))
     last = Figure("seconds until the last was answered")
     answers: list[Counter[int]] = []
     with socket.create_server(("0.0.0.0", 0), backlog=4096) as silent:

@@ -226,24 +226,45 @@ impl Fetcher {
         mxc: &Mxc,
         search: Search,
     ) -> Result<MediaItem, MediaError> {
-        let (road, place) = self.enter(asker, mxc, search).await?;
-        let item = self.source.relay(road, asker, mxc, search, self.limits.max_size).await?;
+        let limit = self.source.limit(mxc, self.limits.max_size)?;
+        let (answer, place) = self.ask(asker, mxc, search, limit).await?;
+        let item = answer.into_item(limit)?;
         let size = item.body.size();
         let body = Box::new(place.held_by(item.body.into_reader()));
         Ok(MediaItem { body: MediaBody::Relayed { body, size }, ..item })
     }
 
-    /// Takes what a fetch needs of what there is for all: first the asker's own place, then one of the
-    /// server's, and one of all only then, so that a slow server is waited for at nobody else's cost.
-    async fn enter(
+    /// Asks for media of at most `limit` bytes and returns the answer with the place that its body
+    /// takes.
+    ///
+    /// Another server is waited for at its own cost: a place among all fetches is taken only when it
+    /// has answered, so that those which never do keep nobody from the others.
+    async fn ask(
         &self,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
-    ) -> Result<(Road, Place), MediaError> {
+        limit: u64,
+    ) -> Result<(Answer, Place), MediaError> {
         let own = self.places.of_sharer(asker.sharer()).await?;
-        let road = self.source.road(asker, mxc, search).await?;
-        Ok((road, self.places.of_all(own).await?))
+        let failure = match self.source.road(asker, mxc, search).await? {
+            Road::Homeserver(failure) => failure,
+            Road::Server(place) => {
+                let asking = self.places.asking().await?;
+                match self.source.ask_server(place, asker, mxc, search, limit).await? {
+                    Ok(answer) => return Ok((answer, self.places.of_all(own).await?)),
+                    Err(failure) => {
+                        drop(asking);
+                        match self.source.instead_of(failure)? {
+                            Road::Homeserver(failure) => failure,
+                            Road::Server(_) => None,
+                        }
+                    }
+                }
+            }
+        };
+        let place = self.places.of_all(own).await?;
+        Ok((self.source.ask(failure, asker, mxc, search).await?, place))
     }
 
     /// Joins a fetch under way, or becomes the one who makes it.
@@ -284,9 +305,8 @@ impl Lead {
 
     async fn try_fetch(&self, asker: Asker, search: Search) -> Result<(), MediaError> {
         let fetcher = &self.fetcher;
-        let (road, _place) = fetcher.enter(&asker, &self.key.mxc, search).await?;
         let limit = fetcher.source.limit(&self.key.mxc, fetcher.limits.max_size)?;
-        let answer = fetcher.source.ask(road, &asker, &self.key.mxc, search, limit).await?;
+        let (answer, _place) = fetcher.ask(&asker, &self.key.mxc, search, limit).await?;
         if let Some(record) = fetcher.store.media(&self.key.mxc)? {
             return self.open(record, &asker, answer.proves_legacy_readable).await;
         }

@@ -19,11 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// without a token together.
 const SHARES: usize = 4;
 
+/// How many times more may wait for another server to answer than may fetch: it costs a connection and
+/// no disk.
+const ASKING: usize = 16;
+
 /// The unit that unfinished bytes are counted in.
 const SPACE_UNIT: u64 = 64 * 1024;
 
 /// The places and the room that fetches take.
 pub(super) struct FetchPlaces {
+    asking: Arc<Semaphore>,
     shares: Arc<Shares>,
     places: Arc<Semaphore>,
     space: Arc<Semaphore>,
@@ -34,6 +39,9 @@ impl FetchPlaces {
     /// Makes so many places, and room for so many bytes.
     pub(super) fn new(max_fetches: usize, max_unfinished: u64) -> Self {
         Self {
+            asking: Arc::new(Semaphore::new(
+                max_fetches.saturating_mul(ASKING).min(Semaphore::MAX_PERMITS),
+            )),
             shares: Shares::new(max_fetches.div_ceil(SHARES)),
             places: Arc::new(Semaphore::new(max_fetches)),
             space: Arc::new(Semaphore::new(units(max_unfinished) as usize)),
@@ -49,6 +57,15 @@ impl FetchPlaces {
     pub(super) async fn of_sharer(&self, sharer: Sharer) -> Result<Share, MediaError> {
         let own = timeout(PATIENCE, self.shares.take(sharer)).await;
         own.map_err(|_| MediaError::TooManyFetches)
+    }
+
+    /// Takes one of the places of those who wait for another server to answer.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooManyFetches`] if none becomes free in time.
+    pub(super) async fn asking(&self) -> Result<OwnedSemaphorePermit, MediaError> {
+        wait_for(&self.asking, 1).await
     }
 
     /// Takes one of the places of all, for somebody who has one of their own.

@@ -76,12 +76,10 @@ pub enum Signer {
 
 /// Who is to be asked.
 pub(super) enum Road {
-    /// The homeserver.
-    Homeserver,
+    /// The homeserver, maybe in the place of a server that has failed.
+    Homeserver(Option<FetchError>),
     /// The server that made the media, with a place among the fetches of its media.
     Server(ServerPlace),
-    /// The homeserver, in the place of a server that has failed.
-    InsteadOf(FetchError),
 }
 
 /// Who gave an answer.
@@ -200,73 +198,74 @@ impl Source {
         }
         let may_ask_others = self.asked_for(asker, mxc, search).allow_remote;
         if self.is_local(mxc)? || !may_ask_others {
-            return Ok(Road::Homeserver);
+            return Ok(Road::Homeserver(None));
         }
         match self.servers.enter(mxc).await {
             Ok(Some(place)) => Ok(Road::Server(place)),
             // Without a key the homeserver asks them.
-            Ok(None) => Ok(Road::Homeserver),
+            Ok(None) => Ok(Road::Homeserver(None)),
             Err(failure) => self.instead_of(failure),
         }
     }
 
-    /// Asks the homeserver for what a server does not give, if that makes sense.
-    fn instead_of(&self, failure: FetchError) -> Result<Road, MediaError> {
+    /// Returns the road to the homeserver in the place of a server that gave nothing, if the homeserver
+    /// may have a copy.
+    ///
+    /// # Errors
+    ///
+    /// The failure itself, if not.
+    pub(super) fn instead_of(&self, failure: FetchError) -> Result<Road, MediaError> {
         if self.servers.may_be_at_homeserver(&failure) {
-            Ok(Road::InsteadOf(failure))
+            Ok(Road::Homeserver(Some(failure)))
         } else {
             Err(failure.into())
         }
     }
 
-    /// Asks for media of at most `limit` bytes and returns the answer with its body still to come.
+    /// Asks the server that made the media for at most `limit` bytes of it and returns the answer with
+    /// its body still to come.
     ///
     /// # Errors
     ///
-    /// Why there is none.
-    pub(super) async fn ask(
+    /// Why the server gave nothing; [`MediaError::Homeserver`] as long as it is not known who we are.
+    pub(super) async fn ask_server(
         &self,
-        road: Road,
+        place: ServerPlace,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
         limit: u64,
-    ) -> Result<Answer, MediaError> {
+    ) -> Result<Result<Answer, FetchError>, MediaError> {
         let search = self.asked_for(asker, mxc, search);
-        let failure = match road {
-            Road::Homeserver => return self.ask_homeserver(asker, mxc, search).await,
-            Road::InsteadOf(failure) => failure,
-            Road::Server(place) => {
-                let us = self.homeserver.name()?;
-                match self.servers.ask(place, us, mxc, search, limit).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(failure) if !self.servers.may_be_at_homeserver(&failure) => {
-                        return Err(failure.into());
-                    }
-                    Err(failure) => failure,
-                }
-            }
-        };
-        // What the homeserver says of its own attempt is no better than what we have seen ourselves.
-        self.ask_homeserver(asker, mxc, search).await.map_err(|_| failure.into())
+        Ok(self.servers.ask(place, self.homeserver.name()?, mxc, search, limit).await)
     }
 
-    /// Reads media through for one reader alone, where it cannot be kept.
+    /// Asks the homeserver and returns the answer with its body still to come.
     ///
     /// # Errors
     ///
-    /// As [`ask`](Self::ask), and [`MediaError::RemoteTooLarge`] if it says so.
-    pub(super) async fn relay(
+    /// Why there is none. What the homeserver says of its own attempt is no better than the failure of
+    /// the server that we have seen ourselves, if there was one.
+    pub(super) async fn ask(
         &self,
-        road: Road,
+        failure: Option<FetchError>,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,
-        max_remote_bytes: u64,
-    ) -> Result<MediaItem, MediaError> {
-        let limit = self.limit(mxc, max_remote_bytes)?;
-        let Answer { content_type, filename, size, body, .. } =
-            self.ask(road, asker, mxc, search, limit).await?;
+    ) -> Result<Answer, MediaError> {
+        let answer = self.ask_homeserver(asker, mxc, self.asked_for(asker, mxc, search)).await;
+        answer.map_err(|error| failure.map_or(error, MediaError::from))
+    }
+}
+
+impl Answer {
+    /// Makes the body that of one reader alone, where it cannot be kept.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::RemoteTooLarge`] if it says that it is larger than `limit`.
+    pub(super) fn into_item(self, limit: u64) -> Result<MediaItem, MediaError> {
+        let Self { content_type, filename, size, body, .. } = self;
         if size.is_some_and(|size| size > limit) {
             return Err(MediaError::RemoteTooLarge { limit });
         }
