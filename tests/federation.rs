@@ -7,22 +7,14 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use common::fake::{Received, respond, respond_with};
+use common::federation::{DOWNLOAD, THUMBNAIL, id, parts};
 use common::http::Answer;
-use common::parts::parts;
 use common::samples::{bytes, png};
 use common::{Client, FakeHomeserver, Mediary, ServerKey, Settings, Synapse};
-
-const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
-const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
 
 /// What a server writes that has signed; only the homeserver can tell whether it is true.
 const SIGNED: &str =
     r#"X-Matrix origin="a.example",destination="fake.example",key="ed25519:1",sig="abc+/""#;
-
-/// Returns the media id of what is behind `mxc://`.
-fn id(media: &str) -> &str {
-    media.split_once('/').expect("a server name and an id").1
-}
 
 fn ask(client: &Client, target: &str) -> Answer {
     client.get_with(target, &[("Authorization", SIGNED)])
@@ -343,33 +335,21 @@ fn what_is_only_cached_is_never_handed_to_other_servers() {
     assert!(homeserver.received_for("another").iter().all(|r| r.target().starts_with(DOWNLOAD)));
 }
 
-/// Signs requests in the name of a Synapse, with its own key.
-struct Signer {
-    server_name: String,
-    key: ServerKey,
+/// Returns the `Authorization` with which a Synapse asks itself (XM-01, XM-04).
+fn signed_by(synapse: &Synapse, target: &str) -> String {
+    let line = synapse.signing_key().expect("this test has started the Synapse");
+    let name = &synapse.server_name;
+    ServerKey::of_line(&line).authorization(name, name, "GET", target)
 }
 
-impl Signer {
-    fn of(synapse: &Synapse) -> Self {
-        let line = synapse.signing_key().expect("this test has started the Synapse");
-        Self { server_name: synapse.server_name.clone(), key: ServerKey::of_line(&line) }
-    }
-
-    /// Returns the Authorization field for a GET (XM-01, XM-04).
-    fn authorization(&self, target: &str) -> String {
-        self.key.authorization(&self.server_name, &self.server_name, "GET", target)
-    }
-
-    fn get(&self, client: &Client, target: &str) -> Answer {
-        client.get_with(target, &[("Authorization", &self.authorization(target))])
-    }
+fn ask_signed(synapse: &Synapse, mediary: &Mediary, target: &str) -> Answer {
+    mediary.client().get_with(target, &[("Authorization", &signed_by(synapse, target))])
 }
 
 /// FM-S-01, XM-01
 #[test]
 fn synapse_judges_signatures_for_what_mediary_owns() {
     let synapse = Synapse::start();
-    let signer = Signer::of(&synapse);
     let mediary = Mediary::in_front_of(&synapse.url);
     let user = mediary.client_of(&synapse.user());
     let picture = png(400, 300);
@@ -377,17 +357,17 @@ fn synapse_judges_signatures_for_what_mediary_owns() {
     let download = format!("{DOWNLOAD}/{}?timeout_ms=20000", id(&media));
     let thumbnail = format!("{THUMBNAIL}/{}?width=32&height=32&method=crop", id(&media));
 
-    let part = parts(&signer.get(&mediary.client(), &download));
+    let part = parts(&ask_signed(&synapse, &mediary, &download));
     assert_eq!(part.content_type, "image/png");
     assert_eq!(part.disposition, "inline; filename=a.png");
     assert!(part.body == picture);
-    let part = parts(&signer.get(&mediary.client(), &thumbnail));
+    let part = parts(&ask_signed(&synapse, &mediary, &thumbnail));
     let path = format!("/_matrix/client/v1/media/thumbnail/{media}?width=32&height=32&method=crop");
     assert!(part.body == user.get(&path).body);
 
     // A signature for another request, and one that is none: Synapse's own words.
-    let other = signer.authorization(&thumbnail);
-    let torn = signer.authorization(&download).replace("sig=\"", "sig=\"A");
+    let other = signed_by(&synapse, &thumbnail);
+    let torn = signed_by(&synapse, &download).replace("sig=\"", "sig=\"A");
     for authorization in [other, torn] {
         let headers = [("Authorization", authorization.as_str())];
         let answer = mediary.client().get_with(&download, &headers);
@@ -400,21 +380,20 @@ fn synapse_judges_signatures_for_what_mediary_owns() {
     assert_eq!(as_a_user.status, synapse.client_of(&synapse.user()).get(&download).status);
     assert_ne!(as_a_user.status, 200);
 
-    signer.get(&mediary.client(), &format!("{DOWNLOAD}/nothing")).assert_error(404, "M_NOT_FOUND");
+    ask_signed(&synapse, &mediary, &format!("{DOWNLOAD}/nothing")).assert_error(404, "M_NOT_FOUND");
 }
 
 #[test]
 fn what_synapse_holds_itself_is_relayed_from_it() {
     let synapse = Synapse::start();
-    let signer = Signer::of(&synapse);
     let mediary = Mediary::in_front_of(&synapse.url);
     let user = synapse.user();
     let media = synapse.client_of(&user).upload("video/mp4", None, &bytes(700_001));
     let target = format!("{DOWNLOAD}/{}", id(&media));
-    let answer = signer.get(&mediary.client(), &target);
+    let answer = ask_signed(&synapse, &mediary, &target);
     assert_eq!((answer.status, answer.complete), (200, true));
     assert!(answer.body.windows(700_001).any(|window| window == bytes(700_001)));
     // Kept for our own users, it is still Synapse's to hand out.
     assert_eq!(mediary.client_of(&user).download(&media).status, 200);
-    assert_eq!(signer.get(&mediary.client(), &target).status, 200);
+    assert_eq!(ask_signed(&synapse, &mediary, &target).status, 200);
 }

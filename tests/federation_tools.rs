@@ -2,9 +2,6 @@
 //! says of federation.
 
 mod common;
-#[path = "discovery/world.rs"]
-#[allow(dead_code, reason = "the tests of discovery use more of it")]
-mod world;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +10,10 @@ use std::process::Command;
 use common::fake::{SERVER_NAME, respond};
 use common::origin::ServerKey;
 use common::samples::png;
+use common::world::in_a_world;
 use common::{Authority, DnsServer, FakeHomeserver, Origin, Synapse, TlsFront};
 use serde_json::json;
 use tempfile::TempDir;
-use world::in_a_world;
 
 const US: &str = "us.example";
 const PROBE: &str = "/_matrix/federation/v1/media/download/mediaryfederationtest?timeout_ms=0";
@@ -374,8 +371,9 @@ fn check_finds_what_is_wrong_with_the_files_and_the_name_servers() {
             "see federation.dns_servers",
         ),
     ] {
-        let (_, said) = tool.check();
+        let (exit, said) = tool.check();
         assert_says(&said, &[(mark, text)]);
+        assert_eq!(exit, i32::from(mark == "FAIL"), "{said}");
         let seed = line.split_whitespace().last().unwrap();
         assert!(!said.contains(seed), "{said}");
     }

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use common::fake::{respond, respond_with};
 use common::origin::{ServerKey, TlsStream};
-use common::{Authority, Origin};
+use common::{Authority, DnsServer, Origin, egress};
 use http::{HeaderMap, HeaderValue, Method, header};
 use mediary::auth::{OriginAuthenticator, OriginError};
-use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::{KeyError, KeyId, RemoteKeys, Servers};
 use mediary::metrics::Metrics;
 use mediary::types::ServerName;
@@ -21,14 +20,7 @@ const TARGET: &str = "/_matrix/federation/v1/media/download/abc?timeout_ms=20000
 const HOUR: i64 = 60 * 60 * 1000;
 
 fn servers(authority: &Authority) -> Servers {
-    let file = authority.file();
-    let settings = EgressSettings {
-        allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
-        ca_file: Some(file.path().to_owned()),
-        dns_servers: Vec::new(),
-        connect_timeout: Duration::from_secs(5),
-    };
-    Servers::new(Egress::new(settings).expect("a way out"))
+    Servers::new(egress(authority, &DnsServer::start()))
 }
 
 fn keys(authority: &Authority, notaries: &[&str]) -> RemoteKeys {

@@ -18,10 +18,7 @@ const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
 
 /// Starts Mediary with a key, in front of a homeserver, with more lines of `[federation]`.
 fn start(homeserver: &FakeHomeserver, authority: &Authority, more: &[&str]) -> Mediary {
-    let settings = Settings::new(&homeserver.url);
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let lines = [&[key.as_str()], more].concat();
-    settings.with_federation(authority, &lines).start()
+    Settings::new(&homeserver.url).with_signing_key(authority, more).start()
 }
 
 /// A homeserver that has a copy of every file, and one that has none.
@@ -210,8 +207,7 @@ fn a_file_larger_than_allowed_is_502_too_large_and_nothing_stays_of_it() {
     let homeserver = with_copies(b"copy");
     let origin = Origin::start(&authority);
     let settings = Settings::new(&homeserver.url).with("[remote]\nmax_size = \"10 KiB\"");
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.with_federation(&authority, &[&key]).start();
+    let mediary = settings.with_signing_key(&authority, &[]).start();
     let media = origin.keep("large", "text/plain", None, &bytes(100_000));
     mediary.alice().download(&media).assert_error(502, "M_TOO_LARGE");
     mediary.assert_nothing_kept();
@@ -315,9 +311,7 @@ fn media_of_a_denied_server_is_not_found_whoever_would_fetch_it() {
         "allow_servers = [\"*.example\"]",
         "allow_servers = [\"localhost\"]\ndeny_servers = [\"LOCALHOST\"]",
     ] {
-        let settings = Settings::new(&homeserver.url);
-        let key = settings.signing_key(&ServerKey::new("ours").line());
-        let with_key = settings.with_federation(&authority, &[&key, lists]).start();
+        let with_key = start(&homeserver, &authority, &[lists]);
         let without = Settings::new(&homeserver.url).with_federation(&authority, &[lists]).start();
         for mediary in [&with_key, &without] {
             mediary.alice().download(&media).assert_error(404, "M_NOT_FOUND");
@@ -339,12 +333,11 @@ fn what_is_kept_of_a_server_that_is_denied_later_is_served_no_more() {
     let origin = Origin::start(&authority);
     let media = origin.keep("a", "text/plain", None, b"hello");
     let settings = Settings::new(&homeserver.url);
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.clone().with_federation(&authority, &[&key]).start();
+    let mediary = settings.clone().with_signing_key(&authority, &[]).start();
     mediary.alice().download(&media).assert_whole(b"hello");
     drop(mediary);
     let denied = "deny_servers = [\"localhost\"]";
-    let mediary = settings.with_federation(&authority, &[&key, denied]).start();
+    let mediary = settings.with_signing_key(&authority, &[denied]).start();
     mediary.alice().download(&media).assert_error(404, "M_NOT_FOUND");
 }
 
@@ -361,8 +354,7 @@ fn nothing_is_fetched_for_whoever_bears_no_token_unless_the_legacy_routes_are_op
     assert_eq!(origin.connections(), 0);
 
     let settings = Settings::new(&homeserver.url).with("[legacy]\nmode = \"open\"");
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.with_federation(&authority, &[&key]).start();
+    let mediary = settings.with_signing_key(&authority, &[]).start();
     let not_remote = format!("{legacy}?allow_remote=false");
     mediary.client().get(&not_remote).assert_error(404, "M_NOT_FOUND");
     assert_eq!(origin.connections(), 0);

@@ -5,8 +5,8 @@ mod common;
 
 use std::thread;
 
+use common::federation::{DOWNLOAD, THUMBNAIL, id, parts};
 use common::http::Answer;
-use common::parts::parts;
 use common::samples::{bytes, png};
 use common::{Authority, Client, Mediary, ServerKey, Settings, Synapse, TlsFront, User, noise};
 use image::{GenericImageView, ImageFormat, RgbImage};
@@ -142,11 +142,6 @@ impl Pair {
     }
 }
 
-/// Returns what is behind the server name of media.
-fn id(media: &str) -> &str {
-    media.split_once('/').expect("a server name and an id").1
-}
-
 /// Makes a picture of some megabytes, of which no two are alike.
 fn large_picture(seed: u64) -> Vec<u8> {
     let (width, height) = (1200, 800);
@@ -235,13 +230,11 @@ fn what_was_uploaded_earlier_is_read_there(
     assert_small_picture(&reader.user().thumbnail(media));
 }
 
-const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
-
 fn thumbnails_are_the_same_for_users_and_servers(owner: &Side, reader: &Side) {
     let media = owner.user().upload("image/png", None, &png(400, 300));
     assert_small_picture(&reader.user().thumbnail(&media));
     let of_users = owner.user().thumbnail(&media);
-    let target = format!("/_matrix/federation/v1/media/thumbnail/{}?{SMALL}", id(&media));
+    let target = format!("{THUMBNAIL}/{}?{SMALL}", id(&media));
     let of_servers = parts(&reader.ask(owner, &target));
     assert_eq!(of_users.header("content-type"), Some(of_servers.content_type.as_str()));
     assert!(of_users.body == of_servers.body);

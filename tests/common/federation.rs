@@ -1,6 +1,17 @@
-//! Reading an answer to another server, which has two parts.
+//! What other servers ask for, and reading the answer, which has two parts.
 
 use super::http::Answer;
+
+/// Where media is asked for, up to its id.
+pub const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
+
+/// Where a thumbnail is asked for, up to its id.
+pub const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
+
+/// Returns what is behind the server name of media.
+pub fn id(media: &str) -> &str {
+    media.split_once('/').expect("a server name and an id").1
+}
 
 /// The second part of an answer.
 #[derive(Debug, PartialEq)]
