@@ -6,7 +6,7 @@ mod common;
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::fake::{Received, respond, respond_with};
+use common::fake::{Received, SERVER_NAME, respond, respond_with};
 use common::federation::{DOWNLOAD, THUMBNAIL, id, parts};
 use common::http::Answer;
 use common::samples::{bytes, png};
@@ -212,6 +212,99 @@ fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
     routes.dedup();
     assert_eq!((probes.len(), routes.len()), (3, 3), "{routes:?}");
     assert!(probes.iter().all(|probe| probe.header("authorization").is_none()));
+}
+
+/// Fields that a homeserver may take for `evil.example`'s while another reader takes them for a permitted
+/// server's or for none.
+fn fields_that_are_read_in_two_ways(target: &str) -> Vec<(&'static str, Vec<String>)> {
+    let key = ServerKey::new("k");
+    let signed = |origin: &str| key.authorization(origin, SERVER_NAME, "GET", target);
+    let (evil, good) = (signed("evil.example"), signed("good.example"));
+    let (_, sig) = evil.split_once(",sig=\"").expect("a signature");
+    let hidden = format!(
+        "{good},x=\"y,origin=evil.example,key=ed25519:k,sig={},z=\"",
+        sig.trim_end_matches('"')
+    );
+    vec![
+        ("a token first", vec!["Bearer x".to_owned(), evil.clone()]),
+        ("a token last", vec![evil.clone(), "Bearer x".to_owned()]),
+        ("an odd key id", vec![evil.replace("ed25519:k", "ed25519:a-b")]),
+        ("another algorithm", vec![evil.replace("ed25519:k", "rsa:k")]),
+        ("nine fields", vec![evil.clone(); 9]),
+        ("a long field", vec![format!("{evil},x=\"{}\"", "y".repeat(4096))]),
+        ("many parameters", vec![evil.clone() + &",x=y".repeat(20)]),
+        ("two origins", vec![format!("{good},origin=\"evil.example\"")]),
+        ("two origins in other letters", vec![format!("{good},ORIGIN=\"evil.example\"")]),
+        ("a field of each", vec![good.clone(), evil.clone()]),
+        ("a broken end", vec![format!("{evil},") + "\"x"]),
+        ("hidden in quotes", vec![hidden]),
+    ]
+}
+
+fn with_lists(homeserver: &FakeHomeserver, lists: &str) -> Mediary {
+    Settings::new(&homeserver.url).with(&format!("[federation]\n{lists}")).start()
+}
+
+fn authorizations(request: &Received) -> Vec<&str> {
+    let is_it = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("authorization");
+    request.headers.iter().filter(is_it).map(|(_, value)| value.as_str()).collect()
+}
+
+/// FM-S-13
+#[test]
+fn a_denied_server_cannot_hide_behind_fields_that_the_homeserver_reads_otherwise() {
+    let target = format!("{DOWNLOAD}/abc");
+    for lists in ["deny_servers = [\"evil.*\"]", "allow_servers = [\"good.example\"]"] {
+        let homeserver = FakeHomeserver::start();
+        let mediary = with_lists(&homeserver, lists);
+        for (what, fields) in fields_that_are_read_in_two_ways(&target) {
+            let fields: Vec<_> = fields.iter().map(|it| ("Authorization", it.as_str())).collect();
+            let answer = mediary.client().get_with(&target, &fields);
+            let sent = homeserver.received_for(&target);
+            let of_evil = |field: &&str| field.contains("evil");
+            let of_evil: Vec<_> = sent.iter().flat_map(authorizations).filter(of_evil).collect();
+            assert!(of_evil.is_empty(), "{lists}, {what}: {answer:?}\n{of_evil:?}");
+            let is_refused = matches!(answer.status, 401 | 403);
+            assert!(is_refused || what == "hidden in quotes", "{lists}, {what}: {answer:?}");
+        }
+    }
+}
+
+/// FM-S-13, XM-07
+#[test]
+fn with_lists_of_servers_the_homeserver_is_sent_what_mediary_has_read_and_nothing_else() {
+    let homeserver = FakeHomeserver::start();
+    let mediary = with_lists(&homeserver, "deny_servers = [\"evil.example\"]");
+    let target = format!("{DOWNLOAD}/abc");
+    let keys = ["1", "2"].map(ServerKey::new);
+    let signed =
+        keys.each_ref().map(|key| key.authorization("a.example", SERVER_NAME, "GET", &target));
+    let [first, second] = &signed;
+    let odd =
+        first.replace("X-Matrix ", "x-MATRIX   ").replace(',', " ,\t").replace("sig=", "SIG=");
+    let more = format!("{second},x=\"y,origin=b.example\",version=2");
+    let fields = [("Authorization", odd.as_str()), ("Authorization", more.as_str())];
+    mediary.client().get_with(&target, &fields).assert_error(404, "M_NOT_FOUND");
+    let sent = homeserver.received_for(&target);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(authorizations(&sent[0]), signed);
+}
+
+/// FM-S-01, XM-07
+#[test]
+fn without_lists_of_servers_every_field_reaches_the_homeserver_as_it_is() {
+    let homeserver = FakeHomeserver::start();
+    let (_mediary, client) = start(&homeserver);
+    let target = format!("{DOWNLOAD}/abc");
+    for (number, (what, fields)) in
+        fields_that_are_read_in_two_ways(&target).into_iter().enumerate()
+    {
+        let headers: Vec<_> = fields.iter().map(|it| ("Authorization", it.as_str())).collect();
+        client.get_with(&target, &headers).assert_error(404, "M_NOT_FOUND");
+        let sent = homeserver.received_for(&target);
+        assert_eq!(sent.len(), number + 1, "{what}");
+        assert_eq!(authorizations(&sent[number]), fields, "{what}");
+    }
 }
 
 #[test]

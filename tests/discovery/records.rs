@@ -3,12 +3,12 @@
 use mediary::egress::EgressError;
 use mediary::federation::ServerError;
 
-use crate::host_and_sni;
 use crate::common::Origin;
 use crate::common::dns::{RecordType, Reply};
 use crate::common::fake::respond;
 use crate::common::origin::ServerKey;
 use crate::common::world::{ask, ask_well, in_a_world, met};
+use crate::host_and_sni;
 
 /// DISC-12, DISC-16, TLS-02
 #[test]

@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 
-use crate::{WELL_KNOWN, host_and_sni};
 use crate::common::Authority;
 use crate::common::dns::RecordType;
 use crate::common::fake::respond_with;
 use crate::common::world::{ask_well, in_a_world, met};
+use crate::{WELL_KNOWN, host_and_sni};
 
 /// DISC-03, DISC-08, TLS-03
 #[test]
