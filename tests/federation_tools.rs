@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use common::dns::Reply;
 use common::fake::{SERVER_NAME, respond};
 use common::origin::ServerKey;
 use common::samples::png;
@@ -352,7 +353,10 @@ fn check_says_how_the_homeserver_publishes_the_key_and_what_to_do() {
 fn check_finds_what_is_wrong_with_the_files_and_the_name_servers() {
     let homeserver = FakeHomeserver::start();
     let line = ServerKey::new("1").line();
-    let tool = || Tool::new(&homeserver.url);
+    let (dns, failing) = (DnsServer::start(), DnsServer::start());
+    failing.set_all("_matrix-fed._tcp.fake.example", &Reply::Refused);
+    let tool_asking = |dns: &DnsServer| Tool::new(&homeserver.url).with(&dns.setting());
+    let tool = || tool_asking(&dns);
     let readable = tool();
     let path = readable.file("readable.key", &line, 0o644);
     let readable = readable.with(&format!("signing_key = {path:?}"));
@@ -365,11 +369,7 @@ fn check_finds_what_is_wrong_with_the_files_and_the_name_servers() {
         (tool().signing("no key"), "FAIL", "each line has to be"),
         (empty, "FAIL", "federation.ca_file"),
         (tool().signing(&line).with("ca_file = \"/nowhere/ca.pem\""), "FAIL", "/nowhere/ca.pem"),
-        (
-            tool().signing(&line).with("dns_servers = [\"127.0.0.1:1\"]"),
-            "look",
-            "see federation.dns_servers",
-        ),
+        (tool_asking(&failing).signing(&line), "look", "see federation.dns_servers"),
     ] {
         let (exit, said) = tool.check();
         assert_says(&said, &[(mark, text)]);

@@ -4,12 +4,12 @@
 mod common;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use common::fake::{FakeHomeserver, Received, TOKEN, respond, respond_with};
+use common::http::{Answer, Connection};
 use common::origin::{TlsStream, multipart, respond_multipart};
 use common::samples::{bytes, png};
 use common::{Authority, Mediary, Origin, ServerKey, Settings, wait_until};
@@ -115,6 +115,17 @@ fn split(body: &[u8], first: usize) -> (Vec<u8>, Vec<u8>) {
     (whole[..begin + first].to_vec(), whole[begin + first..].to_vec())
 }
 
+/// Asks for media as Alice and reads the first bytes of the answer.
+fn begin_download(mediary: &Mediary, media: &str) -> (Connection, Answer) {
+    let mut connection = mediary.client().connect();
+    let target = format!("/_matrix/client/v1/media/download/{media}");
+    let token = format!("Authorization: Bearer {TOKEN}");
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{token}\r\n\r\n").as_bytes());
+    let mut answer = connection.read_head();
+    connection.read_up_to(500, &mut answer);
+    (connection, answer)
+}
+
 /// FM-C-01
 #[test]
 fn the_first_bytes_reach_the_reader_while_the_rest_is_still_to_come() {
@@ -126,12 +137,7 @@ fn the_first_bytes_reach_the_reader_while_the_rest_is_still_to_come() {
     let (first, rest) = split(&body, 1_000);
     pieces.send(first).expect("the origin waits");
     let media = format!("{}/slow", origin.server_name());
-    let mut connection = mediary.client().connect();
-    let target = format!("/_matrix/client/v1/media/download/{media}");
-    let token = format!("Authorization: Bearer {TOKEN}");
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{token}\r\n\r\n").as_bytes());
-    let mut answer = connection.read_head();
-    connection.read_up_to(500, &mut answer);
+    let (mut connection, mut answer) = begin_download(&mediary, &media);
     assert!(answer.body.len() >= 500 && body.starts_with(&answer.body));
     pieces.send(rest).expect("the origin waits");
     pieces.send(Vec::new()).expect("the origin waits");
@@ -170,10 +176,10 @@ fn a_hundred_readers_of_one_file_are_one_request() {
 fn a_file_that_breaks_off_is_not_kept_and_does_not_look_whole() {
     let authority = Authority::new();
     let homeserver = FakeHomeserver::start();
-    let is_broken = Arc::new(AtomicBool::new(true));
-    let breaks = is_broken.clone();
+    let (break_off, broken): (Sender<()>, Receiver<()>) = channel();
+    let broken = Mutex::new(broken);
     let origin = Origin::with(&authority, move |request, stream: &mut TlsStream| {
-        if !request.target().contains("/media/download/") || !breaks.load(Ordering::SeqCst) {
+        if !request.target().contains("/media/download/") {
             return None;
         }
         let whole = multipart("text/plain", None, &bytes(50_000));
@@ -182,18 +188,24 @@ fn a_file_that_breaks_off_is_not_kept_and_does_not_look_whole() {
              Content-Length: {}\r\n\r\n",
             whole.len()
         );
-        let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(&whole[..30_000]);
-        let _ = stream.flush();
-        Some(false)
+        // Who breaks off once does so when the reader has the beginning, and then answers well.
+        let broken = broken.lock().expect("the word");
+        let begin = [head.as_bytes(), &whole[..30_000]].concat();
+        let _ = stream.write_all(&begin).and_then(|()| stream.flush());
+        match broken.recv() {
+            Ok(()) => Some(false),
+            Err(_) => Some(stream.write_all(&whole[30_000..]).is_ok()),
+        }
     });
     let mediary = start(&homeserver, &authority, &["ask_homeserver = false"]);
-    let media = origin.keep("broken", "text/plain", None, &bytes(50_000));
-    let answer = mediary.alice().download(&media);
-    assert!(!answer.complete, "{answer:?}");
+    let media = format!("{}/broken", origin.server_name());
+    let (mut connection, mut answer) = begin_download(&mediary, &media);
+    break_off.send(()).expect("the origin waits");
+    connection.read_rest("GET", &mut answer);
+    assert!(answer.status == 200 && !answer.complete, "{answer:?}");
     mediary.assert_nothing_kept();
     // It is let alone for a moment, and then asked again.
-    is_broken.store(false, Ordering::SeqCst);
+    drop(break_off);
     wait_until("it can be had again", || {
         let answer = mediary.alice().download(&media);
         answer.status == 200 && answer.complete && answer.body == bytes(50_000)

@@ -93,11 +93,15 @@ impl Settings {
 
     /// Lets it meet other servers of this machine: adds a section `[federation]` that believes an
     /// authority and allows loopback, with more lines such as those of
-    /// [`signing_key`](Self::signing_key) and [`DnsServer::setting`].
+    /// [`signing_key`](Self::signing_key) and [`DnsServer::setting`]. Without the latter it knows no
+    /// names but those of the machine's own file: name servers outside may take long to say so.
     pub fn with_federation(self, authority: &Authority, more: &[&str]) -> Self {
         let file = self.directory.path().join("authority.pem");
         std::fs::write(&file, authority.pem()).expect("the certificate can be written");
-        let more = more.join("\n");
+        let mut more = more.join("\n");
+        if !more.contains("dns_servers") {
+            more = format!("{}\n{more}", DnsServer::start().setting());
+        }
         self.with(&format!(
             "[federation]\nca_file = \"{}\"\nallow_networks = [\"127.0.0.0/8\", \"::1\"]\n{more}",
             file.display()
