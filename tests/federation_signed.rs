@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use common::fake::{FakeHomeserver, Received, SERVER_NAME, respond, respond_with};
@@ -12,7 +11,7 @@ use common::federation::{DOWNLOAD, THUMBNAIL, id, parts, parts_of_any_length};
 use common::http::Answer;
 use common::origin::{BOUNDARY, multipart, respond_multipart};
 use common::samples::{bytes, png};
-use common::{Authority, Client, Mediary, Origin, ServerKey, Settings};
+use common::{Authority, Client, Mediary, Origin, ServerKey, Settings, free_port};
 use serde_json::json;
 
 /// A Mediary with a key, the homeserver behind it and another server that asks.
@@ -229,9 +228,7 @@ fn a_server_whose_keys_cannot_be_had_is_401_and_learns_nothing_of_what_we_saw() 
     let mediary = start(&homeserver, &authority, &[]);
     let media = mediary.alice().upload("text/plain", None, b"hello");
     let target = format!("{DOWNLOAD}/{}", id(&media));
-    let gone = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let gone = gone.local_addr().expect("an address").port();
-    for server in [format!("localhost:{gone}"), "10.0.0.1".to_owned()] {
+    for server in [format!("localhost:{}", free_port()), "10.0.0.1".to_owned()] {
         let key = ServerKey::new("test");
         let signed = key.authorization(&server, SERVER_NAME, "GET", &target);
         let answer = mediary.client().get_with(&target, &[("Authorization", &signed)]);

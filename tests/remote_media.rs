@@ -12,7 +12,7 @@ use common::fake::{FakeHomeserver, Received, TOKEN, respond, respond_with};
 use common::http::{Answer, Connection};
 use common::origin::{TlsStream, multipart, respond_multipart};
 use common::samples::{bytes, png};
-use common::{Authority, Mediary, Origin, ServerKey, Settings, wait_until};
+use common::{Authority, Mediary, Origin, ServerKey, Settings, free_port, wait_until};
 
 const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
 
@@ -258,10 +258,7 @@ fn the_homeservers_copy_is_served_where_the_other_server_gives_none() {
     let origin = Origin::start(&authority);
     let mediary = start(&homeserver, &authority, &[]);
     // One that says that it has nothing, one that nobody listens for, one that does not resolve.
-    let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("an address").port()
-    };
+    let gone = free_port();
     for media in [
         format!("{}/nothing", origin.server_name()),
         format!("127.0.0.1:{gone}/x"),

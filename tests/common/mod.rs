@@ -15,7 +15,7 @@ pub mod world;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -400,6 +400,12 @@ pub fn egress_with(
     };
     adjust(&mut settings);
     Egress::new(settings).expect("a way out")
+}
+
+/// Returns a port of 127.0.0.1 at which nobody listens.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// Asks again and again until a condition holds.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant as Clock};
 use mediary::egress::{Egress, EgressError, EgressSettings, Host};
 
 use super::common::dns::{RecordType, Reply};
+use super::common::free_port;
 use super::*;
 
 /// A port of an address where somebody listens who never answers.
@@ -268,10 +269,7 @@ async fn each_address_has_its_share_of_the_time() {
 #[tokio::test]
 async fn a_failure_names_every_address_that_was_tried() {
     let world = World::new();
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     world.dns.set_addresses("a.example", &["127.0.0.1", "127.0.0.2"]);
     let egress = world.egress(&["127.0.0.0/8"]);
     let failure = refusal(get(&egress, &endpoint("a.example", port)).await);
