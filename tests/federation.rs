@@ -235,8 +235,8 @@ fn fields_that_are_read_in_two_ways(target: &str) -> Vec<(&'static str, Vec<Stri
         ("many parameters", vec![evil.clone() + &",x=y".repeat(20)]),
         ("two origins", vec![format!("{good},origin=\"evil.example\"")]),
         ("two origins in other letters", vec![format!("{good},ORIGIN=\"evil.example\"")]),
-        ("a field of each", vec![good.clone(), evil.clone()]),
-        ("a broken end", vec![format!("{evil},") + "\"x"]),
+        ("a field of each", vec![good, evil.clone()]),
+        ("a broken end", vec![format!("{evil},\"x")]),
         ("hidden in quotes", vec![hidden]),
     ]
 }
