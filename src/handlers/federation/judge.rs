@@ -62,7 +62,7 @@ impl Judge {
         let Received { method, raw_target, headers } = received;
         let claim = OriginClaim::read(us, headers)?;
         check(rules, claim.server_name())?;
-        let origin = self.auth.verify(claim, method, raw_target).await?;
+        let origin = self.auth.verify(claim, method, raw_target, None).await?;
         let server = origin.server_name();
         if let Some(rate) = &self.rate {
             let taken = rate.take(server, Instant::now());

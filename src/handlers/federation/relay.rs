@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::{Ask, Received, find, frame, judge};
 use crate::auth::OriginError;
 use crate::error::ApiError;
+use crate::federation::x_matrix::XMatrixError;
 use crate::handlers::Services;
 use crate::homeserver::{HomeserverError, Refusal, Response, read_refusal};
 use crate::media::{MediaBody, MediaError, Reader};
@@ -31,7 +32,7 @@ pub(super) async fn judged_by_homeserver(
     let authorization: Vec<HeaderValue> =
         headers.get_all(header::AUTHORIZATION).iter().cloned().collect();
     if authorization.is_empty() {
-        return Err(OriginError::Missing.into());
+        return Err(OriginError::Claim(XMatrixError::Missing).into());
     }
     if raw_target.len() > MAX_TARGET_LENGTH {
         return Err(HomeserverError::TooLong.into());
