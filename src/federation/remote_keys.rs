@@ -282,7 +282,9 @@ impl Inner {
     async fn fetch(&self, search: &Search<'_>, begin: Instant) -> Result<KeyDocument, KeyError> {
         let deadline = begin + FETCH_TIMEOUT;
         // Notaries' own keys are had from themselves alone: else two could wait for each other.
-        let is_alone = search.is_for_notary || self.notaries.contains(search.server);
+        let name = FoldedName::of(search.server);
+        let is_notary = self.notaries.iter().any(|notary| FoldedName::of(notary) == name);
+        let is_alone = search.is_for_notary || is_notary;
         let notaries: &[ServerName] = if is_alone { &[] } else { &self.notaries };
         let direct = if notaries.is_empty() { deadline } else { begin + DIRECT_TIMEOUT };
         let error = match self.fetch_direct(search, direct).await {

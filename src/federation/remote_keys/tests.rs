@@ -561,6 +561,16 @@ async fn two_notaries_do_not_wait_for_each_other() {
     assert_eq!(world.asked(), 2, "each for itself alone");
 }
 
+/// KEY-07, threats FE-06
+#[tokio::test(start_paused = true)]
+async fn no_spelling_of_a_notarys_name_has_it_asked_about_itself() {
+    let ours = keys::<1>();
+    let script = |server: &str, _: &str, _| Reply::Fails(unreachable(server));
+    let world = World::with_notaries(&["n.example", "m.example"], script);
+    assert!(world.key("N.example.", &ours[0]).await.is_err());
+    assert_eq!(*world.fake.asked.lock().unwrap(), ["N.example./_matrix/key/v2/server"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn silent_notaries_use_up_no_more_than_the_time_of_one_fetch() {
     let ours = keys::<1>();
