@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::egress::{EgressError, Endpoint, Host, Response};
@@ -18,7 +18,7 @@ use crate::federation::{
     FetchOptions, KeyId, Observer, ServerError, ServerRules, Servers, SigningKey, key_document,
 };
 use crate::server;
-use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis, collect};
+use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis};
 
 use report::{Report, shown};
 
@@ -298,9 +298,8 @@ impl Test<'_, '_> {
         serde_json::from_slice(&body).map_err(|_| "the answer is not the JSON expected".to_owned())
     }
 
-    async fn body(&self, mut response: Response) -> Result<Bytes, String> {
-        let body = timeout_at(self.deadline(), collect(&mut response.body, MAX_JSON)).await;
-        let body = body.map_err(|_| EgressError::TimedOut("the answer").to_string())?;
+    async fn body(&self, response: Response) -> Result<Bytes, String> {
+        let body = response.whole(MAX_JSON, self.deadline()).await;
         body.map_err(|error| error.to_string())
     }
 }

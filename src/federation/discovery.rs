@@ -12,9 +12,6 @@ use crate::types::ServerName;
 /// Where servers are that say nothing else.
 const DEFAULT_PORT: u16 = 8448;
 
-/// How many targets of one SRV record are tried at most.
-const MAX_TARGETS: usize = 10;
-
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -60,7 +57,7 @@ pub(super) fn by_targets(host: &str, targets: &[SrvTarget]) -> Vec<Endpoint> {
         certificate_for: Host::Name(host.into()),
         authority: host.into(),
     };
-    targets.iter().take(MAX_TARGETS).map(endpoint).collect()
+    targets.iter().map(endpoint).collect()
 }
 
 /// Returns the place of a host that has no SRV record: steps 3.5 and 6 (DISC-11, DISC-14).
@@ -206,8 +203,6 @@ mod tests {
             endpoint("t2.example", 8448, "a.example", "a.example"),
         ];
         assert_eq!(places, expected);
-        let many = vec![target("t.example", 1); 1_000];
-        assert_eq!(by_targets("a.example", &many).len(), MAX_TARGETS);
     }
 
     /// DISC-11, DISC-14

@@ -185,7 +185,7 @@ impl RemoteFetcher {
             }
             _ => {}
         }
-        let refusal = Refusal::read(response, *deadline).await?;
+        let refusal = Refusal::read(response, question).await?;
         if refusal.is_unknown_route() {
             return self.ask_as_of_old(question).await;
         }

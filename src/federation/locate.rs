@@ -16,7 +16,7 @@ use super::discovery::{Step, after_well_known, begin, by_address, by_targets, se
 use super::explain::{Event, Observer, WellKnownError};
 use super::well_known;
 use crate::egress::{Egress, EgressError, Endpoint, UrlRequest};
-use crate::types::{BodyError, ServerName, collect};
+use crate::types::ServerName;
 
 /// How many servers are remembered.
 const MAX_SERVERS: u64 = 10_000;
@@ -229,13 +229,13 @@ impl Locator {
             max_redirects: MAX_REDIRECTS,
             allow_plain_http: false,
         };
-        let (_, mut response) = self.egress.get_url(request, deadline).await?;
+        let (_, response) = self.egress.get_url(request, deadline).await?;
         if response.status != StatusCode::OK {
             return Err(WellKnownError::Status(response.status));
         }
-        let body = collect(&mut response.body, well_known::MAX_BODY).await?;
-        let server = well_known::parse(&body)?;
-        Ok((server, well_known::lifetime(&response.headers, SystemTime::now())))
+        let lifetime = well_known::lifetime(&response.headers, SystemTime::now());
+        let body = response.whole(well_known::MAX_BODY, deadline).await?;
+        Ok((well_known::parse(&body)?, lifetime))
     }
 
     /// Looks SRV records up and returns the places to try (DISC-09 to DISC-14). `before` is what was
@@ -282,13 +282,4 @@ fn share(deadline: Instant, parts: u32, most: Duration) -> Instant {
     let now = Instant::now();
     let part = deadline.saturating_duration_since(now) / parts;
     now + part.clamp(Duration::from_secs(2), most)
-}
-
-impl From<BodyError> for WellKnownError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge { limit } => Self::Egress(EgressError::TooLarge { limit }),
-            error => Self::Egress(EgressError::Misbehaved(error.to_string())),
-        }
-    }
 }

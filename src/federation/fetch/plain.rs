@@ -60,7 +60,7 @@ impl RemoteFetcher {
             }
             _ => {}
         }
-        let refusal = Refusal::read(response, question.deadline).await?;
+        let refusal = Refusal::read(response, question).await?;
         if refusal.is_unknown_route() {
             return Ok(None);
         }
