@@ -233,14 +233,12 @@ fn build(
 ) -> Result<Box<RequestHeader>, EgressError> {
     // Anything else would be another form of target, with a host of its own (RFC 9112, section 3.2).
     if !target.starts_with('/') {
-        return Err(EgressError::Misbehaved("the target is no path".to_owned()));
+        return Err(EgressError::Unsendable("its target is no path"));
     }
-    // Only the kind: Pingora quotes what it cannot build.
-    let unusable = |error: Box<Error>| {
-        EgressError::Misbehaved(format!("the request cannot be sent: {}", error.etype().as_str()))
-    };
-    let mut request =
-        RequestHeader::build("GET", target.as_bytes(), Some(fields.len() + 3)).map_err(unusable)?;
+    // What Pingora says of it quotes it.
+    let unusable = |_| EgressError::Unsendable("one of its header fields is none");
+    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(fields.len() + 3))
+        .map_err(|_| EgressError::Unsendable("its target holds what no path does"))?;
     request.insert_header(header::HOST, authority).map_err(unusable)?;
     request.insert_header(header::USER_AGENT, USER_AGENT).map_err(unusable)?;
     // Bodies are kept as they come, so a coded one would be kept coded.

@@ -136,6 +136,9 @@ pub enum EgressError {
     /// An answer that breaks the rules of HTTP, or breaks off.
     #[error("the answer is not understood: {0}")]
     Misbehaved(String),
+    /// A request that cannot be written, for which nobody outside is to blame.
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(&'static str),
     /// More bytes than are taken.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {

@@ -32,6 +32,7 @@ impl WellKnownError {
                     | EgressError::Url(..)
                     | EgressError::TooManyRedirects
                     | EgressError::TooLarge { .. }
+                    | EgressError::Unsendable(_)
             ),
             Self::Status(status) => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS

@@ -62,6 +62,7 @@ impl KeyError {
             | EgressError::TooLarge { .. }
             | EgressError::Url(..)
             | EgressError::TooManyRedirects => "its answer is not understood",
+            EgressError::Unsendable(_) => "it cannot be asked",
         };
         format!("the keys of {server} cannot be fetched: {reason}")
     }
@@ -80,6 +81,7 @@ impl KeyError {
                 | EgressError::TimedOut(_) => true,
                 EgressError::Forbidden { .. }
                 | EgressError::Misbehaved(_)
+                | EgressError::Unsendable(_)
                 | EgressError::TooLarge { .. }
                 | EgressError::Url(..)
                 | EgressError::TooManyRedirects => false,

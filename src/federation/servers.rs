@@ -149,6 +149,7 @@ fn is_no_connection(error: &EgressError, deadline: Instant) -> bool {
         | EgressError::Tls { .. } => true,
         EgressError::TimedOut(_) => Instant::now() < deadline,
         EgressError::Misbehaved(_)
+        | EgressError::Unsendable(_)
         | EgressError::TooLarge { .. }
         | EgressError::Url(..)
         | EgressError::TooManyRedirects => false,

@@ -178,7 +178,7 @@ fn advice(error: &EgressError) -> &'static str {
              (federation.dns_servers)?"
         }
         // It says itself what helps.
-        EgressError::Forbidden { .. } => "",
+        EgressError::Forbidden { .. } | EgressError::Unsendable(_) => "",
         EgressError::Connect { .. } | EgressError::TimedOut(_) => {
             "; is the server up, and may this machine make connections to that port?"
         }

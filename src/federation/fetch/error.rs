@@ -180,9 +180,10 @@ fn class(error: &EgressError) -> FetchResult {
         EgressError::Tls { .. } => FetchResult::Tls,
         EgressError::TimedOut(_) => FetchResult::TimedOut,
         EgressError::TooLarge { .. } => FetchResult::TooLarge,
-        EgressError::Misbehaved(_) | EgressError::Url(..) | EgressError::TooManyRedirects => {
-            FetchResult::Misbehaved
-        }
+        EgressError::Misbehaved(_)
+        | EgressError::Unsendable(_)
+        | EgressError::Url(..)
+        | EgressError::TooManyRedirects => FetchResult::Misbehaved,
     }
 }
 
