@@ -5,6 +5,7 @@ mod common;
 #[path = "discovery/world.rs"]
 mod world;
 
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use common::origin::{ServerKey, close, stall};
 use common::{Authority, Origin};
 use mediary::egress::EgressError;
 use mediary::federation::{Event, Observer, ServerError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use world::{VERSION, ask, ask_well, in_a_world, met};
 
 const WELL_KNOWN: &str = "/.well-known/matrix/server";
@@ -315,6 +316,25 @@ fn the_next_target_is_tried_until_one_shows_the_right_certificate() {
     });
 }
 
+/// DISC-15
+#[test]
+fn a_target_that_is_silent_leaves_time_for_the_next() {
+    in_a_world(async |world| {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let right = world.homeserver("a.example");
+        world.dns.set_addresses("target.example", &["127.0.0.1"]);
+        let silent_port = silent.local_addr().unwrap().port();
+        let targets =
+            [(1, 0, silent_port, "target.example"), (2, 0, right.port(), "target.example")];
+        world.dns.set_srv("_matrix-fed._tcp.a.example", &targets);
+        let deadline = Instant::now() + Duration::from_secs(4);
+        let server = "a.example".parse().unwrap();
+        let response = world.servers().get(&server, VERSION, &[], deadline).await.unwrap();
+        assert_eq!(response.status, 200);
+        assert!(silent.accept().is_ok(), "the first was tried");
+    });
+}
+
 /// TLS-01, XM-11
 #[test]
 fn nothing_is_sent_to_who_cannot_show_who_they_are() {
@@ -487,6 +507,30 @@ fn a_server_that_has_moved_is_found_again_after_a_pause() {
         world.at(11).await;
         ask_well(&servers, "a.example").await;
         assert_eq!((website.received().len(), new.received().len()), (2, 1));
+    });
+}
+
+/// DISC-06
+#[test]
+fn a_server_that_has_left_a_silent_place_is_found_again_after_a_pause() {
+    in_a_world(async |world| {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let new = world.homeserver("m.example");
+        world.dns.set_addresses("m.example", &["127.0.0.1"]);
+        let ports = Mutex::new([silent.local_addr().unwrap().port(), new.port()].into_iter());
+        world.website("a.example", move |_, stream| {
+            let port = ports.lock().unwrap().next()?;
+            Some(respond(stream, 200, &format!(r#"{{"m.server": "m.example:{port}"}}"#)))
+        });
+        let servers = world.servers();
+        let server = "a.example".parse().unwrap();
+        // Whoever asks waits no longer than to the deadline that they named.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let asked = servers.get(&server, VERSION, &[], deadline);
+        assert!(!matches!(timeout_at(deadline, asked).await, Ok(Ok(_))));
+        world.at(15).await;
+        ask_well(&servers, "a.example").await;
+        assert_eq!(new.received().len(), 1);
     });
 }
 

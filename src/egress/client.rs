@@ -55,6 +55,15 @@ pub(super) struct Route<'a> {
     pub(super) authority: &'a str,
 }
 
+/// Until when a request is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Deadlines {
+    /// The connection.
+    pub(super) connect_by: Instant,
+    /// The head of the answer.
+    pub(super) deadline: Instant,
+}
+
 impl Inner {
     pub(super) fn new(settings: EgressSettings) -> anyhow::Result<Self> {
         let authorities = Authorities::gather(settings.ca_file.as_deref())?;
@@ -98,7 +107,7 @@ impl Inner {
         endpoint: &Endpoint,
         target: &str,
         fields: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
+        deadlines: Deadlines,
     ) -> Result<Response, EgressError> {
         let route = Route {
             connect_to: &endpoint.connect_to,
@@ -106,7 +115,7 @@ impl Inner {
             certificate_for: Some(&endpoint.certificate_for),
             authority: &endpoint.authority,
         };
-        self.send(&route, target, fields, deadline).await
+        self.send(&route, target, fields, deadlines).await
     }
 
     /// Sends a GET and waits for the head of the answer.
@@ -115,8 +124,9 @@ impl Inner {
         route: &Route<'_>,
         target: &str,
         fields: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
+        deadlines: Deadlines,
     ) -> Result<Response, EgressError> {
+        let Deadlines { connect_by, deadline } = deadlines;
         if route.port == 0 {
             return Err(EgressError::Connect {
                 endpoint: format!("{}:0", route.connect_to),
@@ -124,10 +134,10 @@ impl Inner {
             });
         }
         let request = build(route.authority, target, fields)?;
-        let peers = self.peers(route, deadline).await?;
+        let peers = self.peers(route, connect_by).await?;
         let mut tries = 0;
         loop {
-            let (mut session, peer, reused) = self.connect(route, &peers, deadline).await?;
+            let (mut session, peer, reused) = self.connect(route, &peers, connect_by).await?;
             let exchanged = timeout_at(deadline, exchange(&mut session, request.clone()))
                 .await
                 .map_err(|_| EgressError::TimedOut("the answer"))?;
@@ -151,10 +161,14 @@ impl Inner {
     async fn peers(
         &self,
         route: &Route<'_>,
-        deadline: Instant,
+        connect_by: Instant,
     ) -> Result<Vec<HttpPeer>, EgressError> {
         let name = verified_name(route)?;
-        let addresses = self.resolve(route.connect_to, deadline).await?;
+        let resolved = self.resolve(route.connect_to, connect_by).await;
+        let addresses = resolved.map_err(|error| match error {
+            EgressError::TimedOut(what) => EgressError::Unreached(what),
+            error => error,
+        })?;
         let permitted = addresses.iter().filter(|address| self.guard.permits(**address));
         let peers: Vec<_> = permitted.map(|address| self.peer(*address, route, &name)).collect();
         match addresses.first() {
@@ -179,7 +193,7 @@ impl Inner {
         &self,
         route: &Route<'_>,
         peers: &[HttpPeer],
-        deadline: Instant,
+        connect_by: Instant,
     ) -> Result<(HttpSession, HttpPeer, bool), EgressError> {
         for peer in peers {
             if let Some(session) = self.connector.reused_http_session(peer).await {
@@ -188,7 +202,7 @@ impl Inner {
         }
         let mut attempts = Vec::new();
         for (peer, left) in peers.iter().zip((1..=peers.len()).rev()) {
-            let share = deadline.saturating_duration_since(Instant::now()) / left as u32;
+            let share = connect_by.saturating_duration_since(Instant::now()) / left as u32;
             let mut peer = peer.clone();
             let patience = share.min(self.connect_timeout);
             peer.options.total_connection_timeout = Some(patience);

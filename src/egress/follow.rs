@@ -6,7 +6,7 @@ use http::header;
 use tokio::time::Instant;
 use url::{Position, Url};
 
-use super::client::{Inner, Route};
+use super::client::{Deadlines, Inner, Route};
 use super::{EgressError, Host, Response, UrlRequest};
 
 /// The longest URL that is followed.
@@ -29,6 +29,7 @@ impl Inner {
     ) -> Result<(Url, Response), EgressError> {
         let mut url = without_fragment(request.url);
         let mut visited = Vec::new();
+        let deadlines = Deadlines { connect_by: deadline, deadline };
         loop {
             let place = Destination::of(&url, request.allow_plain_http)?;
             let route = Route {
@@ -38,7 +39,7 @@ impl Inner {
                 authority: &place.authority,
             };
             let target = &url[Position::BeforePath..Position::AfterQuery];
-            let response = self.send(&route, target, &request.fields, deadline).await?;
+            let response = self.send(&route, target, &request.fields, deadlines).await?;
             let Some(next) = redirect(&url, &response)? else { return Ok((url, response)) };
             visited.push(std::mem::replace(&mut url, next));
             if visited.len() > usize::from(request.max_redirects) || visited.contains(&url) {

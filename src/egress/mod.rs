@@ -25,6 +25,8 @@ use url::Url;
 
 use crate::config::Network;
 
+use client::Deadlines;
+
 pub use response::ResponseBody;
 
 /// How the outside is reached.
@@ -130,6 +132,9 @@ pub enum EgressError {
         /// What the TLS library says.
         reason: String,
     },
+    /// No connection in time, so nothing was sent.
+    #[error("{0} took too long")]
+    Unreached(&'static str),
     /// Not in time.
     #[error("{0} took too long")]
     TimedOut(&'static str),
@@ -242,8 +247,25 @@ impl Egress {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
+        self.get_connected_by(endpoint, target, fields, deadline, deadline).await
+    }
+
+    /// Does what [`get`](Self::get) does for who could ask elsewhere: if there is no connection at
+    /// `connect_by`, nothing is sent and time is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_connected_by(
+        &self,
+        endpoint: &Endpoint,
+        target: &str,
+        fields: &[(HeaderName, HeaderValue)],
+        connect_by: Instant,
+        deadline: Instant,
+    ) -> Result<Response, EgressError> {
         // Boxed, so that the states of a connection are not in the future of every request.
-        Box::pin(self.inner.get(endpoint, target, fields, deadline)).await
+        Box::pin(self.inner.get(endpoint, target, fields, Deadlines { connect_by, deadline })).await
     }
 
     /// Fetches a URL and follows redirects (301, 302, 303, 307, 308), each of which is checked as the

@@ -57,7 +57,7 @@ impl KeyError {
             | EgressError::Forbidden { .. }
             | EgressError::Connect { .. } => "it cannot be reached",
             EgressError::Tls { .. } => "its certificate is not accepted, or TLS failed otherwise",
-            EgressError::TimedOut(_) => "it took too long",
+            EgressError::Unreached(_) | EgressError::TimedOut(_) => "it took too long",
             EgressError::Misbehaved(_)
             | EgressError::TooLarge { .. }
             | EgressError::Url(..)
@@ -78,6 +78,7 @@ impl KeyError {
                 EgressError::Resolution { .. }
                 | EgressError::Connect { .. }
                 | EgressError::Tls { .. }
+                | EgressError::Unreached(_)
                 | EgressError::TimedOut(_) => true,
                 EgressError::Forbidden { .. }
                 | EgressError::Misbehaved(_)

@@ -179,7 +179,7 @@ fn advice(error: &EgressError) -> &'static str {
         }
         // It says itself what helps.
         EgressError::Forbidden { .. } | EgressError::Unsendable(_) => "",
-        EgressError::Connect { .. } | EgressError::TimedOut(_) => {
+        EgressError::Connect { .. } | EgressError::Unreached(_) | EgressError::TimedOut(_) => {
             "; is the server up, and may this machine make connections to that port?"
         }
         EgressError::Tls { .. } => {

@@ -178,7 +178,7 @@ fn class(error: &EgressError) -> FetchResult {
         EgressError::Resolution { .. } | EgressError::Connect { .. } => FetchResult::Unreachable,
         EgressError::Forbidden { .. } => FetchResult::Forbidden,
         EgressError::Tls { .. } => FetchResult::Tls,
-        EgressError::TimedOut(_) => FetchResult::TimedOut,
+        EgressError::Unreached(_) | EgressError::TimedOut(_) => FetchResult::TimedOut,
         EgressError::TooLarge { .. } => FetchResult::TooLarge,
         EgressError::Misbehaved(_)
         | EgressError::Unsendable(_)
