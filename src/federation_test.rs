@@ -104,7 +104,7 @@ impl Test<'_, '_> {
             }
         };
         self.report.expect_places(endpoints.len());
-        if self.server.port().is_some() || is_address(self.server) {
+        if self.server.port().is_some() || self.server.address().is_some() {
             self.report.none("the name says itself where the server is, so nothing is looked up");
         }
         let mut failure = None;
@@ -302,11 +302,6 @@ impl Test<'_, '_> {
         let body = response.whole(MAX_JSON, self.deadline()).await;
         body.map_err(|error| error.to_string())
     }
-}
-
-/// Whether a server's name is an address.
-fn is_address(server: &ServerName) -> bool {
-    server.host().starts_with('[') || server.host().parse::<IpAddr>().is_ok()
 }
 
 #[derive(Deserialize)]

@@ -43,9 +43,8 @@ pub(super) async fn settings(config: &Config, own_name: Option<&ServerName>) -> 
     }
     match server::egress(config) {
         Ok(egress) => {
-            let host = own_name.map(ServerName::host).filter(|host| is_public_name(host));
-            if let Some(host) = host {
-                let service = format!("_matrix-fed._tcp.{host}");
+            if let Some(name) = own_name.filter(|name| is_public(name)) {
+                let service = format!("_matrix-fed._tcp.{}", name.host());
                 let deadline = Instant::now() + NAME_SERVER_PATIENCE;
                 findings.push(match egress.srv(&service, deadline).await {
                     Ok(_) => Finding::Good("the name servers answer".to_owned()),
@@ -74,10 +73,9 @@ fn who_fetches(config: &Config) -> String {
     }
 }
 
-/// Whether name servers of the internet may know a host: `localhost` and addresses they do not.
-fn is_public_name(host: &str) -> bool {
-    let is_address = host.starts_with('[') || host.ends_with(|last: char| last.is_ascii_digit());
-    host.contains('.') && !is_address
+/// Whether name servers of the internet may know a name: `localhost` and addresses they do not.
+fn is_public(name: &ServerName) -> bool {
+    name.host().contains('.') && name.address().is_none()
 }
 
 /// Without a key of ours the homeserver judges signatures; it has to serve the routes for that.
@@ -140,9 +138,10 @@ mod tests {
 
     #[test]
     fn name_servers_are_asked_for_names_alone() {
-        assert!(is_public_name("matrix.example.org") && is_public_name("a.example."));
-        for host in ["localhost", "192.0.2.1", "[2001:db8::1]"] {
-            assert!(!is_public_name(host), "{host}");
+        let is_public = |name: &str| is_public(&name.parse().unwrap());
+        assert!(is_public("matrix.example.org") && is_public("a.example.:8448"));
+        for name in ["localhost", "192.0.2.1", "[2001:db8::1]:8448", "[::ffff:192.0.2.1]"] {
+            assert!(!is_public(name), "{name}");
         }
     }
 }

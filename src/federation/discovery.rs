@@ -4,8 +4,6 @@
 //! that one server is one, however its name is spelled. Who is contacted changes with delegation, and
 //! so do `Host` and certificate; who we say to be talking to (`destination`) does not (TLS-03).
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use crate::egress::{Endpoint, Host, SrvTarget};
 use crate::types::ServerName;
 
@@ -74,7 +72,7 @@ pub(super) fn by_address(host: &str) -> Endpoint {
 /// host.
 fn place(server: &ServerName) -> Result<Endpoint, Box<str>> {
     let name = normal(server.host());
-    let host = match (address(&name), server.port()) {
+    let host = match (server.address(), server.port()) {
         (Some(address), _) => Host::Address(address),
         (None, Some(_)) => Host::Name(name.as_str().into()),
         (None, None) => return Err(name.into()),
@@ -88,14 +86,6 @@ fn place(server: &ServerName) -> Result<Endpoint, Box<str>> {
             None => name.into(),
         },
     })
-}
-
-/// Reads an address as server names write it: IPv6 in brackets.
-fn address(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(literal) => literal.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => host.parse().ok(),
-    }
 }
 
 /// Writes a host as it is compared.
