@@ -133,7 +133,7 @@ impl RemoteFetcher {
         // Others may have found out while we waited for something else.
         self.origins.check(server, Instant::now())?;
         let outcome = self.ask(&Question { origin, mxc, options, deadline }).await;
-        self.note(server, outcome.as_ref().err());
+        self.note(mxc, outcome.as_ref().err());
         let Found { content_type, filename, size, at_most, bytes } = outcome?;
         let pace = Pace::new(self.limits.slow_timeout, self.limits.min_rate);
         let body = Transfer::new(bytes, place, pace, options.max_size);
@@ -142,12 +142,13 @@ impl RemoteFetcher {
 
     /// Remembers how a server has behaved. What it says of one media id is nothing against it (threats
     /// FE-15).
-    fn note(&self, server: &ServerName, error: Option<&FetchError>) {
+    fn note(&self, mxc: &Mxc, error: Option<&FetchError>) {
+        let server = &mxc.server_name;
         let now = Instant::now();
         match error {
             Some(FetchError::Server(_)) => self.origins.failed(server, Failure::Silent, now),
             Some(FetchError::Refused { status: 500.., .. }) => {
-                self.origins.failed(server, Failure::Erring, now);
+                self.origins.failed(server, Failure::Erring(&mxc.media_id), now);
             }
             Some(FetchError::BackedOff { retry_after }) => {
                 self.origins.has_asked(server, *retry_after, now);

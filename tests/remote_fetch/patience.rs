@@ -5,15 +5,30 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use mediary::federation::{FetchError, FetchLimits, FetchOptions, FetchResult};
+use mediary::federation::{
+    FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia,
+};
 use mediary::types::{BodyError, BodyReader, Mxc};
 
+use crate::common::Origin;
 use crate::common::fake::{respond, respond_with};
 use crate::common::origin::{drip, multipart};
 use crate::world::*;
 
 fn millis(number: u64) -> Duration {
     Duration::from_millis(number)
+}
+
+/// Fetches media of a server by its id.
+async fn fetch_id(
+    fetcher: &RemoteFetcher,
+    origin: &Origin,
+    media_id: &str,
+) -> Result<RemoteMedia, FetchError> {
+    let us = US.parse().unwrap();
+    let mxc: Mxc = format!("mxc://{}/{media_id}", origin.server_name()).parse().unwrap();
+    let place = fetcher.enter(&mxc.server_name).await?;
+    fetcher.fetch(place, &us, &mxc, OPTIONS).await
 }
 
 /// FE-08
@@ -117,10 +132,7 @@ fn one_bad_id_does_not_mark_the_server() {
         for _ in 0..5 {
             assert_eq!(fetch(&fetcher, &origin).await.err(), Some(FetchError::NotFound));
         }
-        let us = US.parse().unwrap();
-        let mxc: Mxc = format!("mxc://{}/good", origin.server_name()).parse().unwrap();
-        let place = fetcher.enter(&mxc.server_name).await.unwrap();
-        let media = fetcher.fetch(place, &us, &mxc, OPTIONS).await.unwrap();
+        let media = fetch_id(&fetcher, &origin, "good").await.unwrap();
         assert_eq!(read(media.body).await.unwrap(), b"media");
     });
 }
@@ -153,17 +165,25 @@ fn a_server_that_fails_is_left_alone_for_a_moment_and_each_kind_is_told() {
     });
 }
 
+/// FE-15
 #[test]
-fn a_server_that_answers_with_a_failure_is_left_alone_for_a_moment() {
+fn a_server_that_fails_for_several_media_is_left_alone_for_a_moment_and_not_for_one() {
     in_a_world(async |world| {
         let origin = world.origin(|_, stream| respond(stream, 503, "{}"));
         let fetcher = world.fetcher();
-        let classes = [
-            fetch(&fetcher, &origin).await.err().unwrap().result(),
-            fetch(&fetcher, &origin).await.err().unwrap().result(),
-        ];
-        assert_eq!(classes, [FetchResult::ServerError, FetchResult::BackedOff]);
-        assert_eq!(origin.received().len(), 1);
+        for (media_id, result) in [
+            ("one", FetchResult::ServerError),
+            ("one", FetchResult::ServerError),
+            ("two", FetchResult::ServerError),
+            ("one", FetchResult::ServerError),
+            ("three", FetchResult::ServerError),
+            ("one", FetchResult::BackedOff),
+            ("four", FetchResult::BackedOff),
+        ] {
+            let refusal = fetch_id(&fetcher, &origin, media_id).await.err().unwrap();
+            assert_eq!(refusal.result(), result, "{media_id}");
+        }
+        assert_eq!(origin.received().len(), 5);
     });
 }
 

@@ -58,6 +58,20 @@ fn ranges(store: &Origin) -> Vec<Option<String>> {
 }
 
 #[test]
+fn a_rest_that_is_longer_than_it_says_is_not_taken() {
+    in_a_world(async |world| {
+        let rest = |from| {
+            let last = from + 9;
+            format!("206 Partial\r\nETag: \"a\"\r\nContent-Range: bytes {from}-{last}/{SIZE}")
+        };
+        let (store, origin) = store(&world, Manners { rest, ..GOOD });
+        let failure = world.break_off(&origin).await;
+        assert!(matches!(failure, BodyError::Malformed(_)), "{failure}");
+        assert_eq!(store.received().len(), 2);
+    });
+}
+
+#[test]
 fn a_body_goes_on_where_it_broke_off() {
     const BY_TIME: &str = "Last-Modified: Sat, 21 Nov 2026 12:00:00 GMT\r\n\
                            Date: Sat, 21 Nov 2026 13:00:00 GMT\r\nAccept-Ranges: bytes";

@@ -8,6 +8,10 @@ fn server(name: &str) -> ServerName {
     name.parse().unwrap()
 }
 
+fn id(number: usize) -> MediaId {
+    format!("media{number}").parse().unwrap()
+}
+
 fn one() -> ServerName {
     server("one.example")
 }
@@ -77,12 +81,30 @@ fn failures_of_long_ago_do_not_count() {
 fn a_server_that_answers_with_failures_is_not_left_alone_for_long() {
     let origins = Origins::new(1);
     let mut now = Instant::now();
-    for _ in 0..30 {
-        origins.failed(&one(), Failure::Erring, now);
+    for number in 0..30 {
+        origins.failed(&one(), Failure::Erring(&id(number)), now);
         let delay = left(&origins, &one(), now);
+        assert_eq!(delay > Duration::ZERO, number >= 2, "{number}");
         assert!(delay <= MAX_DELAY_OF_ERRORS, "{delay:?}");
         now += delay;
     }
+    origins.failed(&one(), Failure::Erring(&id(0)), now);
+    assert!(left(&origins, &one(), now) > Duration::ZERO, "it still fails for all");
+}
+
+/// FE-15
+#[test]
+fn media_that_a_server_fails_for_is_nothing_against_its_other_media() {
+    let origins = Origins::new(1);
+    let now = Instant::now();
+    for _ in 0..100 {
+        origins.failed(&one(), Failure::Erring(&id(0)), now);
+        origins.failed(&one(), Failure::Erring(&id(1)), now);
+    }
+    assert_eq!(left(&origins, &one(), now), Duration::ZERO);
+    origins.answered(&one(), now);
+    origins.failed(&one(), Failure::Erring(&id(2)), now);
+    assert_eq!(left(&origins, &one(), now), Duration::ZERO, "a good answer was between");
 }
 
 /// FE-15
@@ -106,8 +128,15 @@ fn what_a_server_asks_for_is_obeyed_up_to_a_bound() {
 fn other_spellings_are_no_other_servers() {
     let origins = Origins::new(1);
     let now = Instant::now();
-    origins.failed(&server("ONE.example"), Failure::Silent, now);
-    assert!(left(&origins, &server("one.EXAMPLE"), now) > Duration::ZERO);
+    for (failed, asked) in [
+        ("ONE.example", "one.EXAMPLE."),
+        ("[2001:db8:0::1]:443", "[2001:DB8::1]:443"),
+        ("[::ffff:192.0.2.1]", "192.0.2.1"),
+    ] {
+        origins.failed(&server(failed), Failure::Silent, now);
+        assert!(left(&origins, &server(asked), now) > Duration::ZERO, "{asked}");
+    }
+    assert_eq!(left(&origins, &server("[2001:db8::1]"), now), Duration::ZERO);
 }
 
 /// FE-08
