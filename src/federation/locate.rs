@@ -223,12 +223,7 @@ impl Locator {
         let url = format!("https://{host}/.well-known/matrix/server");
         let url = Url::parse(&url)
             .map_err(|_| EgressError::Url(url, "its host is no name that can be resolved"))?;
-        let request = UrlRequest {
-            url,
-            fields: Vec::new(),
-            max_redirects: MAX_REDIRECTS,
-            allow_plain_http: false,
-        };
+        let request = UrlRequest { url, fields: Vec::new(), max_redirects: MAX_REDIRECTS };
         let (_, response) = self.egress.get_url(request, deadline).await?;
         if response.status != StatusCode::OK {
             return Err(WellKnownError::Status(response.status));

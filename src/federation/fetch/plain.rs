@@ -83,12 +83,7 @@ impl RemoteFetcher {
         let url = std::str::from_utf8(location).ok().and_then(|text| Url::parse(text).ok());
         let url = url.ok_or_else(|| misbehaved("the place that it names is no URL"))?;
         let egress = self.servers.egress();
-        let request = UrlRequest {
-            url,
-            fields: Vec::new(),
-            max_redirects: MAX_REDIRECTS,
-            allow_plain_http: false,
-        };
+        let request = UrlRequest { url, fields: Vec::new(), max_redirects: MAX_REDIRECTS };
         let outcome = egress.get_url(request, question.deadline).await;
         let (url, response) = outcome.map_err(FetchError::Location)?;
         if response.status != StatusCode::OK {

@@ -40,12 +40,8 @@ impl Again {
                     servers.get(server, target, fields, deadline).await.ok()
                 }
                 Self::Url { egress, url } => {
-                    let request = UrlRequest {
-                        url: url.clone(),
-                        fields: fields.to_vec(),
-                        max_redirects: 0,
-                        allow_plain_http: false,
-                    };
+                    let request =
+                        UrlRequest { url: url.clone(), fields: fields.to_vec(), max_redirects: 0 };
                     egress.get_url(request, deadline).await.ok().map(|(_, response)| response)
                 }
             }
