@@ -8,6 +8,7 @@
     compare.py crowd        many followers of one such body: requests to the source, memory, CPU
     compare.py bodies       many uploads, each read while it comes in: memory
     compare.py held         p99 of others, memory and CPU while thousands hold connections and do little
+    compare.py dead         p99 of others while a thousand servers are asked that do not answer
     compare.py syscalls     the system calls behind a hot thumbnail
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the

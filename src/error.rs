@@ -223,7 +223,8 @@ fn is_media_error_ours(error: &MediaError) -> bool {
     match error {
         MediaError::Homeserver(error) => is_homeserver_error_ours(error),
         MediaError::Server(error) => is_server_error_ours(error),
-        MediaError::Store(_)
+        MediaError::Disbelieved
+        | MediaError::Store(_)
         | MediaError::NotKept
         | MediaError::TooManyFetches
         | MediaError::NoMediaId => true,
@@ -373,6 +374,9 @@ fn media_answer(error: &MediaError) -> ErrorAnswer {
         MediaError::Refused(refusal) => relayed(refusal),
         MediaError::Homeserver(error) => homeserver_answer(error),
         MediaError::Server(error) => server_answer(error),
+        MediaError::Disbelieved => {
+            own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The homeserver refused the request")
+        }
         MediaError::Body(error) => body_answer(error),
         MediaError::Store(error) => store_answer(error),
         MediaError::Thumbnail(error) => thumbnail_answer(error),

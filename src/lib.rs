@@ -9,19 +9,23 @@
 //! client ─► connection ─► proxy ─► route ─┬─ pass-through ────────────────────────► homeserver
 //!               ┌─────────────────────────┴─ a media route
 //!               └► limit ─► auth ─► policy ─► handler ─► media ─┬─ memory
-//!                           whoami                              ├─ store (blob and record)
-//!                                                               ├─ thumbnail
+//!                         whoami, or                            ├─ store (blob and record)
+//!                         a signature                           ├─ thumbnail
 //!                                                               ├─ incoming ◄─ upload
-//! client ◄─ response ◄─────────────────────── Reply ◄───────────┴─ incoming ◄─ fetch ◄─ homeserver
+//! client ◄─ response ◄─────────────────────── Reply ◄───────────┴─ incoming ◄─ fetch ─┬─ homeserver
+//!                                            the server that made it ◄─ egress ◄─ federation
 //! ```
 //!
 //! Whether somebody is served is settled before a handler hears of them: [`connection`] bounds how
 //! long and how slowly, [`limit`] how often and how much, [`auth`] asks who it is, [`policy`] says what
 //! they may. From there a cached download takes three steps, a handler, [`media`] and [`store`], and
-//! goes back through [`response`]. What is not held is read through from the homeserver with the
-//! caller's own token, and kept.
+//! goes back through [`response`]. What is not held is fetched, and kept: the homeserver's own media
+//! from there, with the caller's own token; other servers' media, where there is a signing key, from the
+//! server that made it, by [`federation`] and [`egress`], else from the homeserver too. Other servers
+//! come in by the same road: with a key their signatures are held in [`auth`] against the keys that they
+//! publish, without one the homeserver judges them.
 //!
-//! A body that is still arriving, from an uploader or from the homeserver, has one writer and any
+//! A body that is still arriving, from an uploader, the homeserver or another server, has one writer and any
 //! number of followers who read the unfinished file at their own pace. So the first byte does not
 //! wait for the last, and all who ask for the same media at the same time share one fetch.
 //!
@@ -30,7 +34,7 @@
 //! | layer | rooms | may use |
 //! |---|---|---|
 //! | process | `main`, [`server`], [`check`], [`federation_test`], [`key_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
-//! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `error` names the failures of every room |
+//! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `handlers` also `federation`, for the form of its requests and answers; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`federation`], [`egress`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` and `federation`, `federation` goes out by `egress` |
 //! | ground | [`types`], [`config`], [`metrics`] | each other |
@@ -47,6 +51,10 @@
 //! - Pingora's sessions, streams and services appear in `server`, `connection`, `proxy` and
 //!   `response` only; its HTTP connector in `homeserver` and `egress`. Everything else is tested
 //!   without a proxy.
+//! - Every connection that a stranger can cause goes out by `egress`: a name is resolved once, its
+//!   addresses are checked, and the one that was checked is connected to.
+//! - An [`auth::Origin`] is made only in `auth`, of a signature over the request as it came. Other
+//!   servers are given nothing but our own media.
 //! - Nobody is waited for without end: a client that sends or takes too slowly is cut off where its
 //!   bytes pass, in `connection`; whoever waits for an answer may be silent.
 //! - The media prefixes are owned whole. One parse of the raw target decides; what does not parse is

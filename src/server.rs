@@ -185,6 +185,7 @@ fn services(
             fetches: FetchLimits {
                 max_size: config.remote.max_size.as_u64(),
                 max_fetches: config.remote.max_fetches,
+                max_per_server: config.federation.max_fetches_per_server,
                 max_unfinished: config.remote.max_unfinished.as_u64(),
                 max_duration: config.remote.max_duration,
             },

@@ -100,7 +100,8 @@ const ROOMS: &[Room] = &[
         "media",
         &["auth", "config", "federation", "homeserver", "metrics", "store", "thumbnail", "types"],
     ),
-    // Capability: neighbours meet in `media`. Only `auth` looks sideways, for tokens.
+    // Capability: neighbours meet in `media`. Only `auth` looks sideways, for tokens and keys, and
+    // `federation` goes out by `egress`.
     room("auth", &["config", "federation", "homeserver", "metrics", "types"]),
     room("federation", &["config", "egress", "metrics", "types"]),
     room("egress", &["config", "metrics", "types"]),

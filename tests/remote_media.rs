@@ -193,7 +193,8 @@ fn a_file_that_breaks_off_is_not_kept_and_does_not_look_whole() {
     let mediary = start(&homeserver, &authority, &["ask_homeserver = false"]);
     let media = origin.keep("broken", "text/plain", None, &bytes(50_000));
     let answer = mediary.alice().download(&media);
-    assert!(!answer.complete, "{answer:?}");
+    // It may break off before the reader has the head, who is then told.
+    assert!(!(answer.status == 200 && answer.complete), "{answer:?}");
     mediary.assert_nothing_kept();
     // It is let alone for a moment, and then asked again.
     is_broken.store(false, Ordering::SeqCst);

@@ -356,7 +356,7 @@ impl Default for RemoteConfig {
             max_fetches: 64,
             max_unfinished: ByteSize::gib(8),
             max_duration: Duration::from_secs(60 * 60),
-            min_rate: ByteSize::kib(1),
+            min_rate: ByteSize::kib(16),
             slow_timeout: Duration::from_secs(60),
         }
     }
@@ -421,7 +421,7 @@ impl Default for FederationConfig {
             dns_servers: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
-            max_fetches_per_server: 16,
+            max_fetches_per_server: 32,
             server_requests_per_second: 50,
             server_requests_burst: 1000,
             max_requests_per_server: 64,

@@ -1,5 +1,7 @@
 //! The rules that a configuration keeps, whichever way its values came.
 
+mod federation;
+
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -47,6 +49,7 @@ impl Config {
         self.check_counts()?;
         self.check_ladder()?;
         self.check_limits()?;
+        self.check_federation()?;
         self.check_rules()?;
         if self.storage.path.as_os_str().is_empty() {
             return Err(broken("storage.path", "must not be empty"));
@@ -244,7 +247,7 @@ impl Config {
     }
 
     fn warnings(&self) -> Vec<Warning> {
-        let mut warnings = Vec::new();
+        let mut warnings = Vec::from_iter(self.federation_warning());
         if let Some(admin) = self.server.admin_listen.address().filter(|admin| !admin.is_local()) {
             warnings.push(Warning {
                 key: "server.admin_listen",

@@ -16,6 +16,11 @@ impl ServerRules {
         Self { allow, deny }
     }
 
+    /// Whether there are any.
+    pub fn are_none(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+
     /// Whether media is exchanged with a server.
     pub fn permit(&self, server: &ServerName) -> bool {
         let is_allowed =

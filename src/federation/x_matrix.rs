@@ -5,7 +5,9 @@
 //! and one good signature among the others is enough: a server that signs with a new key beside the old
 //! one must not be locked out by whoever knows only one of them.
 
-use http::{HeaderMap, Method, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::canonical_json::write_text;
 use super::remote_keys::VerifyKey;
@@ -140,6 +142,22 @@ impl Claim {
         }
         let claim = claim.ok_or(XMatrixError::Missing)?;
         if claim.signatures.is_empty() { Err(XMatrixError::UnknownAlgorithm) } else { Ok(claim) }
+    }
+
+    /// Writes the claim anew, a field for each signature: to whoever reads them, these fields mean what
+    /// has been read here and nothing else (XM-04, XM-06).
+    pub fn fields(&self) -> Vec<HeaderValue> {
+        let Self { origin, destination, signatures } = self;
+        let destination = destination
+            .as_ref()
+            .map_or_else(String::new, |name| format!(",destination=\"{name}\""));
+        let field = |signature: &Signature| {
+            let (key, bytes) = (&signature.key_id, STANDARD_NO_PAD.encode(signature.bytes));
+            let text =
+                format!("X-Matrix origin=\"{origin}\"{destination},key=\"{key}\",sig=\"{bytes}\"");
+            HeaderValue::try_from(text).expect("names, ids and base64 fit a header")
+        };
+        signatures.iter().map(field).collect()
     }
 
     fn add(&mut self, field: XMatrix) -> Result<(), XMatrixError> {

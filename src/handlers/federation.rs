@@ -7,11 +7,13 @@ mod frame;
 mod judge;
 mod relay;
 
-use http::{HeaderMap, Method};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::{Services, search};
 use crate::error::ApiError;
-use crate::media::{MediaError, MediaItem, Reader, Search, Signer, ThumbnailRequest};
+use crate::media::{MediaItem, Reader, Search, Signer, ThumbnailRequest};
 use crate::response::Reply;
 use crate::route::{Access, Query};
 use crate::types::{MediaId, Mxc, ServerName};
@@ -57,6 +59,11 @@ pub(super) struct Received<'a> {
 }
 
 impl Received<'_> {
+    /// Returns all values of `Authorization`.
+    fn authorization(self) -> Arc<[HeaderValue]> {
+        self.headers.get_all(header::AUTHORIZATION).iter().cloned().collect()
+    }
+
     fn search(self) -> Search {
         let begin = self.raw_target.iter().position(|&b| b == b'?');
         let query = begin.map_or(&[][..], |mark| &self.raw_target[mark + 1..]);
@@ -94,8 +101,8 @@ async fn judged_here(
     match find(services, reader, us, ask, received.search()).await {
         Ok(item) => frame::multipart(item, Some(admitted.place)),
         // A homeserver that does not take our own signature makes the thumbnail itself.
-        Err(ApiError::Media(MediaError::Refused(_))) if is_thumbnail => {
-            relay::homeservers_own(services, received).await
+        Err(ApiError::Media(error)) if is_thumbnail && error.is_disbelief() => {
+            relay::homeservers_own(services, received, admitted.place).await
         }
         Err(error) => Err(error),
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::MediaError;
 use super::incoming::Arrival;
-use crate::types::{MediaId, UserId};
+use crate::types::{MediaId, ServerName, UserId};
 
 /// How many readers of each kind may wait for one id; a large room opens a picture all at once, and
 /// other servers must not keep our own users out.
@@ -16,6 +16,9 @@ const MAX_WAITING_FOR_ONE: usize = 256;
 
 /// How many waiting requests one user may have: a page of a timeline.
 const MAX_WAITING_OF_USER: usize = 32;
+
+/// How many waiting requests one other server may have, whose users open a picture all at once.
+const MAX_WAITING_OF_SERVER: usize = 64;
 
 /// How many waiting requests strangers may have together, and other servers together: where many are
 /// behind one name, they must not take the places of users.
@@ -31,7 +34,9 @@ pub(super) enum Waiter {
     User(UserId),
     /// Anybody, by the legacy routes.
     Anybody,
-    /// Other homeservers.
+    /// Another homeserver that has signed.
+    Server(ServerName),
+    /// Other homeservers, where we do not know which.
     Origin,
 }
 
@@ -43,7 +48,7 @@ impl Waiter {
         match self {
             Self::User(_) => 0,
             Self::Anybody => 1,
-            Self::Origin => 2,
+            Self::Server(_) | Self::Origin => 2,
         }
     }
 
@@ -51,6 +56,7 @@ impl Waiter {
     fn limit(&self) -> usize {
         match self {
             Self::User(_) => MAX_WAITING_OF_USER,
+            Self::Server(_) => MAX_WAITING_OF_SERVER,
             Self::Anybody | Self::Origin => MAX_WAITING_OF_STRANGERS,
         }
     }

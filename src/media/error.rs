@@ -62,6 +62,9 @@ pub enum MediaError {
     /// The homeserver gave no usable answer.
     #[error(transparent)]
     Homeserver(#[from] HomeserverError),
+    /// The homeserver does not believe our signature, with which it was asked for media of its own.
+    #[error("the homeserver does not believe the signing key")]
+    Disbelieved,
     /// The server that made the media gave none.
     #[error(transparent)]
     Server(#[from] FetchError),
@@ -87,6 +90,17 @@ pub enum MediaError {
     /// The system gives no random numbers to draw a media id from.
     #[error("no media id could be made")]
     NoMediaId,
+}
+
+impl MediaError {
+    /// Whether the homeserver does not believe our signature.
+    pub fn is_disbelief(&self) -> bool {
+        match self {
+            Self::Disbelieved => true,
+            Self::Shared(error) => error.is_disbelief(),
+            _ => false,
+        }
+    }
 }
 
 impl From<ThumbnailError> for MediaError {

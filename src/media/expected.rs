@@ -76,7 +76,8 @@ fn waiter(reader: Reader<'_>) -> Waiter {
     match reader {
         Reader::Requester(requester) => Waiter::User(requester.user_id().clone()),
         Reader::Anybody => Waiter::Anybody,
-        Reader::Origin(_) => Waiter::Origin,
+        Reader::Origin(Some(request)) => Waiter::Server(request.origin.server_name().clone()),
+        Reader::Origin(None) => Waiter::Origin,
     }
 }
 

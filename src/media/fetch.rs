@@ -1,7 +1,7 @@
-//! The miss path: what Mediary does not hold is fetched from the homeserver, kept, and followed by
-//! whoever asks for it meanwhile.
+//! The miss path: what Mediary does not hold is fetched from the homeserver, or from the server that
+//! made it, kept, and followed by whoever asks for it meanwhile.
 //!
-//! All who ask for the same media at the same time share one request to the homeserver. It is made
+//! All who ask for the same media at the same time share one request. It is made
 //! with the token of the first of them and goes on when that one leaves, under limits on how many
 //! fetches there are and on how much of them may be unfinished. What the homeserver says about the
 //! media counts for all; what it says about a token counts for its owner only.
@@ -16,23 +16,16 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::failure::{self, in_its_own_words};
 use super::incoming::{Arrival, Cap, Incoming};
 use super::memory::Memory;
 use super::places::{FetchPlaces, Place};
 use super::source::{Answer, Asker, Giver, Road, Source};
 use super::{MediaBody, MediaError, MediaItem, Search};
-use crate::federation::FetchError;
 use crate::homeserver::HomeserverError;
 use crate::metrics::Metrics;
 use crate::store::{MediaRecord, MediaSource, NewMedia, Store, StoreError};
 use crate::types::{BodyError, BodyReader, Mxc, UnixMillis};
-
-/// How long it is remembered that the body of some media broke off, is too large or cannot be kept,
-/// so that a crowd that waited for it does not ask again at once.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(2);
-
-/// How long it is remembered that another server did not give some media.
-const ABSENCE_LIFETIME: Duration = Duration::from_secs(15);
 
 /// How many such failures are remembered at once, at most.
 const REMEMBERED_FAILURES: u64 = 10_000;
@@ -50,6 +43,8 @@ pub struct FetchLimits {
     pub max_size: u64,
     /// How many fetches there may be at once.
     pub max_fetches: usize,
+    /// How many of them may be of one server's media.
+    pub max_per_server: usize,
     /// How many bytes unfinished bodies may come to; one of unknown size counts as `max_size`.
     pub max_unfinished: u64,
     /// How long a fetch may take in all; one that takes longer drips on purpose.
@@ -142,7 +137,11 @@ impl Fetcher {
             limits,
             flights: Mutex::default(),
             failures,
-            places: FetchPlaces::new(limits.max_fetches, limits.max_unfinished),
+            places: FetchPlaces::new(
+                limits.max_fetches,
+                limits.max_per_server,
+                limits.max_unfinished,
+            ),
             memory,
             metrics,
         }
@@ -193,11 +192,11 @@ impl Fetcher {
                 Err(_) => return Err(HomeserverError::TooSlow.into()),
                 Ok(Ok(Stage::Arriving(arrival))) => return arriving(arrival, leads, &self.metrics),
                 Ok(Ok(Stage::Kept(record))) => return Ok(Found::Kept(record)),
-                Ok(Ok(Stage::Failed(error))) if leads || concerns_all(&error) => {
+                Ok(Ok(Stage::Failed(error))) if leads || failure::concerns_all(&error) => {
                     return refused(error);
                 }
                 Ok(Ok(Stage::Failed(error)))
-                    if is_not_yet_uploaded(&error) && Instant::now() >= deadline =>
+                    if failure::is_not_yet_uploaded(&error) && Instant::now() >= deadline =>
                 {
                     return refused(error);
                 }
@@ -230,7 +229,8 @@ impl Fetcher {
         let (answer, place) = self.ask(asker, mxc, search, limit).await?;
         let item = answer.into_item(limit)?;
         let size = item.body.size();
-        let body = Box::new(place.held_by(item.body.into_reader()));
+        let until = Instant::now() + self.limits.max_duration;
+        let body = Box::new(place.held_by(item.body.into_reader(), until));
         Ok(MediaItem { body: MediaBody::Relayed { body, size }, ..item })
     }
 
@@ -247,6 +247,11 @@ impl Fetcher {
         limit: u64,
     ) -> Result<(Answer, Place), MediaError> {
         let own = self.places.of_sharer(asker.sharer()).await?;
+        // What one asker may have of one server is less than there is of it for all.
+        let _own_there = match self.source.asks_servers() && !self.source.is_local(mxc)? {
+            true => Some(self.places.of_sharer_at(asker.sharer(), &mxc.server_name).await?),
+            false => None,
+        };
         let failure = match self.source.road(asker, mxc, search).await? {
             Road::Homeserver(failure) => failure,
             Road::Server(place) => {
@@ -296,7 +301,7 @@ impl Lead {
     async fn fetch(self, asker: Asker, search: Search) {
         if let Err(error) = self.try_fetch(asker, search).await {
             let error = Arc::new(error);
-            match lifetime(&error) {
+            match failure::of_head(&error) {
                 Some(lifetime) => self.remember(error, lifetime),
                 None => _ = self.stage.send_replace(Stage::Failed(error)),
             }
@@ -321,15 +326,16 @@ impl Lead {
         }
         let most = answer.size.or(answer.at_most).unwrap_or(fetcher.limits.max_size);
         let _room = fetcher.places.room(most).await?;
-        let incoming = self.begin(self.describe(&answer)?, answer.size).await?;
+        let giver = answer.giver;
+        let incoming = self.begin(self.describe(&answer)?, answer.size, giver).await?;
         let sources = &fetcher.metrics.media_sources;
-        match answer.giver {
+        match giver {
             Giver::Homeserver => sources.homeserver.inc(),
             Giver::Server => sources.server.inc(),
         }
         let _counted = InFlight::begin(&fetcher.metrics.fetches);
         self.stage.send_replace(Stage::Arriving(Arc::clone(incoming.arrival())));
-        self.take(incoming, answer.body, limit).await;
+        self.take(incoming, answer.body, limit, giver).await;
         Ok(())
     }
 
@@ -371,7 +377,12 @@ impl Lead {
         })
     }
 
-    async fn begin(&self, media: NewMedia, size: Option<u64>) -> Result<Incoming, MediaError> {
+    async fn begin(
+        &self,
+        media: NewMedia,
+        size: Option<u64>,
+        giver: Giver,
+    ) -> Result<Incoming, MediaError> {
         let staged = async {
             let staging = self.fetcher.store.stage().await?;
             match size {
@@ -384,7 +395,7 @@ impl Lead {
             Ok(staging)
         };
         match staged.await {
-            Ok(staging) => Ok(Incoming::new(staging, media, size)),
+            Ok(staging) => Ok(Incoming::fetched(staging, media, size, giver)),
             Err(error) => {
                 not_kept(&self.key.mxc, &error);
                 Err(MediaError::NotKept)
@@ -394,7 +405,13 @@ impl Lead {
 
     /// Takes the body to its end; a fetch that nobody wants any more, or that never ends, is given
     /// up.
-    async fn take(&self, incoming: Incoming, mut body: Box<dyn BodyReader>, limit: u64) {
+    async fn take(
+        &self,
+        incoming: Incoming,
+        mut body: Box<dyn BodyReader>,
+        limit: u64,
+        giver: Giver,
+    ) {
         let arrival = Arc::clone(incoming.arrival());
         let store = &self.fetcher.store;
         let end = tokio::select! {
@@ -407,7 +424,9 @@ impl Lead {
         };
         if let Some(error) = end {
             tracing::warn!(mxc = %self.key.mxc, %error, "a body that was being fetched is not kept");
-            self.remember(Arc::new(in_its_own_words(&error)), FAILURE_LIFETIME);
+            let error = in_its_own_words(&error, giver);
+            let lifetime = failure::of_body(&error);
+            self.remember(Arc::new(error), lifetime);
         }
     }
 
@@ -449,7 +468,7 @@ impl Drop for InFlight<'_> {
 
 fn arriving(arrival: Arc<Arrival>, leads: bool, metrics: &Metrics) -> Result<Found, MediaError> {
     if let Some(failure) = arrival.failure() {
-        return match in_its_own_words(&failure) {
+        return match arrival.refusal(&failure) {
             MediaError::NotKept => Ok(Found::Unkept),
             failure => Err(failure),
         };
@@ -464,52 +483,6 @@ fn refused(error: Arc<MediaError>) -> Result<Found, MediaError> {
     match &*error {
         MediaError::NotKept => Ok(Found::Unkept),
         _ => Err(MediaError::Shared(error)),
-    }
-}
-
-/// Returns how long a failure before the body is remembered, if it is no matter of one caller's token
-/// or of the moment.
-fn lifetime(error: &MediaError) -> Option<Duration> {
-    match error {
-        MediaError::RemoteTooLarge { .. } | MediaError::NotKept => Some(FAILURE_LIFETIME),
-        MediaError::Server(FetchError::NotYetUploaded | FetchError::TooMany) => None,
-        MediaError::Server(_) => Some(ABSENCE_LIFETIME),
-        _ => None,
-    }
-}
-
-/// Whether a failure is the media's or the homeserver's own, and not that of one caller's token,
-/// rate or patience.
-fn concerns_all(error: &MediaError) -> bool {
-    match error {
-        MediaError::Refused(refusal) => refusal.status == http::StatusCode::BAD_GATEWAY,
-        // Whoever has more time may ask again.
-        MediaError::Server(FetchError::NotYetUploaded) => false,
-        _ => true,
-    }
-}
-
-/// Whether the homeserver has waited for an upload in vain; whoever has more time may ask again.
-fn is_not_yet_uploaded(error: &MediaError) -> bool {
-    match error {
-        MediaError::Refused(refusal) => refusal.status == http::StatusCode::GATEWAY_TIMEOUT,
-        MediaError::Server(FetchError::NotYetUploaded) => true,
-        _ => false,
-    }
-}
-
-/// Says of a body from the homeserver why it did not come.
-pub(super) fn in_its_own_words(error: &MediaError) -> MediaError {
-    match error {
-        MediaError::Body(BodyError::TooLarge { limit }) => {
-            MediaError::RemoteTooLarge { limit: *limit }
-        }
-        MediaError::Body(BodyError::TimedOut) => HomeserverError::TooSlow.into(),
-        MediaError::Body(error) => HomeserverError::Unreachable(error.to_string()).into(),
-        MediaError::Store(StoreError::Full) => MediaError::NotKept,
-        MediaError::Store(error) => error.clone().into(),
-        MediaError::Shared(error) => in_its_own_words(error),
-        _ => HomeserverError::Unreachable("the body did not come".to_owned()).into(),
     }
 }
 

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::MediaError;
-use super::fetch::in_its_own_words;
+use super::failure::in_its_own_words;
 use super::quota::Charge;
+use super::source::Giver;
 use crate::store::{
     Follower, Growing, MediaRecord, MediaSource, NewMedia, Staging, Store, StoreError,
 };
@@ -29,6 +30,8 @@ pub(super) struct Arrival {
     pub(super) media: NewMedia,
     /// The size of the body in bytes, if it was announced.
     pub(super) size: Option<u64>,
+    /// Who gives it; `None` if somebody uploads it.
+    giver: Option<Giver>,
     growing: Growing,
     /// Told once; followers subscribe, so that they can be counted.
     end: watch::Sender<Option<End>>,
@@ -68,10 +71,10 @@ impl Arrival {
 
     /// Says why the body did not come to somebody who has seen nothing of it.
     pub(super) fn refusal(&self, error: &MediaError) -> MediaError {
-        match self.media.source {
+        match self.giver {
             // Whoever is uploading may try again.
-            MediaSource::Owned => MediaError::NotYetUploaded,
-            MediaSource::Upstream | MediaSource::Remote => in_its_own_words(error),
+            None => MediaError::NotYetUploaded,
+            Some(giver) => in_its_own_words(error, giver),
         }
     }
 
@@ -96,11 +99,25 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Makes an arrival that can be followed at once.
-    pub(super) fn new(staging: Staging, media: NewMedia, size: Option<u64>) -> Self {
+    /// Makes the arrival of an upload, which can be followed at once.
+    pub(super) fn uploaded(staging: Staging, media: NewMedia, size: Option<u64>) -> Self {
+        Self::new(staging, media, size, None)
+    }
+
+    /// Makes the arrival of what somebody gives us.
+    pub(super) fn fetched(
+        staging: Staging,
+        media: NewMedia,
+        size: Option<u64>,
+        giver: Giver,
+    ) -> Self {
+        Self::new(staging, media, size, Some(giver))
+    }
+
+    fn new(staging: Staging, media: NewMedia, size: Option<u64>, giver: Option<Giver>) -> Self {
         let growing = staging.growing();
         let end = watch::Sender::new(None);
-        let arrival = Arc::new(Arrival { media, size, growing, end });
+        let arrival = Arc::new(Arrival { media, size, giver, growing, end });
         let ending = Ending(Arc::clone(&arrival));
         Self { staging, arrival, ending }
     }

@@ -1,14 +1,16 @@
 //! The product's operations: store what is uploaded, find what is asked for.
 //!
 //! A read takes one road: the record, whether this reader may see it, the body from memory or from
-//! disk; and if there is no record, what is arriving: an upload to the id (`board`) or a fetch from
-//! the homeserver (`fetch`), both followed while they come in (`incoming`). Nothing here knows HTTP.
+//! disk; and if there is no record, what is arriving: an upload to the id (`board`) or a fetch (`fetch`)
+//! from the homeserver or from the server that made it (`source`), both followed while they come in
+//! (`incoming`). Nothing here knows HTTP.
 
 mod board;
 mod clock;
 mod download;
 mod error;
 mod expected;
+mod failure;
 mod fetch;
 mod incoming;
 mod memory;
@@ -85,8 +87,8 @@ pub enum Reader<'a> {
     Requester(&'a Requester),
     /// Anybody, by the legacy routes (CS-DL-01).
     Anybody,
-    /// Another homeserver, for our own media only (FM-S-02). Without a request of whose signature we
-    /// have judged ourselves, the homeserver has, and has nothing of what is asked for.
+    /// Another homeserver, for our own media only (FM-S-02). With a request, its signature was found good
+    /// here; without one the homeserver has judged it, and has no such media.
     Origin(Option<&'a SignedRequest>),
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::MediaError;
-use super::share::{Share, Sharer, Shares};
-use crate::types::{BodyError, BodyReader};
+use super::share::{Share, ShareThere, Sharer, Shares, SharesThere};
+use crate::types::{BodyError, BodyReader, ServerName};
 
 /// How long a fetch waits for others to end where there are too many.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Into how many shares the places are divided, so that no user can take all of them, nor all those
 /// without a token together.
 const SHARES: usize = 4;
+
+/// Into how many shares the places of one server are divided.
+const SHARES_THERE: usize = 2;
 
 /// How many times more may wait for another server to answer than may fetch: it costs a connection and
 /// no disk.
@@ -30,15 +33,17 @@ const SPACE_UNIT: u64 = 64 * 1024;
 pub(super) struct FetchPlaces {
     asking: Arc<Semaphore>,
     shares: Arc<Shares>,
+    shares_there: Arc<SharesThere>,
     places: Arc<Semaphore>,
     space: Arc<Semaphore>,
     max_unfinished: u64,
 }
 
 impl FetchPlaces {
-    /// Makes so many places, and room for so many bytes.
-    pub(super) fn new(max_fetches: usize, max_unfinished: u64) -> Self {
+    /// Makes so many places, of which so many may be for one server's media, and room for so many bytes.
+    pub(super) fn new(max_fetches: usize, max_per_server: usize, max_unfinished: u64) -> Self {
         Self {
+            shares_there: SharesThere::new(max_per_server.div_ceil(SHARES_THERE)),
             asking: Arc::new(Semaphore::new(
                 max_fetches.saturating_mul(ASKING).min(Semaphore::MAX_PERMITS),
             )),
@@ -56,6 +61,20 @@ impl FetchPlaces {
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
     pub(super) async fn of_sharer(&self, sharer: Sharer) -> Result<Share, MediaError> {
         let own = timeout(PATIENCE, self.shares.take(sharer)).await;
+        own.map_err(|_| MediaError::TooManyFetches)
+    }
+
+    /// Takes one of the places that the sharer may have at one server.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooManyFetches`] if none becomes free in time.
+    pub(super) async fn of_sharer_at(
+        &self,
+        sharer: Sharer,
+        server: &ServerName,
+    ) -> Result<ShareThere, MediaError> {
+        let own = timeout(PATIENCE, self.shares_there.take((sharer, server.clone()))).await;
         own.map_err(|_| MediaError::TooManyFetches)
     }
 
@@ -94,21 +113,22 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Holds the place as long as a body is being read.
-    pub(super) fn held_by(self, body: Box<dyn BodyReader>) -> impl BodyReader {
-        Placed { body, _place: self }
+    /// Holds the place as long as a body is being read, and no longer than until then.
+    pub(super) fn held_by(self, body: Box<dyn BodyReader>, until: Instant) -> impl BodyReader {
+        Placed { body, until, _place: self }
     }
 }
 
 struct Placed {
     body: Box<dyn BodyReader>,
+    until: Instant,
     _place: Place,
 }
 
 #[async_trait]
 impl BodyReader for Placed {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        self.body.next().await
+        timeout_at(self.until, self.body.next()).await.unwrap_or(Err(BodyError::TimedOut))
     }
 }
 

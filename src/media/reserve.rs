@@ -89,7 +89,7 @@ impl MediaService {
         let want = Want { mxc: mxc.clone(), bytes, spare_bytes: 0, reserved_until };
         let cap = Cap::new(allowance.max_bytes, self.quotas.charge(user, &allowance.quota, want)?);
         let media = self.owned_media(mxc.clone(), requester, upload);
-        let incoming = Incoming::new(self.store.stage().await?, media, size);
+        let incoming = Incoming::uploaded(self.store.stage().await?, media, size);
         let arrival = Arc::clone(incoming.arrival());
         let taken = incoming.take(body, cap, &self.store, || claim.announce(&arrival));
         let end = timeout(LONGEST_UPLOAD, taken).await.map_err(|_| BodyError::TimedOut)?;

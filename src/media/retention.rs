@@ -287,6 +287,7 @@ mod tests {
                 fetches: FetchLimits {
                     max_size: 1 << 20,
                     max_fetches: 1,
+                    max_per_server: 1,
                     max_unfinished: 1 << 20,
                     max_duration: Duration::MAX,
                 },

@@ -16,3 +16,8 @@ pub(super) enum Sharer {
 pub(super) type Shares = types::Shares<Sharer>;
 
 pub(super) type Share = types::Share<Sharer>;
+
+/// Shares of what there is for one server's media.
+pub(super) type SharesThere = types::Shares<(Sharer, ServerName)>;
+
+pub(super) type ShareThere = types::Share<(Sharer, ServerName)>;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::failure::instead_of;
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::{Origin, Requester};
@@ -171,6 +172,11 @@ impl Source {
         self.servers.patience() + if leads { 3 * timeout } else { timeout }
     }
 
+    /// Whether other servers are asked here, and not by the homeserver.
+    pub(super) fn asks_servers(&self) -> bool {
+        self.servers.direct.is_some()
+    }
+
     /// Whether media is the homeserver's own users'.
     pub(super) fn is_local(&self, mxc: &Mxc) -> Result<bool, MediaError> {
         Ok(mxc.server_name == *self.homeserver.name()?)
@@ -244,8 +250,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// Why there is none. What the homeserver says of its own attempt is no better than the failure of
-    /// the server that we have seen ourselves, if there was one.
+    /// Why there is none: of the server that has failed, if it was asked in that one's place.
     pub(super) async fn ask(
         &self,
         failure: Option<FetchError>,
@@ -254,7 +259,10 @@ impl Source {
         search: Search,
     ) -> Result<Answer, MediaError> {
         let answer = self.ask_homeserver(asker, mxc, self.asked_for(asker, mxc, search)).await;
-        answer.map_err(|error| failure.map_or(error, MediaError::from))
+        answer.map_err(|error| match failure {
+            Some(failure) => instead_of(failure, error),
+            None => error,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use ring::rand::{self, Random, SystemRandom};
 
-use super::judge::ServerPlace;
+use super::judge::RequestPlace;
 use crate::error::ApiError;
 use crate::federation::multipart::{Boundary, Frame};
 use crate::media::{MediaBody, MediaItem};
@@ -14,7 +14,7 @@ use crate::types::{BodyError, BodyReader};
 
 /// Frames media as two parts (FM-S-03 to FM-S-05), in the form that every known server reads
 /// (FLD-01 to FLD-05).
-pub(super) fn multipart(item: MediaItem, place: Option<ServerPlace>) -> Result<Reply, ApiError> {
+pub(super) fn multipart(item: MediaItem, place: Option<RequestPlace>) -> Result<Reply, ApiError> {
     let boundary = boundary(&item)?;
     let disposition = item.content_type.disposition().header_value(item.filename.as_ref());
     let Frame { prefix, suffix } = Frame::new(&boundary, item.content_type.as_str(), &disposition);
@@ -47,12 +47,19 @@ fn boundary(item: &MediaItem) -> Result<Boundary, ApiError> {
 }
 
 /// A body between two others.
-struct Framed {
+pub(super) struct Framed {
     prefix: Option<Bytes>,
     body: Box<dyn BodyReader>,
     suffix: Option<Bytes>,
     /// Held until the body is sent.
-    _place: Option<ServerPlace>,
+    _place: Option<RequestPlace>,
+}
+
+impl Framed {
+    /// Passes a body on as it is, with a place that is held until its end.
+    pub(super) fn bare(body: Box<dyn BodyReader>, place: Option<RequestPlace>) -> Self {
+        Self { prefix: None, body, suffix: None, _place: place }
+    }
 }
 
 #[async_trait]

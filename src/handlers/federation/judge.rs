@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderValue;
 
 use super::Received;
-use crate::auth::{Origin, OriginAuthenticator, OriginClaim};
+use crate::auth::{Origin, OriginAuthenticator, OriginClaim, OriginError};
 use crate::error::ApiError;
 use crate::federation::ServerRules;
 use crate::federation::x_matrix::Claim;
@@ -21,7 +21,7 @@ use crate::types::ServerName;
 const SOON: Duration = Duration::from_secs(1);
 
 /// A place among the requests of one server that are being answered.
-pub(super) type ServerPlace = Place<ServerName>;
+pub(super) type RequestPlace = Place<ServerName>;
 
 /// Judges signatures, and how often and how much at once a server may ask.
 pub struct Judge {
@@ -34,7 +34,7 @@ pub struct Judge {
 pub(super) struct Admitted {
     origin: Origin,
     /// Its place, until it is answered.
-    pub(super) place: ServerPlace,
+    pub(super) place: RequestPlace,
 }
 
 impl Judge {
@@ -77,27 +77,38 @@ impl Judge {
 impl Admitted {
     /// Returns the request as the homeserver may see it.
     pub(super) fn request(&self, signer: Signer, received: Received<'_>) -> SignedRequest {
-        let authorization = received.headers.get_all(header::AUTHORIZATION);
         SignedRequest {
             origin: self.origin.clone(),
             signer,
             target: Bytes::copy_from_slice(received.raw_target),
-            authorization: authorization.iter().cloned().collect(),
+            authorization: received.authorization(),
         }
     }
 }
 
-/// Refuses a server that media is not exchanged with, by the name that it gives itself; whether it has
-/// signed, the homeserver finds out. What cannot be read is left to the homeserver too.
+/// Returns the `Authorization` that the homeserver is shown where it is the judge: the fields as they
+/// came. Where there are lists of servers the name is held against them first, and the homeserver gets
+/// what was read here, written anew: read in another way the fields as they came could name another
+/// server.
 ///
 /// # Errors
 ///
-/// [`Denied::Server`].
-pub(super) fn check_claimed(rules: &ServerRules, headers: &HeaderMap) -> Result<(), ApiError> {
-    match Claim::from_headers(headers) {
-        Ok(claim) => check(rules, &claim.origin),
-        Err(_) => Ok(()),
+/// [`ApiError::Origin`] if there is nothing to judge, [`Denied::Server`].
+pub(super) fn shown_to_homeserver(
+    rules: &ServerRules,
+    received: Received<'_>,
+) -> Result<Arc<[HeaderValue]>, ApiError> {
+    if rules.are_none() {
+        let authorization = received.authorization();
+        return if authorization.is_empty() {
+            Err(OriginError::Missing.into())
+        } else {
+            Ok(authorization)
+        };
     }
+    let claim = Claim::from_headers(received.headers).map_err(OriginError::from)?;
+    check(rules, &claim.origin)?;
+    Ok(claim.fields().into())
 }
 
 fn check(rules: &ServerRules, server: &ServerName) -> Result<(), ApiError> {

@@ -4,8 +4,8 @@
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Ask, Received, find, frame, judge};
-use crate::auth::OriginError;
+use super::judge::{self, RequestPlace};
+use super::{Ask, Received, find, frame};
 use crate::error::ApiError;
 use crate::handlers::Services;
 use crate::homeserver::{HomeserverError, Refusal, Response, read_refusal};
@@ -27,20 +27,15 @@ pub(super) async fn judged_by_homeserver(
     received: Received<'_>,
 ) -> Result<Reply, ApiError> {
     let homeserver = &services.homeserver;
-    let Received { raw_target, headers, .. } = received;
-    let authorization: Vec<HeaderValue> =
-        headers.get_all(header::AUTHORIZATION).iter().cloned().collect();
-    if authorization.is_empty() {
-        return Err(OriginError::Missing.into());
-    }
+    let raw_target = received.raw_target;
+    let authorization = judge::shown_to_homeserver(&services.rules, received)?;
     if raw_target.len() > MAX_TARGET_LENGTH {
         return Err(HomeserverError::TooLong.into());
     }
-    judge::check_claimed(&services.rules, headers)?;
     let search = received.search();
     let verdict = homeserver.federation(raw_target, &authorization, search.wait).await?;
     if verdict.status == StatusCode::OK {
-        return relay(verdict);
+        return relay(verdict, None);
     }
     if !(verdict.status.is_client_error() || verdict.status.is_server_error()) {
         let status = verdict.status;
@@ -56,7 +51,8 @@ pub(super) async fn judged_by_homeserver(
     frame::multipart(item, None)
 }
 
-/// Passes on what the homeserver says to a request whose signature was found good here.
+/// Passes on what the homeserver says to a request whose signature was found good here. The server's
+/// place is held until that is sent.
 ///
 /// # Errors
 ///
@@ -64,14 +60,12 @@ pub(super) async fn judged_by_homeserver(
 pub(super) async fn homeservers_own(
     services: &Services,
     received: Received<'_>,
+    place: RequestPlace,
 ) -> Result<Reply, ApiError> {
-    let Received { raw_target, headers, .. } = received;
-    let authorization: Vec<HeaderValue> =
-        headers.get_all(header::AUTHORIZATION).iter().cloned().collect();
-    let wait = received.search().wait;
-    let answer = services.homeserver.federation(raw_target, &authorization, wait).await?;
+    let (target, wait) = (received.raw_target, received.search().wait);
+    let answer = services.homeserver.federation(target, &received.authorization(), wait).await?;
     if answer.status == StatusCode::OK {
-        return relay(answer);
+        return relay(answer, Some(place));
     }
     Err(MediaError::Refused(read_refusal(answer).await?).into())
 }
@@ -88,13 +82,14 @@ fn is_not_found(refusal: &Refusal) -> bool {
 }
 
 /// Passes the homeserver's own multipart answer on.
-fn relay(response: Response) -> Result<Reply, ApiError> {
+fn relay(response: Response, place: Option<RequestPlace>) -> Result<Reply, ApiError> {
     let is_multipart = |value: &&HeaderValue| value.as_bytes().starts_with(b"multipart/mixed");
     let content_type =
         response.headers.get(header::CONTENT_TYPE).filter(is_multipart).cloned().ok_or_else(
             || HomeserverError::Misbehaved("media is not multipart/mixed".to_owned()),
         )?;
     let size = response.content_length();
-    let body = MediaBody::Relayed { body: Box::new(response.body), size };
+    let body = Box::new(frame::Framed::bare(Box::new(response.body), place));
+    let body = MediaBody::Relayed { body, size };
     Ok(Reply::multipart(content_type, size, body))
 }

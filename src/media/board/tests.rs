@@ -51,7 +51,7 @@ impl Uploads {
             created_at: UnixMillis(0),
             legacy_readable: false,
         };
-        Incoming::new(self.store.stage().await.unwrap(), media, None)
+        Incoming::uploaded(self.store.stage().await.unwrap(), media, None)
     }
 
     async fn keep(&self, incoming: Incoming) {

@@ -60,6 +60,7 @@ impl Service {
                 fetches: FetchLimits {
                     max_size: 1,
                     max_fetches: 0,
+                    max_per_server: 0,
                     max_unfinished: 1,
                     max_duration: Duration::MAX,
                 },

@@ -66,7 +66,13 @@ impl Stage {
     ) -> Self {
         let directory = TempDir::new().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let incoming = Incoming::new(store.stage().await.unwrap(), media(source), size);
+        let (staging, media) = (store.stage().await.unwrap(), media(source));
+        let incoming = match source {
+            MediaSource::Owned => Incoming::uploaded(staging, media, size),
+            MediaSource::Upstream | MediaSource::Remote => {
+                Incoming::fetched(staging, media, size, Giver::Homeserver)
+            }
+        };
         let arrival = Arc::clone(incoming.arrival());
         let (script, body) = unbounded_channel();
         let writing = store.clone();

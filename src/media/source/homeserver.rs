@@ -58,8 +58,16 @@ impl Source {
             }
         };
         let search = Search { allow_redirect: false, ..search };
-        let answer = judge(answer, search).await.map_err(not_found_in_other_words)?;
-        second_part(answer).await
+        let outcome = judge(answer, search).await.map_err(not_found_in_other_words);
+        match outcome {
+            // That is no matter of whoever asks us.
+            Err(MediaError::Refused(refusal))
+                if request.signer == Signer::Ourselves && is_disbelief(&refusal) =>
+            {
+                Err(MediaError::Disbelieved)
+            }
+            outcome => second_part(outcome?).await,
+        }
     }
 
     /// Asks in the name of an administrator for an icon that the homeserver does not show to anybody.
@@ -138,6 +146,10 @@ fn answer(response: Response) -> Answer {
         giver: Giver::Homeserver,
         proves_legacy_readable: false,
     }
+}
+
+fn is_disbelief(refusal: &Refusal) -> bool {
+    matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 fn original_target(mxc: &Mxc, search: Search) -> String {
