@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::Config;
 use crate::egress::{EgressError, Endpoint, Host, Response};
 use crate::federation::{
-    FetchOptions, KeyId, Observer, ServerError, ServerRules, Servers, SigningKey, key_document,
+    FetchOptions, KeyId, Observer, ServerError, Servers, SigningKey, key_document,
 };
 use crate::server;
 use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis};
@@ -61,16 +61,14 @@ pub fn run(
 }
 
 async fn test(config: &Config, server: &ServerName, media: Option<&Mxc>, report: &Report<'_>) {
-    let rules = &config.federation;
-    let rules = ServerRules::new(rules.allow_servers.clone(), rules.deny_servers.clone());
-    if !rules.permit(server) {
+    if !server::rules(config).permit(server) {
         report.doubtful(&format!(
             "Mediary exchanges no media with {server}: federation.allow_servers or \
              federation.deny_servers says so"
         ));
     }
-    let servers = match server::egress(config) {
-        Ok(egress) => Servers::new(egress),
+    let servers = match server::servers(config) {
+        Ok(servers) => servers,
         Err(error) => return report.bad(&format!("no server can be contacted: {error:#}")),
     };
     let test = Test { config, server, servers, report };

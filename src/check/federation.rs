@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Finding;
+use super::{Finding, Key};
 use crate::config::Config;
 use crate::federation::SigningKey;
 use crate::homeserver::{Homeserver, Publication};
@@ -16,30 +16,32 @@ use crate::types::ServerName;
 const NAME_SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks the homeserver about federation.
-pub(super) async fn with_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding> {
-    match &config.federation.signing_key {
-        None => vec![signatures(homeserver).await],
-        Some(path) => match SigningKey::read(path) {
-            Ok(key) => vec![publication(&key, homeserver).await],
-            // It is said by `settings`.
-            Err(_) => Vec::new(),
-        },
+pub(super) async fn with_homeserver(key: &Key, homeserver: &Homeserver) -> Vec<Finding> {
+    match key {
+        Ok(None) => vec![signatures(homeserver).await],
+        Ok(Some(key)) => vec![publication(key, homeserver).await],
+        // It is said by `settings`.
+        Err(_) => Vec::new(),
     }
 }
 
 /// Looks at the settings, the files that they name, and the name servers.
-pub(super) async fn settings(config: &Config, own_name: Option<&ServerName>) -> Vec<Finding> {
-    let Some(path) = &config.federation.signing_key else {
+pub(super) async fn settings(
+    config: &Config,
+    key: &Key,
+    own_name: Option<&ServerName>,
+) -> Vec<Finding> {
+    if let Ok(None) = key {
         return vec![Finding::Good(
             "there is no federation.signing_key, so federation goes through the homeserver: it \
              fetches media of other servers, with the reader's own token, and judges signatures; \
              `mediary key --help` says how Mediary can do both itself"
                 .to_owned(),
         )];
-    };
+    }
     let mut findings = Vec::new();
-    if let Err(error) = SigningKey::read(path) {
-        findings.push(Finding::Bad(format!("federation.signing_key: {error}")));
+    if let Err(error) = key {
+        findings.push(Finding::Bad(format!("{error:#}")));
     }
     match server::egress(config) {
         Ok(egress) => {

@@ -24,7 +24,7 @@ use super::origins::{Failure, Origins, ServerPlace};
 use super::servers::{ServerError, Servers};
 use super::signing_key::SigningKey;
 use crate::egress::{EgressError, Response, ResponseBody};
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, Pace, ServerName};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc, Pace, ServerName};
 
 use refusal::Refusal;
 use transfer::MediaBytes;
@@ -170,11 +170,7 @@ impl RemoteFetcher {
     async fn ask(&self, question: &Question<'_>) -> Result<Found, FetchError> {
         let Question { origin, mxc, options, deadline } = question;
         let server = &mxc.server_name;
-        let target = format!(
-            "/_matrix/federation/v1/media/download/{}?timeout_ms={}",
-            mxc.media_id,
-            options.wait.as_millis()
-        );
+        let target = download_target(&mxc.media_id, options.wait);
         let signature = self.key.authorization(origin, server, &Method::GET, &target);
         let fields = [(header::AUTHORIZATION, signature)];
         let response = self.servers.get(server, &target, &fields, *deadline).await?;
@@ -227,6 +223,13 @@ impl RemoteFetcher {
             None => in_part(&head, part, length, question.options.max_size),
         }
     }
+}
+
+/// Returns what a server is asked by for media of its own, signed: the federation route, with how long it
+/// may wait for an upload (FM-C-01, CS-DL-08).
+pub fn download_target(media_id: &MediaId, wait: Duration) -> String {
+    let wait = wait.as_millis();
+    format!("/_matrix/federation/v1/media/download/{media_id}?timeout_ms={wait}")
 }
 
 /// Takes media that is in the second part itself.

@@ -29,6 +29,7 @@ mod servers;
 pub use explain::{Event, Observer, WellKnownError};
 pub use fetch::{
     FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
+    download_target,
 };
 pub use key_error::KeyError;
 pub use origins::ServerPlace;

@@ -27,12 +27,10 @@ pub(super) struct Outside {
 impl Outside {
     /// Reads the key, if one is configured, and makes the parts.
     pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Self> {
-        let federation = &config.federation;
-        let rules =
-            ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone());
+        let rules = rules(config);
         let (mut direct, mut judge) = (None, None);
         if let Some(key) = signing_key(config)? {
-            let servers = Servers::new(egress(config)?);
+            let servers = servers(config)?;
             judge = Some(make_judge(config, &servers, metrics.clone()));
             direct = Some(Direct {
                 fetcher: fetcher(config, &servers, &key),
@@ -45,6 +43,21 @@ impl Outside {
         let servers = OtherServers { rules: rules.clone(), direct };
         Ok(Self { rules, servers, judge })
     }
+}
+
+/// Takes the operator's lists of servers.
+pub fn rules(config: &Config) -> ServerRules {
+    let federation = &config.federation;
+    ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone())
+}
+
+/// Makes what finds other servers and talks to them.
+///
+/// # Errors
+///
+/// As [`egress`].
+pub fn servers(config: &Config) -> Result<Servers> {
+    Ok(Servers::new(egress(config)?))
 }
 
 /// Makes what fetches media from other servers.
