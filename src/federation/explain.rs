@@ -59,7 +59,7 @@ pub enum Event<'a> {
         /// What came.
         outcome: Result<&'a [SrvTarget], &'a EgressError>,
     },
-    /// A place was tried.
+    /// An endpoint was tried.
     Tried {
         /// Which.
         endpoint: &'a Endpoint,

@@ -20,7 +20,7 @@ pub use error::{FetchError, FetchResult};
 pub use transfer::Transfer;
 
 use super::multipart::{Boundary, MultipartError, OpenError, PartHead, SecondPart};
-use super::origins::{Failure, Origins, ServerPlace};
+use super::server_backoff::{Failure, FetchPlace, ServerBackoff};
 use super::servers::{ServerError, Servers};
 use super::signing_key::SigningKey;
 use crate::egress::{EgressError, Response, ResponseBody};
@@ -76,7 +76,7 @@ pub struct RemoteFetcher {
     servers: Servers,
     key: Arc<SigningKey>,
     limits: FetchLimits,
-    origins: Arc<Origins>,
+    backoff: Arc<ServerBackoff>,
 }
 
 /// What is asked for, and until when.
@@ -100,8 +100,8 @@ struct Found {
 impl RemoteFetcher {
     /// Signs with this key.
     pub fn new(servers: Servers, key: Arc<SigningKey>, limits: FetchLimits) -> Self {
-        let origins = Arc::new(Origins::new(limits.max_per_server));
-        Self { servers, key, limits, origins }
+        let backoff = Arc::new(ServerBackoff::new(limits.max_per_server));
+        Self { servers, key, limits, backoff }
     }
 
     /// Waits for a place among the fetches of one server's media, at most for
@@ -110,8 +110,8 @@ impl RemoteFetcher {
     /// # Errors
     ///
     /// [`FetchError::TooMany`], or [`FetchError::BackedOff`] if the server is left alone.
-    pub async fn enter(&self, server: &ServerName) -> Result<ServerPlace, FetchError> {
-        self.origins.enter(server, Instant::now() + self.limits.timeout).await
+    pub async fn enter(&self, server: &ServerName) -> Result<FetchPlace, FetchError> {
+        self.backoff.enter(server, Instant::now() + self.limits.timeout).await
     }
 
     /// Asks the server that made the media for it, with a [place](Self::enter) among the fetches of
@@ -123,7 +123,7 @@ impl RemoteFetcher {
     /// [`FetchError`] if there is no body to read.
     pub async fn fetch(
         &self,
-        place: ServerPlace,
+        place: FetchPlace,
         origin: &ServerName,
         mxc: &Mxc,
         options: FetchOptions,
@@ -131,7 +131,7 @@ impl RemoteFetcher {
         let deadline = Instant::now() + self.limits.timeout + options.wait;
         let server = &mxc.server_name;
         // Others may have found out while we waited for something else.
-        self.origins.check(server, Instant::now())?;
+        self.backoff.check(server, Instant::now())?;
         let outcome = self.ask(&Question { origin, mxc, options, deadline }).await;
         self.note(mxc, outcome.as_ref().err());
         let Found { content_type, filename, size, at_most, bytes } = outcome?;
@@ -146,12 +146,12 @@ impl RemoteFetcher {
         let server = &mxc.server_name;
         let now = Instant::now();
         match error {
-            Some(FetchError::Server(_)) => self.origins.failed(server, Failure::Silent, now),
+            Some(FetchError::Server(_)) => self.backoff.failed(server, Failure::Silent, now),
             Some(FetchError::Refused { status: 500.., .. }) => {
-                self.origins.failed(server, Failure::Erring(&mxc.media_id), now);
+                self.backoff.failed(server, Failure::Erring(&mxc.media_id), now);
             }
             Some(FetchError::BackedOff { retry_after }) => {
-                self.origins.has_asked(server, *retry_after, now);
+                self.backoff.has_asked(server, *retry_after, now);
             }
             None
             | Some(
@@ -162,7 +162,7 @@ impl RemoteFetcher {
                 | FetchError::TooMany
                 | FetchError::Location(_)
                 | FetchError::Misbehaved(_),
-            ) => self.origins.answered(server, now),
+            ) => self.backoff.answered(server, now),
         }
     }
 

@@ -73,7 +73,7 @@ impl Servers {
         exchange.await
     }
 
-    /// Finds a server and returns the places that [`get`](Self::get) tries in turn; there is at least
+    /// Finds a server and returns the endpoints that [`get`](Self::get) tries in turn; there is at least
     /// one. Each step is told to an observer, but for what is remembered.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::backoff::{Jitter, doubled};
 use super::fetch::FetchError;
 use crate::types::{MediaId, ServerName, Share, Shares};
 
@@ -49,14 +50,16 @@ pub(super) enum Failure<'m> {
 }
 
 /// What is known of all servers. There is one for all fetches.
-pub(super) struct Origins {
+pub(super) struct ServerBackoff {
     table: Mutex<Table>,
     places: Arc<Shares<Key>>,
-    jitter: RandomState,
+    jitter: Jitter,
+    /// Makes hashes that nobody outside can make two ids have in common.
+    id_hashes: RandomState,
 }
 
 /// A place among the fetches of one server's media, until it is dropped.
-pub struct ServerPlace {
+pub struct FetchPlace {
     _share: Share<Key>,
 }
 
@@ -116,13 +119,14 @@ impl Table {
     }
 }
 
-impl Origins {
+impl ServerBackoff {
     /// Knows nothing yet, and gives each server so many places.
     pub(super) fn new(max_per_server: usize) -> Self {
         Self {
             table: Mutex::default(),
             places: Shares::new(max_per_server),
-            jitter: RandomState::new(),
+            jitter: Jitter::new(),
+            id_hashes: RandomState::new(),
         }
     }
 
@@ -135,11 +139,11 @@ impl Origins {
         &self,
         server: &ServerName,
         deadline: Instant,
-    ) -> Result<ServerPlace, FetchError> {
+    ) -> Result<FetchPlace, FetchError> {
         self.check(server, Instant::now())?;
         let deadline = deadline.min(Instant::now() + PLACE_PATIENCE);
         let share = timeout_at(deadline, self.places.take(key(server))).await;
-        let place = ServerPlace { _share: share.map_err(|_| FetchError::TooMany)? };
+        let place = FetchPlace { _share: share.map_err(|_| FetchError::TooMany)? };
         // Others may have found out meanwhile.
         self.check(server, Instant::now())?;
         Ok(place)
@@ -180,12 +184,15 @@ impl Origins {
         }
         let most = match failure {
             Failure::Silent => MAX_DELAY,
-            Failure::Erring(id) if standing.errs(self.jitter.hash_one(id)) => MAX_DELAY_OF_ERRORS,
+            Failure::Erring(id) if standing.errs(self.id_hashes.hash_one(id)) => {
+                MAX_DELAY_OF_ERRORS
+            }
             Failure::Erring(_) => return,
         };
         standing.failures = standing.failures.saturating_add(1);
-        let doubled = FIRST_DELAY.saturating_mul(1 << (standing.failures - 1).min(16)).min(most);
-        let delay = doubled.mul_f64(self.share_of(&key, standing.failures));
+        // So that many who failed together are not asked again together.
+        let part = 0.75 + self.jitter.of((&key, standing.failures)) / 4.0;
+        let delay = doubled(FIRST_DELAY, standing.failures, most).mul_f64(part);
         *standing = Standing { until: Some(now + delay), has_asked: false, ..*standing };
     }
 
@@ -196,13 +203,6 @@ impl Origins {
         let until = now + patience.min(MAX_DELAY);
         let until = standing.until.map_or(until, |other| other.max(until));
         *standing = Standing { until: Some(until), has_asked: true, ..*standing };
-    }
-
-    /// Returns a number from 3/4 to 1 that nobody outside can tell, so that many who failed together
-    /// are not asked again together.
-    fn share_of(&self, key: &Key, failures: u32) -> f64 {
-        let random = self.jitter.hash_one((key, failures)) % 1024;
-        0.75 + random as f64 / 4096.0
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
