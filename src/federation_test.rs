@@ -224,8 +224,8 @@ impl Test<'_, '_> {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST,
                 "M_UNRECOGNIZED" | "",
             ) => self.report.doubtful(&format!(
-                "it does not serve authenticated media ({answer}); its media is fetched by the old \
-                 routes, without a signature"
+                "it does not serve authenticated media ({answer}); its media is fetched by the \
+                 legacy routes, without a signature"
             )),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => self.report.bad(&format!(
                 "it does not believe that we are {us}, signing with {} ({answer}): it has to be able \

@@ -1,8 +1,8 @@
 //! Fetching media from the server that made it (section 11 of the checklist).
 //!
 //! The federation route is asked first, with our signature. Its answer has the media in its second
-//! part, or says there where it is. Servers of old do not know that route; they are asked without a
-//! signature by the routes of old. Whatever comes is held to its limits while it is read.
+//! part, or says there where it is. Older servers do not know that route; they are asked without a
+//! signature by the legacy routes. Whatever comes is held to its limits while it is read.
 
 mod error;
 mod plain;
@@ -32,9 +32,9 @@ use transfer::MediaBytes;
 /// How much of a second part is read that should be empty, since the media is elsewhere.
 const MAX_IGNORED: usize = 64 * 1024;
 
-/// Bounds on what is fetched.
+/// Bounds on what comes from one server, and on how it comes.
 #[derive(Debug, Clone, Copy)]
-pub struct FetchLimits {
+pub struct TransferLimits {
     /// How long the head of an answer may take, discovery and connection included, beside the wait
     /// that was asked for.
     pub timeout: Duration,
@@ -75,7 +75,7 @@ pub struct RemoteMedia {
 pub struct RemoteFetcher {
     servers: Servers,
     key: Arc<SigningKey>,
-    limits: FetchLimits,
+    limits: TransferLimits,
     backoff: Arc<ServerBackoff>,
 }
 
@@ -99,13 +99,13 @@ struct Found {
 
 impl RemoteFetcher {
     /// Signs with this key.
-    pub fn new(servers: Servers, key: Arc<SigningKey>, limits: FetchLimits) -> Self {
+    pub fn new(servers: Servers, key: Arc<SigningKey>, limits: TransferLimits) -> Self {
         let backoff = Arc::new(ServerBackoff::new(limits.max_per_server));
         Self { servers, key, limits, backoff }
     }
 
     /// Waits for a place among the fetches of one server's media, at most for
-    /// [`FetchLimits::timeout`].
+    /// [`TransferLimits::timeout`].
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl RemoteFetcher {
 
     /// Asks the server that made the media for it, with a [place](Self::enter) among the fetches of
     /// that server's. `origin` is who we are. All of it, following to another place included, has the
-    /// one deadline of [`FetchLimits::timeout`] and [`FetchOptions::wait`] together.
+    /// one deadline of [`TransferLimits::timeout`] and [`FetchOptions::wait`] together.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl RemoteFetcher {
         }
     }
 
-    /// Asks by the federation route, and otherwise as servers of old are asked (FM-C-01 to FM-C-03).
+    /// Asks by the federation route, and if it is not known there by the legacy routes (FM-C-01 to FM-C-03).
     async fn ask(&self, question: &Question<'_>) -> Result<Found, FetchError> {
         let Question { origin, mxc, options, deadline } = question;
         let server = &mxc.server_name;
@@ -184,7 +184,7 @@ impl RemoteFetcher {
         }
         let refusal = Refusal::read(response, question).await?;
         if refusal.is_unknown_route() {
-            return self.ask_as_of_old(question).await;
+            return self.ask_by_legacy_routes(question).await;
         }
         Err(refusal.meaning(options.max_size))
     }

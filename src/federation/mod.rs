@@ -29,7 +29,7 @@ mod servers;
 
 pub use explain::{Event, Observer, WellKnownError};
 pub use fetch::{
-    FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer,
+    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, Transfer, TransferLimits,
     download_target,
 };
 pub use key_error::KeyError;

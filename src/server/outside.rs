@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use crate::auth::OriginAuthenticator;
 use crate::config::Config;
 use crate::egress::{Egress, EgressSettings};
-use crate::federation::{FetchLimits, RemoteFetcher, RemoteKeys, ServerRules, Servers, SigningKey};
+use crate::federation::{
+    RemoteFetcher, RemoteKeys, ServerRules, Servers, SigningKey, TransferLimits,
+};
 use crate::handlers::Judge;
 use crate::limit::{Places, RateLimit};
 use crate::media::{Direct, OtherServers};
@@ -63,7 +65,7 @@ pub fn servers(config: &Config) -> Result<Servers> {
 /// Makes what fetches media from other servers.
 pub fn fetcher(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> RemoteFetcher {
     let (federation, remote) = (&config.federation, &config.remote);
-    let limits = FetchLimits {
+    let limits = TransferLimits {
         timeout: federation.timeout,
         max_per_server: federation.max_fetches_per_server,
         min_rate: remote.min_rate.as_u64(),

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use mediary::federation::{
-    FetchError, FetchLimits, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia,
+    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, TransferLimits,
 };
 use mediary::types::{BodyError, BodyReader, Mxc};
 
@@ -42,7 +42,7 @@ fn a_body_that_drips_is_given_up() {
             begin(stream, head, &body[..200]);
             drip(stream, &body[200..], millis(10))
         });
-        let limits = FetchLimits { min_rate: 10_000, slow_timeout: millis(500), ..LIMITS };
+        let limits = TransferLimits { min_rate: 10_000, slow_timeout: millis(500), ..LIMITS };
         let media = fetch(&world.fetcher_within(limits), &origin).await.unwrap();
         assert!(matches!(read(media.body).await, Err(BodyError::TimedOut)));
     });
@@ -53,7 +53,7 @@ fn a_slow_reader_is_nothing_against_the_server() {
     in_a_world(async |world| {
         let origin = world.origin_that_may(|_, _| None);
         origin.keep("abc", "a/b", None, &[b'x'; 1_000_000]);
-        let limits = FetchLimits { min_rate: 1_000, slow_timeout: millis(1000), ..LIMITS };
+        let limits = TransferLimits { min_rate: 1_000, slow_timeout: millis(1000), ..LIMITS };
         let mut body = fetch(&world.fetcher_within(limits), &origin).await.unwrap().body;
         let first = body.next().await.unwrap().unwrap();
         tokio::time::sleep(millis(2500)).await;
@@ -79,7 +79,7 @@ fn the_head_of_an_answer_has_a_deadline_and_so_have_the_heads_of_its_parts() {
             begin(stream, "404 No\r\nContent-Length: 9000", b"{");
             drip(stream, &[b' '; 1000], millis(50))
         });
-        let limits = FetchLimits { timeout: millis(400), ..LIMITS };
+        let limits = TransferLimits { timeout: millis(400), ..LIMITS };
         let options = FetchOptions { wait: millis(100), ..OPTIONS };
         for origin in [first, second, third] {
             let begun = std::time::Instant::now();
@@ -188,7 +188,7 @@ fn a_server_that_fails_for_several_media_is_left_alone_for_a_moment_and_not_for_
 }
 
 #[test]
-fn of_one_server_so_much_is_fetched_at_once_and_of_others_too() {
+fn fetches_of_one_server_are_bounded_and_do_not_hold_up_others() {
     in_a_world(async |world| {
         let (go_on, may_go_on) = mpsc::channel::<()>();
         let may_go_on = Mutex::new(may_go_on);
@@ -204,7 +204,7 @@ fn of_one_server_so_much_is_fetched_at_once_and_of_others_too() {
         });
         let other = world.origin_that_may(|_, _| None);
         other.keep("abc", "a/b", None, b"media");
-        let limits = FetchLimits { max_per_server: 2, timeout: millis(1500), ..LIMITS };
+        let limits = TransferLimits { max_per_server: 2, timeout: millis(1500), ..LIMITS };
         let fetcher = world.fetcher_within(limits);
         let options = FetchOptions { wait: Duration::ZERO, ..OPTIONS };
         let slowly = async || fetch_named(&fetcher, &slow.server_name(), options).await;

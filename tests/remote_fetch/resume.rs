@@ -97,7 +97,7 @@ fn a_body_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn so_does_one_of_a_server_of_old() {
+fn a_body_of_a_legacy_route_goes_on_where_it_broke_off() {
     in_a_world(async |world| {
         let origin = world.origin(|request, stream| {
             if request.target().starts_with("/_matrix/federation/") {
@@ -174,7 +174,7 @@ fn a_body_that_stalls_does_not_go_on() {
             stall(stream)
         });
         let origin = world.origin_leading_to(&format!("https://{}/", store.server_name()));
-        let limits = mediary::federation::FetchLimits {
+        let limits = mediary::federation::TransferLimits {
             slow_timeout: std::time::Duration::from_millis(300),
             ..LIMITS
         };

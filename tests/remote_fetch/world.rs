@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::{
-    FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedia, Servers, SigningKey,
-    Transfer,
+    FetchError, FetchOptions, RemoteFetcher, RemoteMedia, Servers, SigningKey, Transfer,
+    TransferLimits,
 };
 use mediary::types::{BodyError, BodyReader, Mxc, ServerName};
 use tempfile::NamedTempFile;
@@ -28,7 +28,7 @@ pub const OPTIONS: FetchOptions =
     FetchOptions { wait: Duration::from_secs(20), max_size: 1024 * 1024 };
 
 /// What is allowed unless a test says otherwise.
-pub const LIMITS: FetchLimits = FetchLimits {
+pub const LIMITS: TransferLimits = TransferLimits {
     timeout: Duration::from_secs(20),
     max_per_server: 16,
     min_rate: 0,
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// Returns one with limits of its own.
-    pub fn fetcher_within(&self, limits: FetchLimits) -> RemoteFetcher {
+    pub fn fetcher_within(&self, limits: TransferLimits) -> RemoteFetcher {
         let authority = self.authority.file();
         let egress = Egress::new(EgressSettings {
             allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],

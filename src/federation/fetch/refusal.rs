@@ -71,7 +71,7 @@ impl Refusal {
     }
 
     /// Whether this is how servers say that they do not know a route. The specification says
-    /// 404 `M_UNRECOGNIZED` alone; servers of old days say it in other ways (FLD-08, FM-C-03). Nothing
+    /// 404 `M_UNRECOGNIZED` alone; older servers say it in other ways (FLD-08, FM-C-03). Nothing
     /// else leads to an unsigned request (threats FE-13).
     pub(super) fn is_unknown_route(&self) -> bool {
         let is_unrecognized = self.errcode == "M_UNRECOGNIZED";
