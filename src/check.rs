@@ -7,13 +7,18 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::StatusCode;
 
 use crate::config::{Config, LegacyMode, ListenAddress};
-use crate::homeserver::{Caller, Homeserver, Sender};
+use crate::federation::SigningKey;
+use crate::homeserver::{Caller, Homeserver, HomeserverError, Sender};
 use crate::server;
-use crate::types::AccessToken;
+use crate::types::{AccessToken, ServerName};
+
+/// The signing key, if one is configured, or why it cannot be used.
+type Key = anyhow::Result<Option<Arc<SigningKey>>>;
 
 /// How a finding is shown and whether it fails the check.
 enum Finding {
@@ -65,16 +70,20 @@ fn settings(config: &Config) -> Vec<Finding> {
 /// Asks those that Mediary needs.
 async fn others(config: &Config) -> Vec<Finding> {
     let homeserver = server::homeserver(config);
-    let mut findings = ask_homeserver(config, &homeserver).await;
-    let name = match &config.homeserver.server_name {
-        Some(name) => Some(name.clone()),
-        None => homeserver.ask_name().await.ok(),
-    };
-    findings.extend(federation::settings(config, name.as_ref()).await);
+    let key = server::signing_key(config);
+    let mut own_name = config.homeserver.server_name.clone();
+    let mut findings = ask_homeserver(config, &homeserver, &key, &mut own_name).await;
+    findings.extend(federation::settings(config, &key, own_name.as_ref()).await);
     findings
 }
 
-async fn ask_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding> {
+/// Asks the homeserver. What it is called is noted in `own_name` where that is not known.
+async fn ask_homeserver(
+    config: &Config,
+    homeserver: &Homeserver,
+    key: &Key,
+    own_name: &mut Option<ServerName>,
+) -> Vec<Finding> {
     let url = &config.homeserver.url;
     if let Err(error) = homeserver.upstream().resolve().await {
         return vec![Finding::Bad(format!("the name in {url} does not resolve: {error}"))];
@@ -101,9 +110,11 @@ async fn ask_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding
                 .to_owned(),
         )
     });
-    findings.push(name(config, homeserver).await);
+    let said_name = homeserver.ask_name().await;
+    findings.push(name(config, &said_name));
+    *own_name = own_name.take().or(said_name.ok());
     findings.push(whoami(homeserver).await);
-    findings.extend(federation::with_homeserver(config, homeserver).await);
+    findings.extend(federation::with_homeserver(key, homeserver).await);
     match config.auth.read_admin_token() {
         Ok(Some(token)) => findings.push(administrator(homeserver, &token).await),
         Ok(None) => {}
@@ -112,10 +123,10 @@ async fn ask_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding
     findings
 }
 
-async fn name(config: &Config, homeserver: &Homeserver) -> Finding {
-    match (homeserver.ask_name().await, &config.homeserver.server_name) {
+fn name(config: &Config, said: &Result<ServerName, HomeserverError>) -> Finding {
+    match (said, &config.homeserver.server_name) {
         (Ok(name), None) => Finding::Good(format!("its server name is {name}")),
-        (Ok(name), Some(configured)) if name == *configured => {
+        (Ok(name), Some(configured)) if name == configured => {
             Finding::Good(format!("its server name is {name}, as configured"))
         }
         (Ok(name), Some(configured)) => Finding::Bad(format!(

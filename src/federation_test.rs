@@ -10,15 +10,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::egress::{EgressError, Endpoint, Host, Response};
 use crate::federation::{
-    FetchOptions, KeyId, Observer, ServerError, ServerRules, Servers, SigningKey, key_document,
+    FetchOptions, KeyId, Observer, ServerError, Servers, SigningKey, key_document,
 };
 use crate::server;
-use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis, collect};
+use crate::types::{BodyError, BodyReader, Mxc, ServerName, UnixMillis};
 
 use report::{Report, shown};
 
@@ -61,16 +61,14 @@ pub fn run(
 }
 
 async fn test(config: &Config, server: &ServerName, media: Option<&Mxc>, report: &Report<'_>) {
-    let rules = &config.federation;
-    let rules = ServerRules::new(rules.allow_servers.clone(), rules.deny_servers.clone());
-    if !rules.permit(server) {
+    if !server::rules(config).permit(server) {
         report.doubtful(&format!(
             "Mediary exchanges no media with {server}: federation.allow_servers or \
              federation.deny_servers says so"
         ));
     }
-    let servers = match server::egress(config) {
-        Ok(egress) => Servers::new(egress),
+    let servers = match server::servers(config) {
+        Ok(servers) => servers,
         Err(error) => return report.bad(&format!("no server can be contacted: {error:#}")),
     };
     let test = Test { config, server, servers, report };
@@ -104,7 +102,7 @@ impl Test<'_, '_> {
             }
         };
         self.report.expect_places(endpoints.len());
-        if self.server.port().is_some() || is_address(self.server) {
+        if self.server.port().is_some() || self.server.address().is_some() {
             self.report.none("the name says itself where the server is, so nothing is looked up");
         }
         let mut failure = None;
@@ -226,8 +224,8 @@ impl Test<'_, '_> {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST,
                 "M_UNRECOGNIZED" | "",
             ) => self.report.doubtful(&format!(
-                "it does not serve authenticated media ({answer}); its media is fetched by the old \
-                 routes, without a signature"
+                "it does not serve authenticated media ({answer}); its media is fetched by the \
+                 legacy routes, without a signature"
             )),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => self.report.bad(&format!(
                 "it does not believe that we are {us}, signing with {} ({answer}): it has to be able \
@@ -298,16 +296,10 @@ impl Test<'_, '_> {
         serde_json::from_slice(&body).map_err(|_| "the answer is not the JSON expected".to_owned())
     }
 
-    async fn body(&self, mut response: Response) -> Result<Bytes, String> {
-        let body = timeout_at(self.deadline(), collect(&mut response.body, MAX_JSON)).await;
-        let body = body.map_err(|_| EgressError::TimedOut("the answer").to_string())?;
+    async fn body(&self, response: Response) -> Result<Bytes, String> {
+        let body = response.whole(MAX_JSON, self.deadline()).await;
         body.map_err(|error| error.to_string())
     }
-}
-
-/// Whether a server's name is an address.
-fn is_address(server: &ServerName) -> bool {
-    server.host().starts_with('[') || server.host().parse::<IpAddr>().is_ok()
 }
 
 #[derive(Deserialize)]

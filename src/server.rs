@@ -38,7 +38,7 @@ use listeners::{Listener, Prebound};
 
 use outside::Outside;
 
-pub use outside::{egress, fetcher, signing_key};
+pub use outside::{egress, fetcher, rules, servers, signing_key};
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";

@@ -113,17 +113,8 @@ fn endpoint(name: &str, port: u16) -> Endpoint {
     }
 }
 
-fn plain(url: &str) -> UrlRequest {
-    UrlRequest {
-        url: url.parse().expect("a URL"),
-        fields: Vec::new(),
-        max_redirects: 3,
-        allow_plain_http: true,
-    }
-}
-
 fn secure(url: Url) -> UrlRequest {
-    UrlRequest { url, fields: Vec::new(), max_redirects: 3, allow_plain_http: false }
+    UrlRequest { url, fields: Vec::new(), max_redirects: 3 }
 }
 
 async fn get(egress: &Egress, endpoint: &Endpoint) -> Result<Response, EgressError> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::dns::Reply;
-use common::fake::{SERVER_NAME, respond};
+use common::fake::{Received, SERVER_NAME, respond};
 use common::origin::ServerKey;
 use common::samples::png;
 use common::world::in_a_world;
@@ -306,7 +306,11 @@ fn a_real_homeserver_believes_the_key_of_another_and_no_other_key() {
 
 #[test]
 fn without_a_key_check_says_who_does_it_and_how_to_change_that() {
-    let (exit, said) = Tool::new(&FakeHomeserver::start().url).check();
+    let homeserver = FakeHomeserver::start();
+    let (exit, said) = Tool::new(&homeserver.url).check();
+    let asks_name = |request: &Received| request.target().starts_with("/_matrix/key/");
+    let questions = homeserver.received().iter().filter(|request| asks_name(request)).count();
+    assert_eq!(questions, 1, "it is asked for its name once");
     assert_says(&said, &[("ok  ", "federation goes through the homeserver")]);
     assert!(said.contains("`mediary key --help`") && !said.contains("name servers"), "{said}");
     assert_eq!(exit, 0, "{said}");

@@ -5,10 +5,10 @@ mod common;
 
 #[path = "remote_fetch/answers.rs"]
 mod answers;
+#[path = "remote_fetch/legacy_routes.rs"]
+mod legacy_routes;
 #[path = "remote_fetch/location.rs"]
 mod location;
-#[path = "remote_fetch/old_routes.rs"]
-mod old_routes;
 #[path = "remote_fetch/patience.rs"]
 mod patience;
 #[path = "remote_fetch/resume.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Finding;
+use super::{Finding, Key};
 use crate::config::Config;
 use crate::federation::SigningKey;
 use crate::homeserver::{Homeserver, Publication};
@@ -16,36 +16,37 @@ use crate::types::ServerName;
 const NAME_SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks the homeserver about federation.
-pub(super) async fn with_homeserver(config: &Config, homeserver: &Homeserver) -> Vec<Finding> {
-    match &config.federation.signing_key {
-        None => vec![signatures(homeserver).await],
-        Some(path) => match SigningKey::read(path) {
-            Ok(key) => vec![publication(&key, homeserver).await],
-            // It is said by `settings`.
-            Err(_) => Vec::new(),
-        },
+pub(super) async fn with_homeserver(key: &Key, homeserver: &Homeserver) -> Vec<Finding> {
+    match key {
+        Ok(None) => vec![signatures(homeserver).await],
+        Ok(Some(key)) => vec![publication(key, homeserver).await],
+        // It is said by `settings`.
+        Err(_) => Vec::new(),
     }
 }
 
 /// Looks at the settings, the files that they name, and the name servers.
-pub(super) async fn settings(config: &Config, own_name: Option<&ServerName>) -> Vec<Finding> {
-    let Some(path) = &config.federation.signing_key else {
+pub(super) async fn settings(
+    config: &Config,
+    key: &Key,
+    own_name: Option<&ServerName>,
+) -> Vec<Finding> {
+    if let Ok(None) = key {
         return vec![Finding::Good(
             "there is no federation.signing_key, so federation goes through the homeserver: it \
              fetches media of other servers, with the reader's own token, and judges signatures; \
              `mediary key --help` says how Mediary can do both itself"
                 .to_owned(),
         )];
-    };
+    }
     let mut findings = Vec::new();
-    if let Err(error) = SigningKey::read(path) {
-        findings.push(Finding::Bad(format!("federation.signing_key: {error}")));
+    if let Err(error) = key {
+        findings.push(Finding::Bad(format!("{error:#}")));
     }
     match server::egress(config) {
         Ok(egress) => {
-            let host = own_name.map(ServerName::host).filter(|host| is_public_name(host));
-            if let Some(host) = host {
-                let service = format!("_matrix-fed._tcp.{host}");
+            if let Some(name) = own_name.filter(|name| is_public(name)) {
+                let service = format!("_matrix-fed._tcp.{}", name.host());
                 let deadline = Instant::now() + NAME_SERVER_PATIENCE;
                 findings.push(match egress.srv(&service, deadline).await {
                     Ok(_) => Finding::Good("the name servers answer".to_owned()),
@@ -74,10 +75,9 @@ fn who_fetches(config: &Config) -> String {
     }
 }
 
-/// Whether name servers of the internet may know a host: `localhost` and addresses they do not.
-fn is_public_name(host: &str) -> bool {
-    let is_address = host.starts_with('[') || host.ends_with(|last: char| last.is_ascii_digit());
-    host.contains('.') && !is_address
+/// Whether name servers of the internet may know a name: `localhost` and addresses they do not.
+fn is_public(name: &ServerName) -> bool {
+    name.host().contains('.') && name.address().is_none()
 }
 
 /// Without a key of ours the homeserver judges signatures; it has to serve the routes for that.
@@ -140,9 +140,10 @@ mod tests {
 
     #[test]
     fn name_servers_are_asked_for_names_alone() {
-        assert!(is_public_name("matrix.example.org") && is_public_name("a.example."));
-        for host in ["localhost", "192.0.2.1", "[2001:db8::1]"] {
-            assert!(!is_public_name(host), "{host}");
+        let is_public = |name: &str| is_public(&name.parse().unwrap());
+        assert!(is_public("matrix.example.org") && is_public("a.example.:8448"));
+        for name in ["localhost", "192.0.2.1", "[2001:db8::1]:8448", "[::ffff:192.0.2.1]"] {
+            assert!(!is_public(name), "{name}");
         }
     }
 }

@@ -49,8 +49,9 @@ impl FromStr for UserPattern {
 }
 
 /// A pattern of server names: `*` stands for any text, `?` for any one character. Names are held against
-/// it without their port and without regard to case, as DNS does; the pattern of an IPv6 address is
-/// written in brackets.
+/// it without their port and without regard to case, as DNS does. The pattern of an IPv6 address is
+/// written in brackets; however an address is spelled, it counts in its canonical form, and one of IPv4
+/// inside one of IPv6 as what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerPattern(Box<str>);
 
@@ -65,8 +66,7 @@ pub struct InvalidServerPattern;
 impl ServerPattern {
     /// Whether it matches a server, by its name without the port.
     pub fn matches(&self, server: &ServerName) -> bool {
-        let host = server.host().to_ascii_lowercase();
-        matches(&self.0, host.trim_end_matches('.'))
+        matches(&self.0, &server.canonical_host())
     }
 }
 
@@ -76,6 +76,12 @@ impl FromStr for ServerPattern {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let lower = text.to_ascii_lowercase();
         let pattern = lower.trim_end_matches('.');
+        if !pattern.contains(['*', '?']) {
+            // Brought into the form in which names are held against it.
+            let name = pattern.parse::<ServerName>().ok().filter(|name| name.port().is_none());
+            let name = name.ok_or(InvalidServerPattern)?;
+            return Ok(Self(name.canonical_host().into()));
+        }
         // With letters in the place of the wildcards it has to be a name.
         let example = pattern.replace(['*', '?'], "a");
         let could_match = if pattern.starts_with('[') {
@@ -209,6 +215,36 @@ mod tests {
             ["", "@", "bot", "bot-*:example.org", "@bot", "@bot:", ":*", "#a*:b", "@a*\n:b", &long]
         {
             assert_eq!(text.parse::<UserPattern>(), Err(InvalidUserPattern), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_pattern_is_held_against_the_host_however_it_is_spelled() {
+        for (pattern, server, is_match) in [
+            ("a.example", "A.Example.:8448", true),
+            ("A.example.", "a.example", true),
+            ("*.example", "a.example", true),
+            ("a.example", "b.a.example", false),
+            ("[2001:db8::1]", "[2001:db8:0::1]", true),
+            ("[2001:DB8:0:0::1]", "[2001:db8::1]:443", true),
+            ("[2001:db8::*]", "[2001:db8:0:0::1]", true),
+            ("[2001:db8::1]", "[2001:db8::2]", false),
+            ("192.0.2.1", "[::ffff:192.0.2.1]", true),
+            ("192.0.2.*", "[::ffff:c000:201]:443", true),
+            ("[::ffff:192.0.2.1]", "192.0.2.1.", true),
+            ("192.0.2.1", "192.0.2.11", false),
+        ] {
+            let parsed: ServerPattern = pattern.parse().unwrap();
+            assert_eq!(parsed.matches(&server.parse().unwrap()), is_match, "{pattern}, {server}");
+        }
+    }
+
+    #[test]
+    fn what_could_match_no_server_is_refused() {
+        for text in
+            ["", "a.example:8448", "[2001:db8::1]:443", "[1:2]", "[::1", "a b", "a..b", "[x*]"]
+        {
+            assert_eq!(text.parse::<ServerPattern>(), Err(InvalidServerPattern), "{text:?}");
         }
     }
 

@@ -18,8 +18,8 @@ use super::authorities::Authorities;
 use super::failure::{Unconnected, unconnected};
 use super::guard::AddressGuard;
 use super::resolver::Resolver;
-use super::response::ResponseBody;
-use super::{EgressError, EgressSettings, Endpoint, Host, Response, SrvTarget};
+use super::response::{Response, ResponseBody};
+use super::{EgressError, EgressSettings, Endpoint, Host};
 
 /// How many connections without a request are kept, of all destinations together.
 const POOL_SIZE: usize = 256;
@@ -36,26 +36,26 @@ const STALE_CONNECTION_RETRIES: usize = 3;
 
 const USER_AGENT: &str = concat!("mediary/", env!("CARGO_PKG_VERSION"));
 
-pub(super) struct Inner {
+/// Sends requests over TLS, to addresses that were checked, and keeps connections for others to come.
+pub(super) struct HttpClient {
     connector: Arc<Connector>,
-    resolver: Resolver,
+    pub(super) resolver: Resolver,
     guard: AddressGuard,
     connect_timeout: Duration,
     /// Tells pooled connections apart in a way that nobody outside can compute.
     pool_keys: RandomState,
 }
 
-/// Where a request goes and who must be there.
-pub(super) struct Route<'a> {
-    /// What is resolved and checked.
-    pub(super) connect_to: &'a Host,
-    pub(super) port: u16,
-    /// Whom the certificate must be for; without one there is no TLS.
-    pub(super) certificate_for: Option<&'a Host>,
-    pub(super) authority: &'a str,
+/// Until when a request is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Deadlines {
+    /// The connection.
+    pub(super) connect_by: Instant,
+    /// The head of the answer.
+    pub(super) deadline: Instant,
 }
 
-impl Inner {
+impl HttpClient {
     pub(super) fn new(settings: EgressSettings) -> anyhow::Result<Self> {
         let authorities = Authorities::gather(settings.ca_file.as_deref())?;
         let mut options = ConnectorOptions::new(POOL_SIZE);
@@ -63,20 +63,13 @@ impl Inner {
         Ok(Self {
             connector: Arc::new(Connector::new(Some(options))),
             resolver: Resolver::new(&settings.dns_servers)?,
-            guard: AddressGuard::new(settings.allow_networks),
+            guard: AddressGuard::allowing(settings.allow_networks),
             connect_timeout: settings.connect_timeout,
             pool_keys: RandomState::new(),
         })
     }
 
-    pub(super) async fn srv(
-        &self,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<Vec<SrvTarget>, EgressError> {
-        self.resolver.srv(name, deadline).await
-    }
-
+    /// Returns the addresses of a host, each with whether it may be contacted.
     pub(super) async fn addresses(
         &self,
         host: &Host,
@@ -93,41 +86,26 @@ impl Inner {
         }
     }
 
-    pub(super) async fn get(
+    /// Sends a GET and waits for the head of the answer.
+    pub(super) async fn send(
         &self,
         endpoint: &Endpoint,
         target: &str,
         fields: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
+        deadlines: Deadlines,
     ) -> Result<Response, EgressError> {
-        let route = Route {
-            connect_to: &endpoint.connect_to,
-            port: endpoint.port,
-            certificate_for: Some(&endpoint.certificate_for),
-            authority: &endpoint.authority,
-        };
-        self.send(&route, target, fields, deadline).await
-    }
-
-    /// Sends a GET and waits for the head of the answer.
-    pub(super) async fn send(
-        &self,
-        route: &Route<'_>,
-        target: &str,
-        fields: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
-    ) -> Result<Response, EgressError> {
-        if route.port == 0 {
+        let Deadlines { connect_by, deadline } = deadlines;
+        if endpoint.port == 0 {
             return Err(EgressError::Connect {
-                endpoint: format!("{}:0", route.connect_to),
+                endpoint: format!("{}:0", endpoint.connect_to),
                 reason: "there is no port 0".to_owned(),
             });
         }
-        let request = build(route.authority, target, fields)?;
-        let peers = self.peers(route, deadline).await?;
+        let request = build(&endpoint.authority, target, fields)?;
+        let peers = self.peers(endpoint, connect_by).await?;
         let mut tries = 0;
         loop {
-            let (mut session, peer, reused) = self.connect(route, &peers, deadline).await?;
+            let (mut session, peer, reused) = self.connect(endpoint, &peers, connect_by).await?;
             let exchanged = timeout_at(deadline, exchange(&mut session, request.clone()))
                 .await
                 .map_err(|_| EgressError::TimedOut("the answer"))?;
@@ -150,26 +128,29 @@ impl Inner {
     /// Resolves and checks: the addresses that come out are the ones that are connected to.
     async fn peers(
         &self,
-        route: &Route<'_>,
-        deadline: Instant,
+        endpoint: &Endpoint,
+        connect_by: Instant,
     ) -> Result<Vec<HttpPeer>, EgressError> {
-        let name = verified_name(route)?;
-        let addresses = self.resolve(route.connect_to, deadline).await?;
+        let name = verified_name(endpoint)?;
+        let resolved = self.resolve(&endpoint.connect_to, connect_by).await;
+        let addresses = resolved.map_err(|error| match error {
+            EgressError::TimedOut(what) => EgressError::Unreached(what),
+            error => error,
+        })?;
         let permitted = addresses.iter().filter(|address| self.guard.permits(**address));
-        let peers: Vec<_> = permitted.map(|address| self.peer(*address, route, &name)).collect();
+        let peers: Vec<_> = permitted.map(|address| self.peer(*address, endpoint, &name)).collect();
         match addresses.first() {
             Some(&address) if peers.is_empty() => {
-                Err(EgressError::Forbidden { name: route.connect_to.to_string(), address })
+                Err(EgressError::Forbidden { name: endpoint.connect_to.to_string(), address })
             }
             _ => Ok(peers),
         }
     }
 
-    fn peer(&self, address: IpAddr, route: &Route<'_>, name: &str) -> HttpPeer {
-        let address = SocketAddr::new(address.to_canonical(), route.port);
-        let tls = route.certificate_for.is_some();
-        let mut peer = HttpPeer::new(address, tls, name.to_owned());
-        peer.group_key = self.pool_keys.hash_one((address, tls, name));
+    fn peer(&self, address: IpAddr, endpoint: &Endpoint, name: &str) -> HttpPeer {
+        let address = SocketAddr::new(address.to_canonical(), endpoint.port);
+        let mut peer = HttpPeer::new(address, true, name.to_owned());
+        peer.group_key = self.pool_keys.hash_one((address, name));
         peer
     }
 
@@ -177,9 +158,9 @@ impl Inner {
     /// comes about. Each address has its share of the time that is left.
     async fn connect(
         &self,
-        route: &Route<'_>,
+        endpoint: &Endpoint,
         peers: &[HttpPeer],
-        deadline: Instant,
+        connect_by: Instant,
     ) -> Result<(HttpSession, HttpPeer, bool), EgressError> {
         for peer in peers {
             if let Some(session) = self.connector.reused_http_session(peer).await {
@@ -188,7 +169,7 @@ impl Inner {
         }
         let mut attempts = Vec::new();
         for (peer, left) in peers.iter().zip((1..=peers.len()).rev()) {
-            let share = deadline.saturating_duration_since(Instant::now()) / left as u32;
+            let share = connect_by.saturating_duration_since(Instant::now()) / left as u32;
             let mut peer = peer.clone();
             let patience = share.min(self.connect_timeout);
             peer.options.total_connection_timeout = Some(patience);
@@ -200,17 +181,17 @@ impl Inner {
             };
             attempts.push((peer._address.to_string(), failure));
         }
-        Err(unconnected(format!("{}:{}", route.connect_to, route.port), attempts))
+        Err(unconnected(format!("{}:{}", endpoint.connect_to, endpoint.port), attempts))
     }
 }
 
 /// Returns the name that the certificate is checked for and that is sent as SNI; an address is only
-/// checked for. It is empty without TLS and never else: an empty one would switch the check off.
-fn verified_name(route: &Route<'_>) -> Result<String, EgressError> {
-    let Some(host) = route.certificate_for else { return Ok(String::new()) };
+/// checked for. It is never empty: that would switch the check off.
+fn verified_name(endpoint: &Endpoint) -> Result<String, EgressError> {
+    let host = &endpoint.certificate_for;
     let name = host.to_string();
     let refused = |reason: &str| EgressError::Tls {
-        endpoint: format!("{}:{}", route.connect_to, route.port),
+        endpoint: format!("{}:{}", endpoint.connect_to, endpoint.port),
         reason: reason.to_owned(),
     };
     match host {
@@ -233,14 +214,12 @@ fn build(
 ) -> Result<Box<RequestHeader>, EgressError> {
     // Anything else would be another form of target, with a host of its own (RFC 9112, section 3.2).
     if !target.starts_with('/') {
-        return Err(EgressError::Misbehaved("the target is no path".to_owned()));
+        return Err(EgressError::Unsendable("its target is no path"));
     }
-    // Only the kind: Pingora quotes what it cannot build.
-    let unusable = |error: Box<Error>| {
-        EgressError::Misbehaved(format!("the request cannot be sent: {}", error.etype().as_str()))
-    };
-    let mut request =
-        RequestHeader::build("GET", target.as_bytes(), Some(fields.len() + 3)).map_err(unusable)?;
+    // What Pingora says of it quotes it.
+    let unusable = |_| EgressError::Unsendable("one of its header fields is none");
+    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(fields.len() + 3))
+        .map_err(|_| EgressError::Unsendable("its target holds what no path does"))?;
     request.insert_header(header::HOST, authority).map_err(unusable)?;
     request.insert_header(header::USER_AGENT, USER_AGENT).map_err(unusable)?;
     // Bodies are kept as they come, so a coded one would be kept coded.

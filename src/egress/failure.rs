@@ -46,7 +46,7 @@ pub(super) fn unconnected(endpoint: String, attempts: Vec<(String, Unconnected)>
         return EgressError::Tls { endpoint: format!("{endpoint} ({address})"), reason };
     }
     if attempts.iter().all(|(_, failure)| *failure == Unconnected::TimedOut) {
-        return EgressError::TimedOut("the connection");
+        return EgressError::Unreached("the connection");
     }
     let reasons: Vec<_> = attempts
         .into_iter()
@@ -119,7 +119,7 @@ mod tests {
         let failure = unconnected("a:1".to_owned(), vec![absent("1", "no route"), silent("2")]);
         assert_eq!(failure.to_string(), "no connection to a:1: 1: no route; 2: no answer in time");
         let failure = unconnected("a:1".to_owned(), vec![silent("1"), silent("2")]);
-        assert_eq!(failure, EgressError::TimedOut("the connection"));
+        assert_eq!(failure, EgressError::Unreached("the connection"));
     }
 
     #[test]

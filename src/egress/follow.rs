@@ -6,90 +6,73 @@ use http::header;
 use tokio::time::Instant;
 use url::{Position, Url};
 
-use super::client::{Inner, Route};
-use super::{EgressError, Host, Response, UrlRequest};
+use super::client::{Deadlines, HttpClient};
+use super::{EgressError, Endpoint, Host, Response, UrlRequest};
 
 /// The longest URL that is followed.
 const MAX_URL: usize = 8 * 1024;
 
-/// The first port that is not reserved for well-known services. Below it only HTTP's own two are
-/// followed: behind the others are SSH, SMTP, DNS and so on, and never media.
+/// The first port that is not reserved for well-known services. Below it only HTTPS's own is followed:
+/// behind the others are SSH, SMTP, DNS and so on, and never media.
 const FIRST_FREE_PORT: u16 = 1024;
-const HTTP_PORTS: [u16; 2] = [80, 443];
+const HTTPS_PORT: u16 = 443;
 
 /// Services with ports above that do as they are told by whoever can send them a line: MySQL, RDP,
 /// PostgreSQL, X11, Redis, Elasticsearch's transport, memcached and MongoDB.
 const REFUSED_PORTS: [u16; 8] = [3306, 3389, 5432, 6000, 6379, 9300, 11211, 27017];
 
-impl Inner {
-    pub(super) async fn get_url(
-        &self,
-        request: UrlRequest,
-        deadline: Instant,
-    ) -> Result<(Url, Response), EgressError> {
-        let mut url = without_fragment(request.url);
-        let mut visited = Vec::new();
-        loop {
-            let place = Destination::of(&url, request.allow_plain_http)?;
-            let route = Route {
-                connect_to: &place.host,
-                port: place.port,
-                certificate_for: (url.scheme() == "https").then_some(&place.host),
-                authority: &place.authority,
-            };
-            let target = &url[Position::BeforePath..Position::AfterQuery];
-            let response = self.send(&route, target, &request.fields, deadline).await?;
-            let Some(next) = redirect(&url, &response)? else { return Ok((url, response)) };
-            visited.push(std::mem::replace(&mut url, next));
-            if visited.len() > usize::from(request.max_redirects) || visited.contains(&url) {
-                return Err(EgressError::TooManyRedirects);
-            }
+/// Fetches a URL and follows redirects, as `Egress::get_url` says.
+pub(super) async fn get_url(
+    client: &HttpClient,
+    request: UrlRequest,
+    deadline: Instant,
+) -> Result<(Url, Response), EgressError> {
+    let mut url = without_fragment(request.url);
+    let mut visited = Vec::new();
+    let deadlines = Deadlines { connect_by: deadline, deadline };
+    loop {
+        let endpoint = endpoint(&url)?;
+        let target = &url[Position::BeforePath..Position::AfterQuery];
+        let response = client.send(&endpoint, target, &request.fields, deadlines).await?;
+        let Some(next) = redirect(&url, &response)? else { return Ok((url, response)) };
+        visited.push(std::mem::replace(&mut url, next));
+        if visited.len() > usize::from(request.max_redirects) || visited.contains(&url) {
+            return Err(EgressError::TooManyRedirects);
         }
     }
 }
 
-/// Where a URL leads.
-struct Destination {
-    host: Host,
-    port: u16,
-    /// The `Host` field: with the port if it is not the scheme's own.
-    authority: String,
-}
-
-impl Destination {
-    /// Takes a URL apart, if it may be followed at all (threats SS-06 to SS-08). The host is in the URL
-    /// library's canonical form, so a number is the address that it stands for.
-    fn of(url: &Url, allow_plain_http: bool) -> Result<Self, EgressError> {
-        let refused = |reason| Err(EgressError::Url(in_short(url), reason));
-        match url.scheme() {
-            "https" => {}
-            "http" if allow_plain_http => {}
-            "http" => return refused("it is not encrypted"),
-            _ => return refused("its scheme is not https"),
-        }
-        if url.as_str().len() > MAX_URL {
-            return refused("it is too long");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return refused("it names a user");
-        }
-        let host = match url.host() {
-            Some(url::Host::Ipv4(address)) => Host::Address(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => Host::Address(IpAddr::V6(address)),
-            Some(url::Host::Domain(name)) => Host::Name(name.trim_end_matches('.').into()),
-            None => return refused("it names no host"),
-        };
-        let port = match url.port_or_known_default() {
-            Some(port) if !is_refused(port) => port,
-            _ => return refused("its port belongs to another service"),
-        };
-        let authority = authority(&host, url.port());
-        Ok(Self { host, port, authority })
+/// Returns where a URL leads, if it may be followed at all (threats SS-06 to SS-08). The host is in the
+/// URL library's canonical form, so a number is the address that it stands for.
+fn endpoint(url: &Url) -> Result<Endpoint, EgressError> {
+    let refused = |reason| Err(EgressError::Url(in_short(url), reason));
+    match url.scheme() {
+        "https" => {}
+        "http" => return refused("it is not encrypted"),
+        _ => return refused("its scheme is not https"),
     }
+    if url.as_str().len() > MAX_URL {
+        return refused("it is too long");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused("it names a user");
+    }
+    let host = match url.host() {
+        Some(url::Host::Ipv4(address)) => Host::Address(IpAddr::V4(address)),
+        Some(url::Host::Ipv6(address)) => Host::Address(IpAddr::V6(address)),
+        Some(url::Host::Domain(name)) => Host::Name(name.trim_end_matches('.').into()),
+        None => return refused("it names no host"),
+    };
+    let port = url.port().unwrap_or(HTTPS_PORT);
+    if is_refused(port) {
+        return refused("its port belongs to another service");
+    }
+    let authority = authority(&host, url.port()).into();
+    Ok(Endpoint { connect_to: host.clone(), port, certificate_for: host, authority })
 }
 
 fn is_refused(port: u16) -> bool {
-    (port < FIRST_FREE_PORT && !HTTP_PORTS.contains(&port)) || REFUSED_PORTS.contains(&port)
+    (port < FIRST_FREE_PORT && port != HTTPS_PORT) || REFUSED_PORTS.contains(&port)
 }
 
 fn authority(host: &Host, port: Option<u16>) -> String {
@@ -114,12 +97,6 @@ fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, EgressError> 
     let Some(next) = joined else {
         return Err(EgressError::Url(in_short(url), "it redirects to no URL"));
     };
-    if url.scheme() == "https" && next.scheme() == "http" {
-        return Err(EgressError::Url(
-            in_short(&next),
-            "a secure URL redirects to it, and it is not",
-        ));
-    }
     Ok(Some(without_fragment(next)))
 }
 
@@ -143,10 +120,10 @@ mod tests {
     /// SS-08
     #[test]
     fn ports_of_other_services_are_refused() {
-        for port in [0, 1, 21, 22, 25, 53, 110, 143, 389, 445, 873, 1023, 3306, 6379, 11211] {
+        for port in [0, 1, 21, 22, 25, 53, 80, 110, 143, 389, 445, 873, 1023, 3306, 6379, 11211] {
             assert!(is_refused(port), "{port}");
         }
-        for port in [80, 443, 1024, 3000, 8008, 8080, 8443, 8448, 65535] {
+        for port in [443, 1024, 3000, 8008, 8080, 8443, 8448, 65535] {
             assert!(!is_refused(port), "{port}");
         }
     }
@@ -159,12 +136,10 @@ mod tests {
             ("https://A.example.:8448/", "a.example:8448"),
             ("https://[2A00:0::1]/", "[2a00::1]"),
             ("https://[2a00::1]:4444/", "[2a00::1]:4444"),
-            ("http://1.2.3.4:80/", "1.2.3.4"),
-            ("https://1.2.3.4:80/", "1.2.3.4:80"),
+            ("https://1.2.3.4:8080/", "1.2.3.4:8080"),
         ] {
             let url: Url = url.parse().unwrap();
-            let destination = Destination::of(&url, true).unwrap();
-            assert_eq!(destination.authority, expected);
+            assert_eq!(&*endpoint(&url).unwrap().authority, expected);
         }
     }
 
@@ -177,7 +152,7 @@ mod tests {
         ) {
             let text = format!("{scheme}:{}{rest}", if base { "//user:pass@host/path" } else { "//" });
             if let Ok(url) = Url::parse(&text) {
-                let _ = Destination::of(&url, true);
+                let _ = endpoint(&url);
                 let told = in_short(&url);
                 prop_assert!(!told.contains("user") && !told.contains("pass"), "{told}");
                 prop_assert!(!told.contains("/path"), "{told}");
@@ -187,11 +162,11 @@ mod tests {
         #[test]
         fn a_url_that_is_followed_has_a_host_an_allowed_port_and_no_user(rest in "[\\PC/:@?#.0-9]{0,40}") {
             if let Ok(url) = Url::parse(&format!("https://{rest}"))
-                && let Ok(destination) = Destination::of(&url, false)
+                && let Ok(endpoint) = endpoint(&url)
             {
-                prop_assert!(!is_refused(destination.port));
+                prop_assert!(!is_refused(endpoint.port));
                 prop_assert!(url.username().is_empty());
-                prop_assert!(http::HeaderValue::try_from(destination.authority).is_ok());
+                prop_assert!(http::HeaderValue::try_from(&*endpoint.authority).is_ok());
             }
         }
     }

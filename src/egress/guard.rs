@@ -61,7 +61,7 @@ pub(super) struct AddressGuard {
 
 impl AddressGuard {
     /// Takes the networks that may be contacted although they are not public.
-    pub(super) fn new(allowed: Vec<Network>) -> Self {
+    pub(super) fn allowing(allowed: Vec<Network>) -> Self {
         Self { allowed: allowed.into() }
     }
 
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn an_allowed_network_is_permitted_and_nothing_beside_it() {
-        let guard = AddressGuard::new(vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()]);
+        let guard =
+            AddressGuard::allowing(vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()]);
         for (address, permitted) in [
             ("10.1.2.3", true),
             ("::ffff:10.1.2.3", true),

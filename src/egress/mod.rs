@@ -17,15 +17,18 @@ mod srv;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::config::Network;
 
-pub use response::ResponseBody;
+use client::{Deadlines, HttpClient};
+
+pub use response::{Response, ResponseBody};
 
 /// How the outside is reached.
 #[derive(Debug, Clone)]
@@ -130,12 +133,18 @@ pub enum EgressError {
         /// What the TLS library says.
         reason: String,
     },
+    /// No connection in time, so nothing was sent.
+    #[error("{0} took too long")]
+    Unreached(&'static str),
     /// Not in time.
     #[error("{0} took too long")]
     TimedOut(&'static str),
     /// An answer that breaks the rules of HTTP, or breaks off.
     #[error("the answer is not understood: {0}")]
     Misbehaved(String),
+    /// A request that cannot be written, for which nobody outside is to blame.
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(&'static str),
     /// More bytes than are taken.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
@@ -150,24 +159,7 @@ pub enum EgressError {
     TooManyRedirects,
 }
 
-/// The head of an answer, with its body still to be read.
-pub struct Response {
-    /// The status.
-    pub status: StatusCode,
-    /// All header fields.
-    pub headers: HeaderMap,
-    /// The body as it comes in.
-    pub body: ResponseBody,
-}
-
-impl fmt::Debug for Response {
-    /// Writes the status alone: fields and body are a stranger's.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// How a URL is fetched.
+/// How a URL is fetched: over TLS, whatever it leads to.
 #[derive(Debug, Clone)]
 pub struct UrlRequest {
     /// Which.
@@ -177,14 +169,12 @@ pub struct UrlRequest {
     pub fields: Vec<(HeaderName, HeaderValue)>,
     /// How many redirects are followed.
     pub max_redirects: u8,
-    /// Whether `http:` will do as well as `https:`.
-    pub allow_plain_http: bool,
 }
 
 /// The guarded way out. Clones share connections and what the resolver remembers.
 #[derive(Clone)]
 pub struct Egress {
-    inner: std::sync::Arc<client::Inner>,
+    client: Arc<HttpClient>,
 }
 
 impl Egress {
@@ -194,7 +184,7 @@ impl Egress {
     ///
     /// In words for the operator: a CA file that cannot be read or holds none, no name servers.
     pub fn new(settings: EgressSettings) -> anyhow::Result<Self> {
-        Ok(Self { inner: std::sync::Arc::new(client::Inner::new(settings)?) })
+        Ok(Self { client: Arc::new(HttpClient::new(settings)?) })
     }
 
     /// Looks an SRV record up and returns its targets in the order in which they are to be tried
@@ -205,7 +195,7 @@ impl Egress {
     ///
     /// [`EgressError::Resolution`] if the name servers fail, [`EgressError::TimedOut`].
     pub async fn srv(&self, name: &str, deadline: Instant) -> Result<Vec<SrvTarget>, EgressError> {
-        self.inner.srv(name, deadline).await
+        self.client.resolver.srv(name, deadline).await
     }
 
     /// Resolves a host and returns its addresses in the order in which they are tried, each with
@@ -219,7 +209,7 @@ impl Egress {
         host: &Host,
         deadline: Instant,
     ) -> Result<Vec<(IpAddr, bool)>, EgressError> {
-        self.inner.addresses(host, deadline).await
+        self.client.addresses(host, deadline).await
     }
 
     /// Sends a GET over TLS and returns the head of the final answer, whatever its status. Redirects
@@ -239,8 +229,26 @@ impl Egress {
         fields: &[(HeaderName, HeaderValue)],
         deadline: Instant,
     ) -> Result<Response, EgressError> {
+        self.get_connected_by(endpoint, target, fields, deadline, deadline).await
+    }
+
+    /// Does what [`get`](Self::get) does for who could ask elsewhere: if there is no connection at
+    /// `connect_by`, nothing is sent and time is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_connected_by(
+        &self,
+        endpoint: &Endpoint,
+        target: &str,
+        fields: &[(HeaderName, HeaderValue)],
+        connect_by: Instant,
+        deadline: Instant,
+    ) -> Result<Response, EgressError> {
         // Boxed, so that the states of a connection are not in the future of every request.
-        Box::pin(self.inner.get(endpoint, target, fields, deadline)).await
+        let deadlines = Deadlines { connect_by, deadline };
+        Box::pin(self.client.send(endpoint, target, fields, deadlines)).await
     }
 
     /// Fetches a URL and follows redirects (301, 302, 303, 307, 308), each of which is checked as the
@@ -254,6 +262,6 @@ impl Egress {
         request: UrlRequest,
         deadline: Instant,
     ) -> Result<(Url, Response), EgressError> {
-        Box::pin(self.inner.get_url(request, deadline)).await
+        Box::pin(follow::get_url(&self.client, request, deadline)).await
     }
 }

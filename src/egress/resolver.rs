@@ -30,7 +30,7 @@ const REMEMBERED_NAMES: u64 = 4096;
 /// The longest that an answer is remembered, whatever it says.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
-/// The same when nobody said anything of one family's addresses.
+/// How long addresses of one family are remembered when the other's were not told.
 const HALF_TTL: Duration = Duration::from_secs(60);
 
 /// How long one name server may take for one question, and how often it is asked again.

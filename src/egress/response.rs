@@ -1,26 +1,44 @@
 //! Answers from outside.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::connectors::http::v1::Connector;
 use pingora::prelude::HttpPeer;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout_at};
 
-use super::{EgressError, Response};
+use super::EgressError;
 use crate::types::{Announced, BodyError, BodyReader, announced_length, collect, is_delimited};
 
 /// How long a connection without a request is kept. Web servers close theirs after some seconds up to
 /// some minutes.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the next bytes of a body may take, and the most that may be asked for.
+/// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The head of an answer, with its body still to be read.
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// All header fields.
+    pub headers: HeaderMap,
+    /// The body as it comes in.
+    pub body: ResponseBody,
+}
+
+impl fmt::Debug for Response {
+    /// Writes the status alone: fields and body are a stranger's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
 
 impl Response {
     /// Returns how many bytes the body has, if the head says so.
@@ -76,22 +94,14 @@ enum State {
 
 impl ResponseBody {
     pub(super) fn new(
-        session: HttpSession,
+        mut session: HttpSession,
         connector: Arc<Connector>,
         peer: HttpPeer,
         headers: &HeaderMap,
     ) -> Self {
+        session.read_timeout = Some(BODY_IDLE_TIMEOUT);
         let state = State::Open(Box::new(session));
-        let mut body = Self { state, connector, peer, announced: Announced::by(headers) };
-        body.set_idle_timeout(BODY_IDLE_TIMEOUT);
-        body
-    }
-
-    /// Bounds how long the next bytes may take, from now on: at most 30 s.
-    pub fn set_idle_timeout(&mut self, timeout: Duration) {
-        if let State::Open(session) = &mut self.state {
-            session.read_timeout = Some(timeout.min(BODY_IDLE_TIMEOUT));
-        }
+        Self { state, connector, peer, announced: Announced::by(headers) }
     }
 
     async fn release(&mut self) {

@@ -49,7 +49,8 @@ pub fn read_object(json: &[u8]) -> Result<Map<String, Value>, CanonicalJsonError
     }
 }
 
-/// Writes a value in its canonical form: no blanks, keys sorted by code point, whole numbers alone.
+/// Writes a value in its canonical form: no blanks, keys sorted by code point, whole numbers alone. It is
+/// public for the fuzz targets and tests too; what is signed is [`encode_signed_part`].
 ///
 /// # Errors
 ///

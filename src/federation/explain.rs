@@ -32,6 +32,7 @@ impl WellKnownError {
                     | EgressError::Url(..)
                     | EgressError::TooManyRedirects
                     | EgressError::TooLarge { .. }
+                    | EgressError::Unsendable(_)
             ),
             Self::Status(status) => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
@@ -58,7 +59,7 @@ pub enum Event<'a> {
         /// What came.
         outcome: Result<&'a [SrvTarget], &'a EgressError>,
     },
-    /// A place was tried.
+    /// An endpoint was tried.
     Tried {
         /// Which.
         endpoint: &'a Endpoint,

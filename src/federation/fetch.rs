@@ -1,8 +1,8 @@
 //! Fetching media from the server that made it (section 11 of the checklist).
 //!
 //! The federation route is asked first, with our signature. Its answer has the media in its second
-//! part, or says there where it is. Servers of old do not know that route; they are asked without a
-//! signature by the routes of old. Whatever comes is held to its limits while it is read.
+//! part, or says there where it is. Older servers do not know that route; they are asked without a
+//! signature by the legacy routes. Whatever comes is held to its limits while it is read.
 
 mod error;
 mod plain;
@@ -20,11 +20,11 @@ pub use error::{FetchError, FetchResult};
 pub use transfer::Transfer;
 
 use super::multipart::{Boundary, MultipartError, OpenError, PartHead, SecondPart};
-use super::origins::{Failure, Origins, ServerPlace};
+use super::server_backoff::{Failure, FetchPlace, ServerBackoff};
 use super::servers::{ServerError, Servers};
 use super::signing_key::SigningKey;
 use crate::egress::{EgressError, Response, ResponseBody};
-use crate::types::{BodyError, BodyReader, ContentType, FileName, Mxc, Pace, ServerName};
+use crate::types::{BodyError, BodyReader, ContentType, FileName, MediaId, Mxc, Pace, ServerName};
 
 use refusal::Refusal;
 use transfer::MediaBytes;
@@ -32,9 +32,9 @@ use transfer::MediaBytes;
 /// How much of a second part is read that should be empty, since the media is elsewhere.
 const MAX_IGNORED: usize = 64 * 1024;
 
-/// Bounds on what is fetched.
+/// Bounds on what comes from one server, and on how it comes.
 #[derive(Debug, Clone, Copy)]
-pub struct FetchLimits {
+pub struct TransferLimits {
     /// How long the head of an answer may take, discovery and connection included, beside the wait
     /// that was asked for.
     pub timeout: Duration,
@@ -75,8 +75,8 @@ pub struct RemoteMedia {
 pub struct RemoteFetcher {
     servers: Servers,
     key: Arc<SigningKey>,
-    limits: FetchLimits,
-    origins: Arc<Origins>,
+    limits: TransferLimits,
+    backoff: Arc<ServerBackoff>,
 }
 
 /// What is asked for, and until when.
@@ -99,31 +99,31 @@ struct Found {
 
 impl RemoteFetcher {
     /// Signs with this key.
-    pub fn new(servers: Servers, key: Arc<SigningKey>, limits: FetchLimits) -> Self {
-        let origins = Arc::new(Origins::new(limits.max_per_server));
-        Self { servers, key, limits, origins }
+    pub fn new(servers: Servers, key: Arc<SigningKey>, limits: TransferLimits) -> Self {
+        let backoff = Arc::new(ServerBackoff::new(limits.max_per_server));
+        Self { servers, key, limits, backoff }
     }
 
     /// Waits for a place among the fetches of one server's media, at most for
-    /// [`FetchLimits::timeout`].
+    /// [`TransferLimits::timeout`].
     ///
     /// # Errors
     ///
     /// [`FetchError::TooMany`], or [`FetchError::BackedOff`] if the server is left alone.
-    pub async fn enter(&self, server: &ServerName) -> Result<ServerPlace, FetchError> {
-        self.origins.enter(server, Instant::now() + self.limits.timeout).await
+    pub async fn enter(&self, server: &ServerName) -> Result<FetchPlace, FetchError> {
+        self.backoff.enter(server, Instant::now() + self.limits.timeout).await
     }
 
     /// Asks the server that made the media for it, with a [place](Self::enter) among the fetches of
     /// that server's. `origin` is who we are. All of it, following to another place included, has the
-    /// one deadline of [`FetchLimits::timeout`] and [`FetchOptions::wait`] together.
+    /// one deadline of [`TransferLimits::timeout`] and [`FetchOptions::wait`] together.
     ///
     /// # Errors
     ///
     /// [`FetchError`] if there is no body to read.
     pub async fn fetch(
         &self,
-        place: ServerPlace,
+        place: FetchPlace,
         origin: &ServerName,
         mxc: &Mxc,
         options: FetchOptions,
@@ -131,9 +131,9 @@ impl RemoteFetcher {
         let deadline = Instant::now() + self.limits.timeout + options.wait;
         let server = &mxc.server_name;
         // Others may have found out while we waited for something else.
-        self.origins.check(server, Instant::now())?;
+        self.backoff.check(server, Instant::now())?;
         let outcome = self.ask(&Question { origin, mxc, options, deadline }).await;
-        self.note(server, outcome.as_ref().err());
+        self.note(mxc, outcome.as_ref().err());
         let Found { content_type, filename, size, at_most, bytes } = outcome?;
         let pace = Pace::new(self.limits.slow_timeout, self.limits.min_rate);
         let body = Transfer::new(bytes, place, pace, options.max_size);
@@ -142,15 +142,16 @@ impl RemoteFetcher {
 
     /// Remembers how a server has behaved. What it says of one media id is nothing against it (threats
     /// FE-15).
-    fn note(&self, server: &ServerName, error: Option<&FetchError>) {
+    fn note(&self, mxc: &Mxc, error: Option<&FetchError>) {
+        let server = &mxc.server_name;
         let now = Instant::now();
         match error {
-            Some(FetchError::Server(_)) => self.origins.failed(server, Failure::Silent, now),
+            Some(FetchError::Server(_)) => self.backoff.failed(server, Failure::Silent, now),
             Some(FetchError::Refused { status: 500.., .. }) => {
-                self.origins.failed(server, Failure::Erring, now);
+                self.backoff.failed(server, Failure::Erring(&mxc.media_id), now);
             }
             Some(FetchError::BackedOff { retry_after }) => {
-                self.origins.has_asked(server, *retry_after, now);
+                self.backoff.has_asked(server, *retry_after, now);
             }
             None
             | Some(
@@ -161,19 +162,15 @@ impl RemoteFetcher {
                 | FetchError::TooMany
                 | FetchError::Location(_)
                 | FetchError::Misbehaved(_),
-            ) => self.origins.answered(server, now),
+            ) => self.backoff.answered(server, now),
         }
     }
 
-    /// Asks by the federation route, and otherwise as servers of old are asked (FM-C-01 to FM-C-03).
+    /// Asks by the federation route, and if it is not known there by the legacy routes (FM-C-01 to FM-C-03).
     async fn ask(&self, question: &Question<'_>) -> Result<Found, FetchError> {
         let Question { origin, mxc, options, deadline } = question;
         let server = &mxc.server_name;
-        let target = format!(
-            "/_matrix/federation/v1/media/download/{}?timeout_ms={}",
-            mxc.media_id,
-            options.wait.as_millis()
-        );
+        let target = download_target(&mxc.media_id, options.wait);
         let signature = self.key.authorization(origin, server, &Method::GET, &target);
         let fields = [(header::AUTHORIZATION, signature)];
         let response = self.servers.get(server, &target, &fields, *deadline).await?;
@@ -185,9 +182,9 @@ impl RemoteFetcher {
             }
             _ => {}
         }
-        let refusal = Refusal::read(response, *deadline).await?;
+        let refusal = Refusal::read(response, question).await?;
         if refusal.is_unknown_route() {
-            return self.ask_as_of_old(question).await;
+            return self.ask_by_legacy_routes(question).await;
         }
         Err(refusal.meaning(options.max_size))
     }
@@ -226,6 +223,13 @@ impl RemoteFetcher {
             None => in_part(&head, part, length, question.options.max_size),
         }
     }
+}
+
+/// Returns what a server is asked by for media of its own, signed: the federation route, with how long it
+/// may wait for an upload (FM-C-01, CS-DL-08).
+pub fn download_target(media_id: &MediaId, wait: Duration) -> String {
+    let wait = wait.as_millis();
+    format!("/_matrix/federation/v1/media/download/{media_id}?timeout_ms={wait}")
 }
 
 /// Takes media that is in the second part itself.

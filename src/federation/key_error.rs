@@ -72,9 +72,11 @@ impl KeyError {
                 EgressError::Resolution { .. }
                 | EgressError::Connect { .. }
                 | EgressError::Tls { .. }
+                | EgressError::Unreached(_)
                 | EgressError::TimedOut(_) => true,
                 EgressError::Forbidden { .. }
                 | EgressError::Misbehaved(_)
+                | EgressError::Unsendable(_)
                 | EgressError::TooLarge { .. }
                 | EgressError::Url(..)
                 | EgressError::TooManyRedirects => false,

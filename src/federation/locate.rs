@@ -1,6 +1,5 @@
 //! Finding servers: the steps of `discovery` asked for, one after the other, and remembered.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,12 +10,13 @@ use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 use url::Url;
 
+use super::backoff::Jitter;
 use super::delegation::{Asked, Delegation};
 use super::discovery::{Step, after_well_known, begin, by_address, by_targets, services};
 use super::explain::{Event, Observer, WellKnownError};
 use super::well_known;
 use crate::egress::{Egress, EgressError, Endpoint, UrlRequest};
-use crate::types::{BodyError, ServerName, collect};
+use crate::types::ServerName;
 
 /// How many servers are remembered.
 const MAX_SERVERS: u64 = 10_000;
@@ -27,7 +27,7 @@ const MAX_REDIRECTS: u8 = 5;
 /// How long SRV records are good; resolvers remember them for as long as they say.
 const RECORDS_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// How long a place is good that a well-known file names: as long as that, which is asked for more
+/// How long an endpoint is good that a well-known file names: as long as that, which is asked for more
 /// often.
 const NAMED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -42,13 +42,13 @@ const SUSPECT_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Locator {
     egress: Egress,
     known: Cache<Box<str>, Arc<Known>>,
-    jitter: RandomState,
+    jitter: Jitter,
 }
 
 /// What is known of one host.
 struct Known {
     delegation: Delegation,
-    places: Places,
+    endpoints: Endpoints,
     found_at: Instant,
     /// Whether nobody was reached there.
     is_suspect: AtomicBool,
@@ -56,28 +56,29 @@ struct Known {
 
 /// Where a host is, and how long that is good beside the delegation.
 #[derive(Clone)]
-struct Places {
-    endpoints: Vec<Endpoint>,
+struct Endpoints {
+    all: Vec<Endpoint>,
     good_until: Instant,
 }
 
-impl Places {
-    fn lasting(endpoints: Vec<Endpoint>, lifetime: Duration) -> Self {
-        Self { endpoints, good_until: Instant::now() + lifetime }
+impl Endpoints {
+    fn lasting(all: Vec<Endpoint>, lifetime: Duration) -> Self {
+        Self { all, good_until: Instant::now() + lifetime }
     }
 }
 
 impl Known {
     fn is_due(&self, now: Instant) -> bool {
-        self.delegation_is_due(now) || self.places_are_due(now)
+        self.delegation_is_due(now) || self.endpoints_are_due(now)
     }
 
     fn delegation_is_due(&self, now: Instant) -> bool {
         self.delegation.is_due(now, self.is_suspect(), SUSPECT_PAUSE)
     }
 
-    fn places_are_due(&self, now: Instant) -> bool {
-        now >= self.places.good_until || (self.is_suspect() && now >= self.found_at + SUSPECT_PAUSE)
+    fn endpoints_are_due(&self, now: Instant) -> bool {
+        now >= self.endpoints.good_until
+            || (self.is_suspect() && now >= self.found_at + SUSPECT_PAUSE)
     }
 
     fn is_suspect(&self) -> bool {
@@ -85,29 +86,29 @@ impl Known {
     }
 }
 
-/// Where a server is: the places to try in turn. There is at least one.
+/// Where a server is: the endpoints to try in turn. There is at least one.
 pub(super) struct Location {
-    endpoints: Endpoints,
+    found: LocatedBy,
 }
 
-enum Endpoints {
+enum LocatedBy {
     /// The name says it.
-    Named(Endpoint),
+    Name(Endpoint),
     /// It was asked for.
-    Found(Arc<Known>),
+    Discovery(Arc<Known>),
 }
 
 impl Location {
     pub(super) fn endpoints(&self) -> &[Endpoint] {
-        match &self.endpoints {
-            Endpoints::Named(endpoint) => std::slice::from_ref(endpoint),
-            Endpoints::Found(known) => &known.places.endpoints,
+        match &self.found {
+            LocatedBy::Name(endpoint) => std::slice::from_ref(endpoint),
+            LocatedBy::Discovery(known) => &known.endpoints.all,
         }
     }
 
     /// Notes that nobody was reached: the next ask discovers anew, unless that has just been done.
     pub(super) fn suspect(&self) {
-        if let Endpoints::Found(known) = &self.endpoints {
+        if let LocatedBy::Discovery(known) = &self.found {
             known.is_suspect.store(true, Ordering::Relaxed);
         }
     }
@@ -119,13 +120,13 @@ impl Locator {
             .max_capacity(MAX_SERVERS)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { egress, known, jitter: RandomState::new() }
+        Self { egress, known, jitter: Jitter::new() }
     }
 
     /// Finds a server. Who asks for one that is being looked for waits for what is found, and takes
     /// over if whoever began has left; servers do not wait for each other.
     ///
-    /// A step that fails leads to the next, so that in the end there is always a place to try.
+    /// A step that fails leads to the next, so that in the end there is always an endpoint to try.
     ///
     /// # Errors
     ///
@@ -138,13 +139,13 @@ impl Locator {
     ) -> Result<Location, EgressError> {
         let host = match begin(server) {
             Step::Connect(endpoint) => {
-                return Ok(Location { endpoints: Endpoints::Named(endpoint) });
+                return Ok(Location { found: LocatedBy::Name(endpoint) });
             }
             Step::WellKnown(host) | Step::Srv(host) => host,
         };
         let found = tokio::time::timeout_at(deadline, self.known(host, deadline, observer));
         let known = found.await.map_err(|_| EgressError::TimedOut("discovery"))?;
-        Ok(Location { endpoints: Endpoints::Found(known) })
+        Ok(Location { found: LocatedBy::Discovery(known) })
     }
 
     async fn known(
@@ -177,20 +178,20 @@ impl Locator {
             _ => {
                 let before = previous.as_ref().map(|known| &known.delegation);
                 let asked = self.ask_well_known(host, deadline, observer).await;
-                Delegation::after(before, asked, Instant::now(), self.jitter(host))
+                Delegation::after(before, asked, Instant::now(), self.jitter.of(host))
             }
         };
         let before = previous.filter(|known| known.delegation.to == delegation.to);
-        let places = match (after_well_known(host, delegation.to.as_ref()), before) {
-            (_, Some(known)) if !known.places_are_due(Instant::now()) => known.places.clone(),
-            (Step::Connect(endpoint), _) => Places::lasting(vec![endpoint], NAMED_LIFETIME),
+        let endpoints = match (after_well_known(host, delegation.to.as_ref()), before) {
+            (_, Some(known)) if !known.endpoints_are_due(Instant::now()) => known.endpoints.clone(),
+            (Step::Connect(endpoint), _) => Endpoints::lasting(vec![endpoint], NAMED_LIFETIME),
             (Step::WellKnown(host) | Step::Srv(host), before) => {
-                let before = before.map_or(Vec::new(), |known| known.places.endpoints.clone());
+                let before = before.map_or(Vec::new(), |known| known.endpoints.all.clone());
                 self.look_up(&host, before, deadline, observer).await
             }
         };
         let is_suspect = AtomicBool::new(false);
-        Arc::new(Known { delegation, places, found_at: Instant::now(), is_suspect })
+        Arc::new(Known { delegation, endpoints, found_at: Instant::now(), is_suspect })
     }
 
     /// Asks for a host's well-known file (DISC-03 to DISC-05).
@@ -223,22 +224,17 @@ impl Locator {
         let url = format!("https://{host}/.well-known/matrix/server");
         let url = Url::parse(&url)
             .map_err(|_| EgressError::Url(url, "its host is no name that can be resolved"))?;
-        let request = UrlRequest {
-            url,
-            fields: Vec::new(),
-            max_redirects: MAX_REDIRECTS,
-            allow_plain_http: false,
-        };
-        let (_, mut response) = self.egress.get_url(request, deadline).await?;
+        let request = UrlRequest { url, fields: Vec::new(), max_redirects: MAX_REDIRECTS };
+        let (_, response) = self.egress.get_url(request, deadline).await?;
         if response.status != StatusCode::OK {
             return Err(WellKnownError::Status(response.status));
         }
-        let body = collect(&mut response.body, well_known::MAX_BODY).await?;
-        let server = well_known::parse(&body)?;
-        Ok((server, well_known::lifetime(&response.headers, SystemTime::now())))
+        let lifetime = well_known::lifetime(&response.headers, SystemTime::now());
+        let body = response.whole(well_known::MAX_BODY, deadline).await?;
+        Ok((well_known::parse(&body)?, lifetime))
     }
 
-    /// Looks SRV records up and returns the places to try (DISC-09 to DISC-14). `before` is what was
+    /// Looks SRV records up and returns the endpoints to try (DISC-09 to DISC-14). `before` is what was
     /// found the last time.
     ///
     /// Where name servers do not answer, what was found before is held on to; else the next step
@@ -249,7 +245,7 @@ impl Locator {
         before: Vec<Endpoint>,
         deadline: Instant,
         observer: &dyn Observer,
-    ) -> Places {
+    ) -> Endpoints {
         let mut lifetime = RECORDS_LIFETIME;
         for service in services(host) {
             let deadline = share(deadline, 4, Duration::from_secs(5));
@@ -258,21 +254,14 @@ impl Locator {
             observer.notice(Event::Srv { service: &service, outcome: outcome.as_deref() });
             match outcome {
                 Ok(targets) if targets.is_empty() => {}
-                Ok(targets) => return Places::lasting(by_targets(host, &targets), lifetime),
+                Ok(targets) => return Endpoints::lasting(by_targets(host, &targets), lifetime),
                 Err(_) => lifetime = NO_ANSWER_LIFETIME,
             }
         }
         let is_unsure = lifetime == NO_ANSWER_LIFETIME;
         let endpoints =
             if is_unsure && !before.is_empty() { before } else { vec![by_address(host)] };
-        Places::lasting(endpoints, lifetime)
-    }
-
-    /// Returns the host's place between 0 and 1, which no stranger can know.
-    fn jitter(&self, host: &str) -> f64 {
-        const STEPS: u32 = 1000;
-        let step = self.jitter.hash_one(host) % u64::from(STEPS);
-        u32::try_from(step).map_or(0.0, |step| f64::from(step) / f64::from(STEPS))
+        Endpoints::lasting(endpoints, lifetime)
     }
 }
 
@@ -282,13 +271,4 @@ fn share(deadline: Instant, parts: u32, most: Duration) -> Instant {
     let now = Instant::now();
     let part = deadline.saturating_duration_since(now) / parts;
     now + part.clamp(Duration::from_secs(2), most)
-}
-
-impl From<BodyError> for WellKnownError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge { limit } => Self::Egress(EgressError::TooLarge { limit }),
-            error => Self::Egress(EgressError::Misbehaved(error.to_string())),
-        }
-    }
 }

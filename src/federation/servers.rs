@@ -73,7 +73,7 @@ impl Servers {
         exchange.await
     }
 
-    /// Finds a server and returns the places that [`get`](Self::get) tries in turn; there is at least
+    /// Finds a server and returns the endpoints that [`get`](Self::get) tries in turn; there is at least
     /// one. Each step is told to an observer, but for what is remembered.
     ///
     /// # Errors
@@ -104,20 +104,23 @@ impl Servers {
         observer: &dyn Observer,
     ) -> Result<Response, ServerError> {
         let location = self.locate(server, deadline, observer).await?;
-        let mut last = EgressError::TimedOut("the connection");
-        for endpoint in location.endpoints() {
-            let outcome = self.egress.get(endpoint, target, fields, deadline).await;
+        let mut last = EgressError::Unreached("the connection");
+        let endpoints = location.endpoints();
+        for (endpoint, left) in endpoints.iter().zip((1..=endpoints.len()).rev()) {
+            let connect_by = share_of(deadline, left);
+            let sent = self.egress.get_connected_by(endpoint, target, fields, connect_by, deadline);
+            let outcome = sent.await;
             let status = outcome.as_ref().map(|response| response.status);
             observer.notice(Event::Tried { endpoint, outcome: status });
             match outcome {
                 Ok(response) => return Ok(response),
                 Err(error) => last = error,
             }
-            if !is_no_connection(&last, deadline) {
+            if !is_no_connection(&last) {
                 break;
             }
         }
-        if is_no_connection(&last, deadline) {
+        if is_no_connection(&last) {
             location.suspect();
         }
         Err(match last {
@@ -139,16 +142,26 @@ impl Servers {
     }
 }
 
-/// Whether nothing was sent, so that another endpoint may be the right one. A time-out that leaves time
-/// is one of connecting.
-fn is_no_connection(error: &EgressError, deadline: Instant) -> bool {
+/// Returns until when connecting to the next of so many endpoints may take: each has an equal share of
+/// the time that is left, and so has the answer, whichever gives it. So there is always time to notice
+/// that nobody is there.
+fn share_of(deadline: Instant, endpoints: usize) -> Instant {
+    let now = Instant::now();
+    let shares = u32::try_from(endpoints).unwrap_or(u32::MAX).saturating_add(1);
+    now + deadline.saturating_duration_since(now) / shares
+}
+
+/// Whether nothing was sent, so that another endpoint may be the right one.
+fn is_no_connection(error: &EgressError) -> bool {
     match error {
         EgressError::Resolution { .. }
         | EgressError::Forbidden { .. }
         | EgressError::Connect { .. }
-        | EgressError::Tls { .. } => true,
-        EgressError::TimedOut(_) => Instant::now() < deadline,
-        EgressError::Misbehaved(_)
+        | EgressError::Tls { .. }
+        | EgressError::Unreached(_) => true,
+        EgressError::TimedOut(_)
+        | EgressError::Misbehaved(_)
+        | EgressError::Unsendable(_)
         | EgressError::TooLarge { .. }
         | EgressError::Url(..)
         | EgressError::TooManyRedirects => false,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
+use super::backoff::doubled;
 use crate::types::ServerName;
 
 /// The largest body that is read (FLD-28).
@@ -72,8 +73,7 @@ pub fn failure_lifetime(failures: u32, had_valid: bool) -> Duration {
     if had_valid {
         return FAILURE_AFTER_SUCCESS;
     }
-    let doublings = failures.saturating_sub(1).min(6);
-    FIRST_FAILURE.saturating_mul(1 << doublings).min(MAX_FAILURE)
+    doubled(FIRST_FAILURE, failures, MAX_FAILURE)
 }
 
 /// Reads `Cache-Control` (RFC 9111, section 5.2.2). Of several ages the least counts.

@@ -178,8 +178,8 @@ fn advice(error: &EgressError) -> &'static str {
              (federation.dns_servers)?"
         }
         // It says itself what helps.
-        EgressError::Forbidden { .. } => "",
-        EgressError::Connect { .. } | EgressError::TimedOut(_) => {
+        EgressError::Forbidden { .. } | EgressError::Unsendable(_) => "",
+        EgressError::Connect { .. } | EgressError::Unreached(_) | EgressError::TimedOut(_) => {
             "; is the server up, and may this machine make connections to that port?"
         }
         EgressError::Tls { .. } => {

@@ -14,7 +14,7 @@ use super::failure::instead_of;
 use super::share::Sharer;
 use super::{Freeze, MediaBody, MediaError, MediaItem, Reader, Search};
 use crate::auth::{Origin, Requester};
-use crate::federation::{FetchError, ServerPlace};
+use crate::federation::{FetchError, FetchPlace};
 use crate::homeserver::Homeserver;
 use crate::store::MediaRecord;
 use crate::types::{AccessToken, BodyError, BodyReader, ContentType, FileName, Mxc};
@@ -80,7 +80,7 @@ pub(super) enum Road {
     /// The homeserver, maybe in the place of a server that has failed.
     Homeserver(Option<FetchError>),
     /// The server that made the media, with a place among the fetches of its media.
-    Server(ServerPlace),
+    Server(FetchPlace),
 }
 
 /// Who gave an answer.
@@ -236,7 +236,7 @@ impl Source {
     /// Why the server gave nothing; [`MediaError::Homeserver`] as long as it is not known who we are.
     pub(super) async fn ask_server(
         &self,
-        place: ServerPlace,
+        place: FetchPlace,
         asker: &Asker,
         mxc: &Mxc,
         search: Search,

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use crate::auth::OriginAuthenticator;
 use crate::config::Config;
 use crate::egress::{Egress, EgressSettings};
-use crate::federation::{FetchLimits, RemoteFetcher, RemoteKeys, ServerRules, Servers, SigningKey};
+use crate::federation::{
+    RemoteFetcher, RemoteKeys, ServerRules, Servers, SigningKey, TransferLimits,
+};
 use crate::handlers::Judge;
 use crate::limit::{Places, RateLimit};
 use crate::media::{Direct, OtherServers};
@@ -27,12 +29,10 @@ pub(super) struct Outside {
 impl Outside {
     /// Reads the key, if one is configured, and makes the parts.
     pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Self> {
-        let federation = &config.federation;
-        let rules =
-            ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone());
+        let rules = rules(config);
         let (mut direct, mut judge) = (None, None);
         if let Some(key) = signing_key(config)? {
-            let servers = Servers::new(egress(config)?);
+            let servers = servers(config)?;
             judge = Some(make_judge(config, &servers, metrics.clone()));
             direct = Some(Direct {
                 fetcher: fetcher(config, &servers, &key),
@@ -47,10 +47,25 @@ impl Outside {
     }
 }
 
+/// Takes the operator's lists of servers.
+pub fn rules(config: &Config) -> ServerRules {
+    let federation = &config.federation;
+    ServerRules::new(federation.allow_servers.clone(), federation.deny_servers.clone())
+}
+
+/// Makes what finds other servers and talks to them.
+///
+/// # Errors
+///
+/// As [`egress`].
+pub fn servers(config: &Config) -> Result<Servers> {
+    Ok(Servers::new(egress(config)?))
+}
+
 /// Makes what fetches media from other servers.
 pub fn fetcher(config: &Config, servers: &Servers, key: &Arc<SigningKey>) -> RemoteFetcher {
     let (federation, remote) = (&config.federation, &config.remote);
-    let limits = FetchLimits {
+    let limits = TransferLimits {
         timeout: federation.timeout,
         max_per_server: federation.max_fetches_per_server,
         min_rate: remote.min_rate.as_u64(),

@@ -4,7 +4,7 @@
 //! never becomes a value.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The longest media id that is accepted. The specification names none (MXC-08); every known
@@ -52,6 +52,30 @@ impl ServerName {
     /// Returns the port, if it names one.
     pub fn port(&self) -> Option<u16> {
         self.port_colon().and_then(|colon| self.0[colon + 1..].parse().ok())
+    }
+
+    /// Returns the address that the name is, if it is one: it stands in the name, and nobody is asked for
+    /// it.
+    pub fn address(&self) -> Option<IpAddr> {
+        let host = self.host();
+        match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(literal) => literal.parse().ok().map(IpAddr::V6),
+            None => host.strip_suffix('.').unwrap_or(host).parse().ok().map(IpAddr::V4),
+        }
+    }
+
+    /// Returns the host in the one form that all its spellings have in common: a name in lower case
+    /// without a dot at its end, an address as it is written most shortly, and one of IPv4 that stands
+    /// inside one of IPv6 by itself.
+    pub fn canonical_host(&self) -> String {
+        match self.address().map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(address)) => address.to_string(),
+            Some(IpAddr::V6(address)) => format!("[{address}]"),
+            None => {
+                let host = self.host();
+                host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+            }
+        }
     }
 
     /// Only behind the bracket does a colon lead to a port.
@@ -255,6 +279,41 @@ mod tests {
         ] {
             let name: ServerName = name.parse().unwrap();
             assert_eq!((name.host(), name.port()), (host, port));
+        }
+    }
+
+    /// DISC-01
+    #[test]
+    fn an_address_is_told_from_a_name() {
+        let address = |name: &str| name.parse::<ServerName>().unwrap().address();
+        for (name, expected) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:443", "192.0.2.1"),
+            ("192.0.2.1.", "192.0.2.1"),
+            ("[2001:DB8:0::1]:443", "2001:db8::1"),
+            ("[::ffff:192.0.2.1]", "::ffff:192.0.2.1"),
+        ] {
+            assert_eq!(address(name), Some(expected.parse().unwrap()), "{name}");
+        }
+        for name in ["a.example", "1.2.3", "127.1", "2130706433", "0x7f.1", "1.2.3.4.example"] {
+            assert_eq!(address(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_one_canonical_form() {
+        for (names, canonical) in [
+            (&["a.example", "A.Example.", "a.EXAMPLE.:8448"][..], "a.example"),
+            (
+                &["192.0.2.1", "192.0.2.1.:1", "[::ffff:192.0.2.1]", "[::FFFF:c000:201]"],
+                "192.0.2.1",
+            ),
+            (&["[2001:db8::1]", "[2001:DB8:0:0::1]:443", "[2001:db8::0.0.0.1]"], "[2001:db8::1]"),
+        ] {
+            for name in names {
+                let name: ServerName = name.parse().unwrap();
+                assert_eq!(name.canonical_host(), canonical, "{name}");
+            }
         }
     }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket of time that empties while we wait for a client, or for another server, and fills with the
-/// bytes that it moves.
+/// A bucket of time that empties while we wait for a sender, be that a client or another server, and
+/// fills with the bytes that it moves.
 ///
 /// Only waiting counts: a body that nobody reads at the moment, because its receiver is slow, costs
-/// its sender nothing. A client that never falls below the rate keeps its bucket full; one that is
+/// its sender nothing. One that never falls below the rate keeps its bucket full; one that is
 /// silent has emptied it after `full`, and one at half the rate after twice that.
 #[derive(Debug)]
 pub struct Pace {
@@ -25,17 +25,17 @@ impl Pace {
         Self { full, min_rate, credit: full, waiting_since: None }
     }
 
-    /// Notes that we wait for the client, and returns when it will have been too slow.
+    /// Notes that we wait for the sender, and returns when it will have been too slow.
     pub fn waits(&mut self, now: Instant) -> Instant {
         *self.waiting_since.get_or_insert(now) + self.credit
     }
 
-    /// Whether we wait for the client.
+    /// Whether we wait for the sender.
     pub fn is_waiting(&self) -> bool {
         self.waiting_since.is_some()
     }
 
-    /// Notes that the client has moved some bytes.
+    /// Notes that the sender has moved some bytes.
     pub fn moved(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
         let Some(since) = self.waiting_since.take() else {
             // Nobody waited, so nothing was spent; most calls end here.

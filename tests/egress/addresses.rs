@@ -182,7 +182,7 @@ async fn a_silent_name_server_is_waited_for_until_the_deadline_only() {
     let begun = Clock::now();
     let deadline = after(Duration::from_millis(200));
     let outcome = egress.get(&endpoint("a.example", 443), "/", &[], deadline).await;
-    assert_eq!(refusal(outcome), EgressError::TimedOut("the name server"));
+    assert_eq!(refusal(outcome), EgressError::Unreached("the name server"));
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 

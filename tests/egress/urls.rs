@@ -105,13 +105,10 @@ async fn a_redirect_never_leaves_tls() {
     let plainly = FakeHomeserver::with(|_, stream| Some(respond(stream, 200, "hello")));
     lead(&location, &plainly.url);
     let egress = world.egress(&[LOOPBACK]);
-    for allow_plain_http in [false, true] {
-        let url = site.url("a.example", "/to/302");
-        let request = UrlRequest { allow_plain_http, ..secure(url) };
-        let failure = refusal(egress.get_url(request, soon()).await);
-        let EgressError::Url(_, reason) = &failure else { panic!("{failure}") };
-        assert_eq!(*reason, "a secure URL redirects to it, and it is not");
-    }
+    let request = secure(site.url("a.example", "/to/302"));
+    let failure = refusal(egress.get_url(request, soon()).await);
+    let EgressError::Url(_, reason) = &failure else { panic!("{failure}") };
+    assert_eq!(*reason, "it is not encrypted");
     assert_eq!(plainly.connections(), 0);
 }
 
@@ -180,6 +177,7 @@ async fn what_is_no_place_for_media_is_refused_without_a_question() {
         ("https://user@b@c/", "it names a user"),
         ("https://a.example:0/", "its port belongs to another service"),
         ("https://a.example:22/", "its port belongs to another service"),
+        ("https://a.example:80/", "its port belongs to another service"),
         ("https://a.example:25/", "its port belongs to another service"),
         ("https://a.example:53/", "its port belongs to another service"),
         ("https://a.example:6379/", "its port belongs to another service"),
@@ -213,26 +211,9 @@ async fn hosts_in_numbers_are_judged_by_the_address_that_they_are() {
         "%31%32%37.0.0.1",
         "１２７.0.0.1",
     ] {
-        let failure = refusal(egress.get_url(plain(&format!("http://{host}/")), soon()).await);
+        let url = format!("https://{host}/").parse().unwrap();
+        let failure = refusal(egress.get_url(secure(url), soon()).await);
         assert!(matches!(failure, EgressError::Forbidden { .. }), "{host}: {failure}");
     }
     assert!(world.dns.questions().is_empty());
-}
-
-#[tokio::test]
-async fn plain_http_is_followed_where_it_is_allowed_and_leads_on_to_https() {
-    let world = World::new();
-    let site = world.friendly(&["a.example"]);
-    let secure = site.url("a.example", "/");
-    let plainly = FakeHomeserver::with(move |_, stream| {
-        Some(respond_with(stream, 302, &[("Location", secure.as_str())], b""))
-    });
-    world.dns.set_addresses("b.example", &["127.0.0.1"]);
-    let url = format!("http://b.example:{}/", plainly.address.port());
-    let egress = world.egress(&[LOOPBACK]);
-    let (last, response) = egress.get_url(plain(&url), soon()).await.unwrap();
-    assert_eq!(last, site.url("a.example", "/"));
-    assert_eq!(whole(response).await, "hello");
-    let host = format!("b.example:{}", plainly.address.port());
-    assert_eq!(plainly.received()[0].header("host"), Some(&*host));
 }

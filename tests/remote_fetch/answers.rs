@@ -181,7 +181,7 @@ fn a_coding_that_nobody_asked_for_is_refused() {
 
 /// FM-S-08, FE-13
 #[test]
-fn a_refusal_is_final_whatever_the_old_routes_would_say() {
+fn a_refusal_is_final_whatever_the_legacy_routes_would_say() {
     for (status, errcode, result) in [
         (404, "M_NOT_FOUND", FetchResult::NotFound),
         (400, "M_UNKNOWN", FetchResult::NotFound),
@@ -221,10 +221,10 @@ fn whose_signature_is_not_believed_is_told_in_words() {
 
 /// FE-13
 #[test]
-fn a_server_that_says_nothing_is_not_asked_by_the_old_routes() {
+fn a_server_that_says_nothing_is_not_asked_by_the_legacy_routes() {
     in_a_world(async |world| {
         let origin = world.origin(|_, stream| stall(stream));
-        let limits = mediary::federation::FetchLimits {
+        let limits = mediary::federation::TransferLimits {
             timeout: std::time::Duration::from_millis(300),
             ..LIMITS
         };

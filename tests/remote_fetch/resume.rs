@@ -58,6 +58,20 @@ fn ranges(store: &Origin) -> Vec<Option<String>> {
 }
 
 #[test]
+fn a_rest_that_is_longer_than_it_says_is_not_taken() {
+    in_a_world(async |world| {
+        let rest = |from| {
+            let last = from + 9;
+            format!("206 Partial\r\nETag: \"a\"\r\nContent-Range: bytes {from}-{last}/{SIZE}")
+        };
+        let (store, origin) = store(&world, Manners { rest, ..GOOD });
+        let failure = world.break_off(&origin).await;
+        assert!(matches!(failure, BodyError::Malformed(_)), "{failure}");
+        assert_eq!(store.received().len(), 2);
+    });
+}
+
+#[test]
 fn a_body_goes_on_where_it_broke_off() {
     const BY_TIME: &str = "Last-Modified: Sat, 21 Nov 2026 12:00:00 GMT\r\n\
                            Date: Sat, 21 Nov 2026 13:00:00 GMT\r\nAccept-Ranges: bytes";
@@ -83,7 +97,7 @@ fn a_body_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn so_does_one_of_a_server_of_old() {
+fn a_body_of_a_legacy_route_goes_on_where_it_broke_off() {
     in_a_world(async |world| {
         let origin = world.origin(|request, stream| {
             if request.target().starts_with("/_matrix/federation/") {
@@ -160,7 +174,7 @@ fn a_body_that_stalls_does_not_go_on() {
             stall(stream)
         });
         let origin = world.origin_leading_to(&format!("https://{}/", store.server_name()));
-        let limits = mediary::federation::FetchLimits {
+        let limits = mediary::federation::TransferLimits {
             slow_timeout: std::time::Duration::from_millis(300),
             ..LIMITS
         };

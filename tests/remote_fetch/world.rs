@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mediary::federation::{
-    FetchError, FetchLimits, FetchOptions, RemoteFetcher, RemoteMedia, Servers, SigningKey,
-    Transfer,
+    FetchError, FetchOptions, RemoteFetcher, RemoteMedia, Servers, SigningKey, Transfer,
+    TransferLimits,
 };
 use mediary::types::{BodyError, BodyReader, Mxc, ServerName};
 use tempfile::NamedTempFile;
@@ -27,7 +27,7 @@ pub const OPTIONS: FetchOptions =
     FetchOptions { wait: Duration::from_secs(20), max_size: 1024 * 1024 };
 
 /// What is allowed unless a test says otherwise.
-pub const LIMITS: FetchLimits = FetchLimits {
+pub const LIMITS: TransferLimits = TransferLimits {
     timeout: Duration::from_secs(20),
     max_per_server: 16,
     min_rate: 0,
@@ -54,7 +54,7 @@ impl World {
     }
 
     /// Returns one with limits of its own.
-    pub fn fetcher_within(&self, limits: FetchLimits) -> RemoteFetcher {
+    pub fn fetcher_within(&self, limits: TransferLimits) -> RemoteFetcher {
         let servers = Servers::new(egress(&self.authority, &self.dns));
         let file = NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), our_key().line()).expect("the key can be written");

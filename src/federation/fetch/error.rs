@@ -1,6 +1,5 @@
 //! Why media of another server could not be had.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::egress::EgressError;
@@ -24,7 +23,7 @@ pub enum FetchError {
         limit: u64,
     },
     /// The server refused, or failed.
-    #[error("{}", Refusal { status: *status, errcode })]
+    #[error("{}", refusal(*status, errcode))]
     Refused {
         /// Its status.
         status: u16,
@@ -54,27 +53,14 @@ pub enum FetchError {
     Misbehaved(String),
 }
 
-/// A refusal in words.
-struct Refusal<'a> {
-    status: u16,
-    errcode: &'a str,
-}
-
-impl fmt::Display for Refusal<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { status, errcode } = self;
-        match status {
-            401 | 403 => {
-                write!(f, "the server does not believe our signature or does not serve us")?
-            }
-            500.. => write!(f, "the server failed")?,
-            _ => write!(f, "the server refused")?,
-        }
-        match *errcode {
-            "" => write!(f, ": {status}"),
-            errcode => write!(f, ": {status} {errcode}"),
-        }
-    }
+/// Says a refusal in words.
+fn refusal(status: u16, errcode: &str) -> String {
+    let what = match status {
+        401 | 403 => "the server does not believe our signature or does not serve us",
+        500.. => "the server failed",
+        _ => "the server refused",
+    };
+    format!("{what}: {status} {errcode}").trim_end().to_owned()
 }
 
 /// What came of a fetch: a closed class, for counting.
@@ -178,11 +164,12 @@ fn class(error: &EgressError) -> FetchResult {
         EgressError::Resolution { .. } | EgressError::Connect { .. } => FetchResult::Unreachable,
         EgressError::Forbidden { .. } => FetchResult::Forbidden,
         EgressError::Tls { .. } => FetchResult::Tls,
-        EgressError::TimedOut(_) => FetchResult::TimedOut,
+        EgressError::Unreached(_) | EgressError::TimedOut(_) => FetchResult::TimedOut,
         EgressError::TooLarge { .. } => FetchResult::TooLarge,
-        EgressError::Misbehaved(_) | EgressError::Url(..) | EgressError::TooManyRedirects => {
-            FetchResult::Misbehaved
-        }
+        EgressError::Misbehaved(_)
+        | EgressError::Unsendable(_)
+        | EgressError::Url(..)
+        | EgressError::TooManyRedirects => FetchResult::Misbehaved,
     }
 }
 

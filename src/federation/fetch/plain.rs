@@ -1,4 +1,4 @@
-//! Media that is an answer of its own: behind a `Location`, and on the routes of old.
+//! Media that is an answer of its own: behind a `Location`, and on the legacy routes.
 
 use std::time::Duration;
 
@@ -20,17 +20,20 @@ const MAX_REDIRECTS: u8 = 2;
 /// The brackets of IPv6 may not stand in a path (RFC 3986, section 3.3).
 const IN_PATH: &AsciiSet = &CONTROLS.add(b'[').add(b']');
 
-/// The versions of the old routes, in the order in which they are tried (FLD-09).
-const OLD_VERSIONS: [&str; 2] = ["v3", "r0"];
+/// The versions of the legacy routes, in the order in which they are tried (FLD-09).
+const LEGACY_VERSIONS: [&str; 2] = ["v3", "r0"];
 
 impl RemoteFetcher {
-    /// Asks by the routes of old, which are not signed (FM-C-03 to FM-C-05, FLD-09).
-    pub(super) async fn ask_as_of_old(&self, question: &Question<'_>) -> Result<Found, FetchError> {
+    /// Asks by the legacy routes, which are not signed (FM-C-03 to FM-C-05, FLD-09).
+    pub(super) async fn ask_by_legacy_routes(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<Found, FetchError> {
         let Question { mxc, options, deadline, .. } = question;
-        for version in OLD_VERSIONS {
-            let target = old_target(version, mxc, options.wait);
+        for version in LEGACY_VERSIONS {
+            let target = legacy_target(version, mxc, options.wait);
             let response = self.servers.get(&mxc.server_name, &target, &[], *deadline).await?;
-            if let Some(found) = self.take_old(response, target, question).await? {
+            if let Some(found) = self.take_legacy(response, target, question).await? {
                 return Ok(found);
             }
         }
@@ -38,8 +41,8 @@ impl RemoteFetcher {
         Err(FetchError::NotFound)
     }
 
-    /// Takes an answer of an old route; `None` if the server does not know that route.
-    async fn take_old(
+    /// Takes an answer of a legacy route; `None` if the server does not know that route.
+    async fn take_legacy(
         &self,
         response: Response,
         target: String,
@@ -60,14 +63,14 @@ impl RemoteFetcher {
             }
             _ => {}
         }
-        let refusal = Refusal::read(response, question.deadline).await?;
+        let refusal = Refusal::read(response, question).await?;
         if refusal.is_unknown_route() {
             return Ok(None);
         }
         if refusal.is_for_nobody() {
             let why = refusal.in_short();
             return Err(misbehaved(format!(
-                "it does not know the federation route for media, and refuses the old one: {why}"
+                "it does not know the federation route for media, and refuses the legacy one: {why}"
             )));
         }
         Err(refusal.meaning(question.options.max_size))
@@ -83,12 +86,7 @@ impl RemoteFetcher {
         let url = std::str::from_utf8(location).ok().and_then(|text| Url::parse(text).ok());
         let url = url.ok_or_else(|| misbehaved("the place that it names is no URL"))?;
         let egress = self.servers.egress();
-        let request = UrlRequest {
-            url,
-            fields: Vec::new(),
-            max_redirects: MAX_REDIRECTS,
-            allow_plain_http: false,
-        };
+        let request = UrlRequest { url, fields: Vec::new(), max_redirects: MAX_REDIRECTS };
         let outcome = egress.get_url(request, question.deadline).await;
         let (url, response) = outcome.map_err(FetchError::Location)?;
         if response.status != StatusCode::OK {
@@ -127,9 +125,9 @@ impl RemoteFetcher {
     }
 }
 
-/// Returns what media is asked for by on an old route. The server is to give what is its own, and may
+/// Returns what media is asked for by on a legacy route. The server is to give what is its own, and may
 /// lead elsewhere.
-fn old_target(version: &str, mxc: &Mxc, wait: Duration) -> String {
+fn legacy_target(version: &str, mxc: &Mxc, wait: Duration) -> String {
     format!(
         "/_matrix/media/{version}/download/{}/{}?allow_remote=false&timeout_ms={}\
          &allow_redirect=true",
@@ -145,12 +143,12 @@ mod tests {
 
     /// FM-C-04, FM-C-05
     #[test]
-    fn an_old_target_is_a_target_whatever_the_server_is_called() {
+    fn a_legacy_target_is_a_target_whatever_the_server_is_called() {
         for (server, in_path) in
             [("a.example:8448", "a.example:8448"), ("[::1]:8448", "%5B::1%5D:8448")]
         {
             let mxc = format!("mxc://{server}/a-b_c").parse().unwrap();
-            let target = old_target("v3", &mxc, Duration::from_millis(1500));
+            let target = legacy_target("v3", &mxc, Duration::from_millis(1500));
             let expected = format!(
                 "/_matrix/media/v3/download/{in_path}/a-b_c\
                  ?allow_remote=false&timeout_ms=1500&allow_redirect=true"

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use http::header;
 use serde::Deserialize;
-use tokio::time::Instant;
 
-use super::FetchError;
+use super::{FetchError, Question, late, misbehaved};
 use crate::egress::{EgressError, Response};
 
 /// The largest error answer that is read; real ones are some hundred bytes.
@@ -40,15 +39,19 @@ impl Refusal {
     ///
     /// # Errors
     ///
-    /// [`FetchError::Misbehaved`] if it breaks off or does not come in time.
-    pub(super) async fn read(response: Response, deadline: Instant) -> Result<Self, FetchError> {
+    /// [`FetchError::Server`] if it does not come in time, [`FetchError::Misbehaved`] if it breaks off.
+    pub(super) async fn read(
+        response: Response,
+        question: &Question<'_>,
+    ) -> Result<Self, FetchError> {
         let status = response.status.as_u16();
         let retry_after = response.field(&header::RETRY_AFTER).and_then(seconds);
-        match response.whole(MAX_BODY, deadline).await {
+        match response.whole(MAX_BODY, question.deadline).await {
             Ok(body) => Ok(Self::new(status, retry_after, &body)),
             // No error of a homeserver: the page of something else.
             Err(EgressError::TooLarge { .. }) => Ok(Self::new(status, retry_after, b"")),
-            Err(error) => Err(FetchError::Misbehaved(format!("status {status}, and {error}"))),
+            Err(EgressError::TimedOut(_)) => Err(late(question)),
+            Err(error) => Err(misbehaved(format!("status {status}, and {error}"))),
         }
     }
 
@@ -68,7 +71,7 @@ impl Refusal {
     }
 
     /// Whether this is how servers say that they do not know a route. The specification says
-    /// 404 `M_UNRECOGNIZED` alone; servers of old days say it in other ways (FLD-08, FM-C-03). Nothing
+    /// 404 `M_UNRECOGNIZED` alone; older servers say it in other ways (FLD-08, FM-C-03). Nothing
     /// else leads to an unsigned request (threats FE-13).
     pub(super) fn is_unknown_route(&self) -> bool {
         let is_unrecognized = self.errcode == "M_UNRECOGNIZED";

@@ -40,12 +40,8 @@ impl Again {
                     servers.get(server, target, fields, deadline).await.ok()
                 }
                 Self::Url { egress, url } => {
-                    let request = UrlRequest {
-                        url: url.clone(),
-                        fields: fields.to_vec(),
-                        max_redirects: 0,
-                        allow_plain_http: false,
-                    };
+                    let request =
+                        UrlRequest { url: url.clone(), fields: fields.to_vec(), max_redirects: 0 };
                     egress.get_url(request, deadline).await.ok().map(|(_, response)| response)
                 }
             }
@@ -80,7 +76,7 @@ impl Resumable {
             };
             match body.next().await {
                 Ok(Some(chunk)) => {
-                    self.progress.offset += chunk.len() as u64;
+                    self.progress.arrived(&chunk)?;
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.progress.is_whole() => return Ok(None),
@@ -114,6 +110,8 @@ impl Resumable {
 struct Progress {
     offset: u64,
     total: Option<u64>,
+    /// Where the part ends that comes at the moment, if it said so.
+    part_end: Option<u64>,
     etag: Option<HeaderValue>,
     /// What the server has to find unchanged, if it can go on at all.
     validator: Option<HeaderValue>,
@@ -121,11 +119,25 @@ struct Progress {
 
 impl Progress {
     fn new(headers: &HeaderMap) -> Self {
+        let total = announced_length(headers);
         Self {
             offset: 0,
-            total: announced_length(headers),
+            total,
+            part_end: total,
             etag: headers.get(header::ETAG).cloned(),
             validator: validator(headers),
+        }
+    }
+
+    /// Notes that bytes have come. More than there should be are not taken: they belong to another body,
+    /// or to none.
+    fn arrived(&mut self, chunk: &[u8]) -> Result<(), BodyError> {
+        self.offset = self.offset.saturating_add(chunk.len() as u64);
+        match self.part_end {
+            Some(end) if self.offset > end => {
+                Err(BodyError::Malformed("there is more of it than was announced".to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -143,7 +155,7 @@ impl Progress {
     fn goes_on_with(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
         let range = headers.get(header::CONTENT_RANGE);
         let range = range.and_then(|value| ContentRange::parse(value.as_bytes()));
-        let Some(ContentRange { first, total: Some(total), .. }) = range else { return false };
+        let Some(ContentRange { first, last, total: Some(total) }) = range else { return false };
         let goes_on = status == StatusCode::PARTIAL_CONTENT
             && first == self.offset
             && self.total.is_none_or(|known| known == total)
@@ -151,6 +163,7 @@ impl Progress {
             && !is_coded(headers);
         if goes_on {
             self.total = Some(total);
+            self.part_end = Some(last.saturating_add(1));
         }
         goes_on
     }

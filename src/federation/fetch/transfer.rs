@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::resume::Resumable;
 use crate::egress::ResponseBody;
 use crate::federation::multipart::SecondPart;
-use crate::federation::origins::ServerPlace;
+use crate::federation::server_backoff::FetchPlace;
 use crate::types::{BodyError, BodyReader, Pace};
 
 /// Where the bytes are.
@@ -40,14 +40,14 @@ pub struct Transfer {
 }
 
 enum State {
-    Flowing { bytes: MediaBytes, _place: ServerPlace },
+    Flowing { bytes: MediaBytes, _place: FetchPlace },
     Whole,
     Broken,
 }
 
 impl Transfer {
     /// Takes a body of at most `limit` bytes.
-    pub(super) fn new(bytes: MediaBytes, place: ServerPlace, pace: Pace, limit: u64) -> Self {
+    pub(super) fn new(bytes: MediaBytes, place: FetchPlace, pace: Pace, limit: u64) -> Self {
         Self { state: State::Flowing { bytes, _place: place }, pace, left: limit, limit }
     }
 

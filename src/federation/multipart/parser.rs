@@ -25,7 +25,8 @@ const MAX_METADATA: usize = 64 * 1024;
 /// The most that may come behind the last boundary, which is dropped.
 pub const MAX_EPILOGUE: usize = 4 * 1024;
 
-/// What has been found.
+/// What has been found. Public, as the parser is, for the fuzz targets too; readers use
+/// [`SecondPart`](super::SecondPart).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The head of the second part; it comes once and first.
@@ -61,7 +62,7 @@ enum Phase {
 /// [`next_event`](Self::next_event) until there are none; at the end of the answer ask [`finish`](Self::finish).
 ///
 /// Lines before the media may end in LF alone (FLD-07). The boundary behind the media has to stand
-/// behind CRLF: media may hold anything else.
+/// behind CRLF: media may hold anything else. Public for the fuzz targets too.
 #[derive(Debug)]
 pub struct Parser {
     delimiter: Delimiter,

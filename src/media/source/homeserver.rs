@@ -4,6 +4,7 @@
 use http::{StatusCode, header};
 
 use super::{Answer, Asker, Giver, SignedRequest, Signer, Source};
+use crate::federation::download_target;
 use crate::federation::multipart::{Boundary, SecondPart};
 use crate::homeserver::{Caller, HomeserverError, Refusal, Response, Sender, read_refusal};
 use crate::media::{MediaError, Search};
@@ -51,7 +52,7 @@ impl Source {
                 self.homeserver.federation(target, signatures, search.wait).await?
             }
             Signer::Ourselves => {
-                let target = original_target(mxc, search);
+                let target = download_target(&mxc.media_id, search.wait);
                 let us = self.homeserver.name()?;
                 let signature = self.servers.sign(us, us, &target).ok_or(MediaError::NotFound)?;
                 self.homeserver.federation(target.as_bytes(), &[signature], search.wait).await?
@@ -150,11 +151,6 @@ fn answer(response: Response) -> Answer {
 
 fn is_disbelief(refusal: &Refusal) -> bool {
     matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-}
-
-fn original_target(mxc: &Mxc, search: Search) -> String {
-    let (media_id, wait) = (&mxc.media_id, search.wait.as_millis());
-    format!("/_matrix/federation/v1/media/download/{media_id}?timeout_ms={wait}")
 }
 
 /// Takes the media out of an answer of the homeserver's federation routes.

@@ -7,7 +7,7 @@ use super::{Answer, Giver};
 use http::{HeaderValue, Method};
 
 use crate::federation::{
-    FetchError, FetchOptions, FetchResult, RemoteFetcher, RemoteMedia, ServerPlace, ServerRules,
+    FetchError, FetchOptions, FetchPlace, FetchResult, RemoteFetcher, RemoteMedia, ServerRules,
     SigningKey,
 };
 use crate::media::Search;
@@ -44,7 +44,7 @@ impl OtherServers {
     /// # Errors
     ///
     /// Why the server is not to be asked now.
-    pub(super) async fn enter(&self, mxc: &Mxc) -> Result<Option<ServerPlace>, FetchError> {
+    pub(super) async fn enter(&self, mxc: &Mxc) -> Result<Option<FetchPlace>, FetchError> {
         let Some(direct) = &self.direct else { return Ok(None) };
         let place = direct.fetcher.enter(&mxc.server_name).await;
         place.map(Some).inspect_err(|error| direct.note(mxc, error))
@@ -57,7 +57,7 @@ impl OtherServers {
     /// Why it gave nothing, which the log says too.
     pub(super) async fn ask(
         &self,
-        place: ServerPlace,
+        place: FetchPlace,
         origin: &ServerName,
         mxc: &Mxc,
         search: Search,

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::backoff::{Jitter, doubled};
 use super::fetch::FetchError;
-use crate::types::{ServerName, Share, Shares};
+use crate::types::{MediaId, ServerName, Share, Shares};
 
 /// How long a server is left alone after its first failure, so that a crowd does not hammer it.
 const FIRST_DELAY: Duration = Duration::from_secs(3);
@@ -32,27 +33,33 @@ const GENERATION: usize = 5_000;
 /// How long a fetch waits for others of the same server to end where there are too many.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server name in lower case: other spellings are no other servers.
-type Key = Box<str>;
+/// How many media ids a server has to fail for, with no good answer between, before it is left alone for
+/// its answers: one that cannot be had shall not cost all others (threats FE-15).
+const ERRING_IDS: usize = 3;
+
+/// The host in its canonical form and the port: other spellings are no other servers.
+type Key = (Box<str>, Option<u16>);
 
 /// How a server failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum Failure<'m> {
     /// It was not found, not reached, or gave no answer.
     Silent,
-    /// It answers that it cannot.
-    Erring,
+    /// It answers that it cannot, when asked for this.
+    Erring(&'m MediaId),
 }
 
 /// What is known of all servers. There is one for all fetches.
-pub(super) struct Origins {
+pub(super) struct ServerBackoff {
     table: Mutex<Table>,
     places: Arc<Shares<Key>>,
-    jitter: RandomState,
+    jitter: Jitter,
+    /// Makes hashes that nobody outside can make two ids have in common.
+    id_hashes: RandomState,
 }
 
 /// A place among the fetches of one server's media, until it is dropped.
-pub struct ServerPlace {
+pub struct FetchPlace {
     _share: Share<Key>,
 }
 
@@ -65,11 +72,23 @@ struct Standing {
     until: Option<Instant>,
     /// Whether it has asked for that.
     has_asked: bool,
+    /// Hashes of the media ids that it has failed for since its last good answer.
+    erred_for: [Option<u64>; ERRING_IDS],
 }
 
 impl Standing {
     fn left_alone(&self, now: Instant) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// Notes that it failed for an id, and returns whether it has for so many that it is not about them.
+    fn errs(&mut self, id: u64) -> bool {
+        if !self.erred_for.contains(&Some(id))
+            && let Some(free) = self.erred_for.iter_mut().find(|known| known.is_none())
+        {
+            *free = Some(id);
+        }
+        self.erred_for.iter().all(Option::is_some)
     }
 }
 
@@ -82,11 +101,11 @@ struct Table {
 }
 
 impl Table {
-    fn get(&self, key: &str) -> Option<&Standing> {
+    fn get(&self, key: &Key) -> Option<&Standing> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    fn remove(&mut self, key: &str) {
+    fn remove(&mut self, key: &Key) {
         self.young.remove(key);
         self.old.remove(key);
     }
@@ -100,13 +119,14 @@ impl Table {
     }
 }
 
-impl Origins {
+impl ServerBackoff {
     /// Knows nothing yet, and gives each server so many places.
     pub(super) fn new(max_per_server: usize) -> Self {
         Self {
             table: Mutex::default(),
             places: Shares::new(max_per_server),
-            jitter: RandomState::new(),
+            jitter: Jitter::new(),
+            id_hashes: RandomState::new(),
         }
     }
 
@@ -119,11 +139,11 @@ impl Origins {
         &self,
         server: &ServerName,
         deadline: Instant,
-    ) -> Result<ServerPlace, FetchError> {
+    ) -> Result<FetchPlace, FetchError> {
         self.check(server, Instant::now())?;
         let deadline = deadline.min(Instant::now() + PLACE_PATIENCE);
         let share = timeout_at(deadline, self.places.take(key(server))).await;
-        let place = ServerPlace { _share: share.map_err(|_| FetchError::TooMany)? };
+        let place = FetchPlace { _share: share.map_err(|_| FetchError::TooMany)? };
         // Others may have found out meanwhile.
         self.check(server, Instant::now())?;
         Ok(place)
@@ -150,8 +170,9 @@ impl Origins {
     }
 
     /// Notes a failure: the server is left alone, for twice as long as after the one before. Failures
-    /// of those who asked before that was known count as one.
-    pub(super) fn failed(&self, server: &ServerName, failure: Failure, now: Instant) {
+    /// of those who asked before that was known count as one, and one that it answers with counts only
+    /// after others for other ids.
+    pub(super) fn failed(&self, server: &ServerName, failure: Failure<'_>, now: Instant) {
         let key = key(server);
         let mut table = self.table();
         let standing = table.entry(key.clone());
@@ -161,13 +182,17 @@ impl Origins {
         if standing.until.is_some_and(|until| now.saturating_duration_since(until) > MEMORY) {
             *standing = Standing::default();
         }
-        standing.failures = standing.failures.saturating_add(1);
         let most = match failure {
             Failure::Silent => MAX_DELAY,
-            Failure::Erring => MAX_DELAY_OF_ERRORS,
+            Failure::Erring(id) if standing.errs(self.id_hashes.hash_one(id)) => {
+                MAX_DELAY_OF_ERRORS
+            }
+            Failure::Erring(_) => return,
         };
-        let doubled = FIRST_DELAY.saturating_mul(1 << (standing.failures - 1).min(16)).min(most);
-        let delay = doubled.mul_f64(self.share_of(&key, standing.failures));
+        standing.failures = standing.failures.saturating_add(1);
+        // So that many who failed together are not asked again together.
+        let part = 0.75 + self.jitter.of((&key, standing.failures)) / 4.0;
+        let delay = doubled(FIRST_DELAY, standing.failures, most).mul_f64(part);
         *standing = Standing { until: Some(now + delay), has_asked: false, ..*standing };
     }
 
@@ -180,13 +205,6 @@ impl Origins {
         *standing = Standing { until: Some(until), has_asked: true, ..*standing };
     }
 
-    /// Returns a number from 3/4 to 1 that nobody outside can tell, so that many who failed together
-    /// are not asked again together.
-    fn share_of(&self, key: &Key, failures: u32) -> f64 {
-        let random = self.jitter.hash_one((key, failures)) % 1024;
-        0.75 + random as f64 / 4096.0
-    }
-
     fn table(&self) -> MutexGuard<'_, Table> {
         // Each entry is whole at every moment, so a panic elsewhere does not matter.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,7 +212,7 @@ impl Origins {
 }
 
 fn key(server: &ServerName) -> Key {
-    server.as_str().to_ascii_lowercase().into()
+    (server.canonical_host().into(), server.port())
 }
 
 #[cfg(test)]

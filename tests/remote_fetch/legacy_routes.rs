@@ -13,7 +13,7 @@ fn is_signed(request: &Received) -> bool {
     request.header("authorization").is_some()
 }
 
-/// The answer to everything but the old route of a version.
+/// The answer to everything but the legacy route of a version.
 fn knows_only(version: &str, request: &Received, stream: &mut TlsStream) -> Option<bool> {
     let is_known = request.target().starts_with(&format!("/_matrix/media/{version}/"));
     (!is_known).then(|| respond(stream, 404, UNKNOWN))
@@ -21,7 +21,7 @@ fn knows_only(version: &str, request: &Received, stream: &mut TlsStream) -> Opti
 
 /// FM-C-03, FM-C-04, FM-C-05, FLD-08, FLD-09
 #[test]
-fn a_server_of_old_is_asked_without_a_signature_for_what_it_has_itself() {
+fn an_older_server_is_asked_without_a_signature_for_what_it_has_itself() {
     in_a_world(async |world| {
         let origin = world.origin_that_may(|request, stream| knows_only("v3", request, stream));
         origin.keep("abc", "image/png", Some("a.png"), b"media");
@@ -42,7 +42,7 @@ fn a_server_of_old_is_asked_without_a_signature_for_what_it_has_itself() {
 
 /// FLD-08
 #[test]
-fn old_servers_have_many_words_for_a_route_that_they_do_not_know() {
+fn older_servers_have_many_words_for_a_route_that_they_do_not_know() {
     let large = "x".repeat(100_000);
     for (status, body) in [
         (404, UNKNOWN),
@@ -66,7 +66,7 @@ fn old_servers_have_many_words_for_a_route_that_they_do_not_know() {
 
 /// FLD-09
 #[test]
-fn a_server_of_very_old_is_asked_as_such() {
+fn a_server_that_does_not_know_v3_is_asked_by_r0() {
     in_a_world(async |world| {
         let origin = world.origin(|request, stream| {
             knows_only("r0", request, stream)
@@ -94,7 +94,7 @@ fn a_server_that_knows_no_route_for_media_has_none() {
 
 /// FE-13
 #[test]
-fn what_the_old_route_refuses_is_refused() {
+fn what_the_legacy_route_refuses_is_refused() {
     for (status, errcode, result) in [
         (404, "M_NOT_FOUND", FetchResult::NotFound),
         (504, "M_NOT_YET_UPLOADED", FetchResult::NotYetUploaded),
@@ -118,7 +118,7 @@ fn what_the_old_route_refuses_is_refused() {
 
 /// FM-C-05, SS-11
 #[test]
-fn an_old_route_may_lead_elsewhere() {
+fn a_legacy_route_may_lead_elsewhere() {
     in_a_world(async |world| {
         let store =
             world.origin_with(&[("Content-Type", "image/png"), ("ETag", "\"a\"")], b"media");
@@ -148,7 +148,7 @@ fn an_old_route_may_lead_elsewhere() {
 
 /// FE-11
 #[test]
-fn an_old_answer_is_held_to_its_length() {
+fn a_legacy_answer_is_held_to_its_length() {
     for (framing, is_taken) in [
         ("Content-Length: 2000", true),
         ("Transfer-Encoding: chunked", true),
@@ -174,7 +174,7 @@ fn an_old_answer_is_held_to_its_length() {
 
 /// FE-11
 #[test]
-fn an_old_answer_that_is_too_large_is_refused_by_its_length() {
+fn a_legacy_answer_that_is_too_large_is_refused_by_its_length() {
     in_a_world(async |world| {
         let origin = world.origin(move |request, stream| {
             knows_only("v3", request, stream).unwrap_or_else(|| {
