@@ -188,8 +188,8 @@ impl Drop for Between {
 /// Shows all that holds between two servers, with one thing after the other in front of them.
 fn exchange(fronts: &[(Front, Front)]) {
     let mut pair = Pair::start(FROZEN);
+    let (earlier, latest) = ([1, 2].map(large_picture), [3, 4].map(large_picture));
     for &(front_of_a, front_of_b) in fronts {
-        let earlier = [1, 2].map(large_picture);
         let earlier_media: Vec<_> = pair
             .ways()
             .iter()
@@ -199,7 +199,7 @@ fn exchange(fronts: &[(Front, Front)]) {
         pair.put(front_of_a, front_of_b);
         for (way, (owner, reader)) in pair.ways().into_iter().enumerate() {
             let _between = Between::of(owner, reader);
-            what_is_uploaded_is_read_there(owner, reader, 10 + way as u64);
+            what_is_uploaded_is_read_there(owner, reader, &latest[way]);
             let (media, picture) = (&earlier_media[way], &earlier[way]);
             what_was_uploaded_earlier_is_read_there(owner, reader, media, picture);
             thumbnails_are_the_same_for_users_and_servers(owner, reader);
@@ -210,13 +210,12 @@ fn exchange(fronts: &[(Front, Front)]) {
     }
 }
 
-fn what_is_uploaded_is_read_there(owner: &Side, reader: &Side, seed: u64) {
-    let picture = large_picture(seed);
+fn what_is_uploaded_is_read_there(owner: &Side, reader: &Side, picture: &[u8]) {
     assert!(picture.len() > 2_000_000, "{}", picture.len());
     for (content_type, name, body) in [
-        ("image/png", "large.png", &picture[..]),
+        ("image/png", "large.png", picture),
         ("video/mp4", "empty.mp4", b""),
-        ("application/octet-stream", "encrypted", &noise(100_001, seed)),
+        ("application/octet-stream", "encrypted", &picture[picture.len() - 100_001..]),
     ] {
         // Synapse never ends its answer to another server that asks for an empty file.
         if body.is_empty() && owner.mediary.is_none() {
