@@ -25,8 +25,9 @@ async fn fetch_id(
     origin: &Origin,
     media_id: &str,
 ) -> Result<RemoteMedia, FetchError> {
-    let us = US.parse().unwrap();
-    let mxc: Mxc = format!("mxc://{}/{media_id}", origin.server_name()).parse().unwrap();
+    let us = US.parse().expect("a name");
+    let mxc = format!("mxc://{}/{media_id}", origin.server_name());
+    let mxc: Mxc = mxc.parse().expect("a URI");
     let place = fetcher.enter(&mxc.server_name).await?;
     fetcher.fetch(place, &us, &mxc, OPTIONS).await
 }
