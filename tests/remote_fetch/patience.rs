@@ -26,7 +26,8 @@ async fn fetch_id(
     media_id: &str,
 ) -> Result<RemoteMedia, FetchError> {
     let us = US.parse().expect("a name");
-    let mxc: Mxc = format!("mxc://{}/{media_id}", origin.server_name()).parse().expect("a URI");
+    let mxc = format!("mxc://{}/{media_id}", origin.server_name());
+    let mxc: Mxc = mxc.parse().expect("a URI");
     let place = fetcher.enter(&mxc.server_name).await?;
     fetcher.fetch(place, &us, &mxc, OPTIONS).await
 }
