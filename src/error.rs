@@ -157,7 +157,11 @@ impl ApiError {
             Self::TooManyConnections => {
                 limited("Too many connections from this address, close some first", SOON)
             }
-            // One code for all (XM-08, FLD-24).
+            Self::Origin(OriginError::Busy) => limited(
+                "Too many servers' keys are being fetched for requests from your address",
+                SOON,
+            ),
+            // One code for all others (XM-08, FLD-24).
             Self::Origin(error) => {
                 own(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", capitalised(&error.to_string()))
             }

@@ -17,7 +17,8 @@ use crate::federation::{KeySeed, SigningKey};
 pub enum KeyCommand {
     /// Show the ids and public keys in a file, and which of them signs
     Show {
-        /// A file of lines `ed25519 VERSION SEED`, such as Synapse's signing.key
+        /// A file of lines `ed25519 VERSION SEED`, the first of which signs, such as Synapse's signing.key;
+        /// nobody but its owner and group may have access to it
         file: PathBuf,
     },
     /// Make a key of Mediary's own, for Synapse to publish beside its own
@@ -57,7 +58,10 @@ make it readable for Mediary. Conduit keeps it in its database: `mediary key con
   - it is a second key that the homeserver publishes too. Synapse does that for every line of its \
 file: `mediary key generate` makes one and says what to do.
 
-Check either with `mediary key show` and what the homeserver answers to \
+The file may have several lines, of which the first signs. Nobody but its owner and group may have \
+access to it.
+
+Check either with `mediary check`: it holds the key against what the homeserver publishes at \
 /_matrix/key/v2/server.";
 
 /// Runs a command and says on `output` what came of it.
@@ -82,33 +86,35 @@ pub fn run(command: &KeyCommand, output: &mut dyn Write) -> anyhow::Result<()> {
 
 fn show(file: &Path, output: &mut dyn Write) -> anyhow::Result<()> {
     for (index, key) in SigningKey::read_all(file)?.iter().enumerate() {
-        let role = if index == 0 { "signs" } else { "is published only" };
+        let role = if index == 0 { "signs" } else { "does not sign" };
         writeln!(output, "{}  {}  {role}", key.id(), key.public_key())?;
     }
     Ok(())
 }
 
 fn generate(file: &Path, output: &mut dyn Write) -> anyhow::Result<()> {
+    let place = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let (in_shell, in_toml) = quoted(&place)?;
     let key = KeySeed::generate().ok().context("the system gives no random numbers")?;
     write_new(file, &key)?;
     describe(&key, output)?;
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let (file, id) = (file.display(), key.id());
+    let (place, id) = (place.display(), key.id());
     writeln!(
         output,
-        "written to  {file}
+        "written to  {place}
 
 Other servers believe this key once the homeserver publishes it. With Synapse:
 
   1. Add it to Synapse's own file (signing_key_path in homeserver.yaml) as a further line, below the
      first:
-       {{ echo; cat '{file}'; }} >> SIGNING_KEY_PATH
+       {{ echo; cat {in_shell}; }} >> SIGNING_KEY_PATH
      Synapse signs with the first line and publishes all; were this key the first, Synapse would sign
      with it, too.
   2. Restart Synapse and see that {id} is among the verify_keys of
-       curl https://SERVER_NAME/_matrix/key/v2/server
-  3. Set signing_key = \"{file}\" in the section [federation] of Mediary's configuration. Mediary's user
-     has to be able to read it, and not everybody may.
+       curl HOMESERVER_URL/_matrix/key/v2/server
+  3. Set signing_key = {in_toml} in the section [federation] of Mediary's configuration. Mediary's user
+     has to be able to read the file, as its owner or by its group, and nobody else may have access.
+  4. See what `mediary check` says of it.
 
 Conduit publishes no key but its own; `mediary key conduit` gets that out of its database."
     )?;
@@ -119,19 +125,20 @@ Conduit publishes no key but its own; `mediary key conduit` gets that out of its
 fn from_database(database: &Path) -> anyhow::Result<KeySeed> {
     match conduit::read_key(database) {
         Err(error @ ConduitError::RocksDb { .. }) => {
-            bail!("{error}\n\n{}", rocksdb_advice(database))
+            bail!("{error}\n\n{}", rocksdb_advice(database)?)
         }
         outcome => Ok(outcome?),
     }
 }
 
 /// Says how to get the value out of RocksDB: tried with Continuwuity, stopped and running.
-fn rocksdb_advice(database: &Path) -> String {
-    format!(
+fn rocksdb_advice(database: &Path) -> anyhow::Result<String> {
+    let (database, _) = quoted(database)?;
+    Ok(format!(
         "Python can read it, also while the server runs. As the user that the server runs as:
 
   python3 -m venv rocks && rocks/bin/pip install rocksdict
-  rocks/bin/python - '{database}' keypair.bin <<'END'
+  rocks/bin/python - {database} keypair.bin <<'END'
 import os, sys
 from rocksdict import AccessType, Options, Rdict
 path, output = sys.argv[1:]
@@ -143,9 +150,25 @@ file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 os.write(file, value)
 END
   mediary key conduit --raw-value keypair.bin --output signing.key
-  rm keypair.bin",
-        database = database.display()
-    )
+  rm keypair.bin"
+    ))
+}
+
+/// Writes a path as the shell and as TOML take it.
+///
+/// # Errors
+///
+/// In words for the operator, if it holds what cannot be written in a line of text.
+fn quoted(path: &Path) -> anyhow::Result<(String, String)> {
+    let text = path.to_str().filter(|text| !text.contains(char::is_control));
+    let text = text.with_context(|| {
+        format!(
+            "{path:?}: this path cannot be written in a configuration or a command; use another"
+        )
+    })?;
+    let in_shell = format!("'{}'", text.replace('\'', r"'\''"));
+    let in_toml = format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
+    Ok((in_shell, in_toml))
 }
 
 fn hand_out(
@@ -168,7 +191,8 @@ fn hand_out(
     writeln!(
         output,
         "\nBoth have to be the same in what the homeserver publishes:\n  \
-         curl https://SERVER_NAME/_matrix/key/v2/server"
+         curl HOMESERVER_URL/_matrix/key/v2/server\n\
+         With the file in federation.signing_key, `mediary check` sees to that."
     )?;
     Ok(())
 }

@@ -293,7 +293,7 @@ impl Metrics {
         )?;
         let origins = declare.counters(
             "mediary_origin_checks_total",
-            "Signatures of other servers checked, by result: accepted, refused, failed.",
+            "Readable signatures of other servers checked, by result: accepted, refused, failed (no key).",
             &["result"],
         )?;
         let sources = declare.counters(

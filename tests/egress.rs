@@ -17,12 +17,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mediary::egress::{Egress, EgressError, EgressSettings, Endpoint, Host, Response, UrlRequest};
+use mediary::egress::{Egress, EgressError, Endpoint, Host, Response, UrlRequest};
 use tokio::time::Instant;
 use url::Url;
 
 use common::fake::{Received, respond};
-use common::{Authority, DnsServer, FakeHomeserver, PATIENCE, TlsFront};
+use common::{Authority, DnsServer, FakeHomeserver, PATIENCE, TlsFront, egress_with};
 
 /// What the servers of the tests listen on.
 const LOOPBACK: &str = "127.0.0.1/32";
@@ -55,17 +55,11 @@ impl World {
     }
 
     fn patient_egress(&self, allowed: &[&str], connect_timeout: Duration) -> Egress {
-        let ca_file = self.authority.file();
-        Egress::new(EgressSettings {
-            allow_networks: allowed
-                .iter()
-                .map(|network| network.parse().expect("a network"))
-                .collect(),
-            ca_file: Some(ca_file.path().to_owned()),
-            dns_servers: vec![self.dns.address],
-            connect_timeout,
+        egress_with(&self.authority, &self.dns, |settings| {
+            let networks = allowed.iter().map(|network| network.parse().expect("a network"));
+            settings.allow_networks = networks.collect();
+            settings.connect_timeout = connect_timeout;
         })
-        .expect("a way out")
     }
 
     /// A server on 127.0.0.1 with a certificate for these names, which the name server knows.

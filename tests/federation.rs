@@ -6,23 +6,15 @@ mod common;
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::fake::{Received, respond, respond_with};
+use common::fake::{Received, SERVER_NAME, respond, respond_with};
+use common::federation::{DOWNLOAD, THUMBNAIL, id, parts};
 use common::http::Answer;
-use common::parts::parts;
 use common::samples::{bytes, png};
 use common::{Client, FakeHomeserver, Mediary, ServerKey, Settings, Synapse};
-
-const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
-const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
 
 /// What a server writes that has signed; only the homeserver can tell whether it is true.
 const SIGNED: &str =
     r#"X-Matrix origin="a.example",destination="fake.example",key="ed25519:1",sig="abc+/""#;
-
-/// Returns the media id of what is behind `mxc://`.
-fn id(media: &str) -> &str {
-    media.split_once('/').expect("a server name and an id").1
-}
 
 fn ask(client: &Client, target: &str) -> Answer {
     client.get_with(target, &[("Authorization", SIGNED)])
@@ -222,6 +214,99 @@ fn the_target_and_the_signature_reach_the_homeserver_byte_for_byte() {
     assert!(probes.iter().all(|probe| probe.header("authorization").is_none()));
 }
 
+/// Fields that a homeserver may take for `evil.example`'s while another reader takes them for a permitted
+/// server's or for none.
+fn fields_that_are_read_in_two_ways(target: &str) -> Vec<(&'static str, Vec<String>)> {
+    let key = ServerKey::new("k");
+    let signed = |origin: &str| key.authorization(origin, SERVER_NAME, "GET", target);
+    let (evil, good) = (signed("evil.example"), signed("good.example"));
+    let (_, sig) = evil.split_once(",sig=\"").expect("a signature");
+    let hidden = format!(
+        "{good},x=\"y,origin=evil.example,key=ed25519:k,sig={},z=\"",
+        sig.trim_end_matches('"')
+    );
+    vec![
+        ("a token first", vec!["Bearer x".to_owned(), evil.clone()]),
+        ("a token last", vec![evil.clone(), "Bearer x".to_owned()]),
+        ("an odd key id", vec![evil.replace("ed25519:k", "ed25519:a-b")]),
+        ("another algorithm", vec![evil.replace("ed25519:k", "rsa:k")]),
+        ("nine fields", vec![evil.clone(); 9]),
+        ("a long field", vec![format!("{evil},x=\"{}\"", "y".repeat(4096))]),
+        ("many parameters", vec![evil.clone() + &",x=y".repeat(20)]),
+        ("two origins", vec![format!("{good},origin=\"evil.example\"")]),
+        ("two origins in other letters", vec![format!("{good},ORIGIN=\"evil.example\"")]),
+        ("a field of each", vec![good, evil.clone()]),
+        ("a broken end", vec![format!("{evil},\"x")]),
+        ("hidden in quotes", vec![hidden]),
+    ]
+}
+
+fn with_lists(homeserver: &FakeHomeserver, lists: &str) -> Mediary {
+    Settings::new(&homeserver.url).with(&format!("[federation]\n{lists}")).start()
+}
+
+fn authorizations(request: &Received) -> Vec<&str> {
+    let is_it = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("authorization");
+    request.headers.iter().filter(is_it).map(|(_, value)| value.as_str()).collect()
+}
+
+/// FM-S-13
+#[test]
+fn a_denied_server_cannot_hide_behind_fields_that_the_homeserver_reads_otherwise() {
+    let target = format!("{DOWNLOAD}/abc");
+    for lists in ["deny_servers = [\"evil.*\"]", "allow_servers = [\"good.example\"]"] {
+        let homeserver = FakeHomeserver::start();
+        let mediary = with_lists(&homeserver, lists);
+        for (what, fields) in fields_that_are_read_in_two_ways(&target) {
+            let fields: Vec<_> = fields.iter().map(|it| ("Authorization", it.as_str())).collect();
+            let answer = mediary.client().get_with(&target, &fields);
+            let sent = homeserver.received_for(&target);
+            let of_evil = |field: &&str| field.contains("evil");
+            let of_evil: Vec<_> = sent.iter().flat_map(authorizations).filter(of_evil).collect();
+            assert!(of_evil.is_empty(), "{lists}, {what}: {answer:?}\n{of_evil:?}");
+            let is_refused = matches!(answer.status, 401 | 403);
+            assert!(is_refused || what == "hidden in quotes", "{lists}, {what}: {answer:?}");
+        }
+    }
+}
+
+/// FM-S-13, XM-07
+#[test]
+fn with_lists_of_servers_the_homeserver_is_sent_what_mediary_has_read_and_nothing_else() {
+    let homeserver = FakeHomeserver::start();
+    let mediary = with_lists(&homeserver, "deny_servers = [\"evil.example\"]");
+    let target = format!("{DOWNLOAD}/abc");
+    let keys = ["1", "2"].map(ServerKey::new);
+    let signed =
+        keys.each_ref().map(|key| key.authorization("a.example", SERVER_NAME, "GET", &target));
+    let [first, second] = &signed;
+    let odd =
+        first.replace("X-Matrix ", "x-MATRIX   ").replace(',', " ,\t").replace("sig=", "SIG=");
+    let more = format!("{second},x=\"y,origin=b.example\",version=2");
+    let fields = [("Authorization", odd.as_str()), ("Authorization", more.as_str())];
+    mediary.client().get_with(&target, &fields).assert_error(404, "M_NOT_FOUND");
+    let sent = homeserver.received_for(&target);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(authorizations(&sent[0]), signed);
+}
+
+/// FM-S-01, XM-07
+#[test]
+fn without_lists_of_servers_every_field_reaches_the_homeserver_as_it_is() {
+    let homeserver = FakeHomeserver::start();
+    let (_mediary, client) = start(&homeserver);
+    let target = format!("{DOWNLOAD}/abc");
+    for (number, (what, fields)) in
+        fields_that_are_read_in_two_ways(&target).into_iter().enumerate()
+    {
+        let headers: Vec<_> = fields.iter().map(|it| ("Authorization", it.as_str())).collect();
+        client.get_with(&target, &headers).assert_error(404, "M_NOT_FOUND");
+        let sent = homeserver.received_for(&target);
+        assert_eq!(sent.len(), number + 1, "{what}");
+        assert_eq!(authorizations(&sent[number]), fields, "{what}");
+    }
+}
+
 #[test]
 fn media_of_the_homeserver_itself_is_relayed() {
     let whole = "\r\n--abc\r\nContent-Type: application/json\r\n\r\n{}\r\n--abc\r\nContent-Type: \
@@ -343,33 +428,21 @@ fn what_is_only_cached_is_never_handed_to_other_servers() {
     assert!(homeserver.received_for("another").iter().all(|r| r.target().starts_with(DOWNLOAD)));
 }
 
-/// Signs requests in the name of a Synapse, with its own key.
-struct Signer {
-    server_name: String,
-    key: ServerKey,
+/// Returns the `Authorization` with which a Synapse asks itself (XM-01, XM-04).
+fn signed_by(synapse: &Synapse, target: &str) -> String {
+    let line = synapse.signing_key().expect("this test has started the Synapse");
+    let name = &synapse.server_name;
+    ServerKey::of_line(&line).authorization(name, name, "GET", target)
 }
 
-impl Signer {
-    fn of(synapse: &Synapse) -> Self {
-        let line = synapse.signing_key().expect("this test has started the Synapse");
-        Self { server_name: synapse.server_name.clone(), key: ServerKey::of_line(&line) }
-    }
-
-    /// Returns the Authorization field for a GET (XM-01, XM-04).
-    fn authorization(&self, target: &str) -> String {
-        self.key.authorization(&self.server_name, &self.server_name, "GET", target)
-    }
-
-    fn get(&self, client: &Client, target: &str) -> Answer {
-        client.get_with(target, &[("Authorization", &self.authorization(target))])
-    }
+fn ask_signed(synapse: &Synapse, mediary: &Mediary, target: &str) -> Answer {
+    mediary.client().get_with(target, &[("Authorization", &signed_by(synapse, target))])
 }
 
 /// FM-S-01, XM-01
 #[test]
 fn synapse_judges_signatures_for_what_mediary_owns() {
     let synapse = Synapse::start();
-    let signer = Signer::of(&synapse);
     let mediary = Mediary::in_front_of(&synapse.url);
     let user = mediary.client_of(&synapse.user());
     let picture = png(400, 300);
@@ -377,17 +450,17 @@ fn synapse_judges_signatures_for_what_mediary_owns() {
     let download = format!("{DOWNLOAD}/{}?timeout_ms=20000", id(&media));
     let thumbnail = format!("{THUMBNAIL}/{}?width=32&height=32&method=crop", id(&media));
 
-    let part = parts(&signer.get(&mediary.client(), &download));
+    let part = parts(&ask_signed(&synapse, &mediary, &download));
     assert_eq!(part.content_type, "image/png");
     assert_eq!(part.disposition, "inline; filename=a.png");
     assert!(part.body == picture);
-    let part = parts(&signer.get(&mediary.client(), &thumbnail));
+    let part = parts(&ask_signed(&synapse, &mediary, &thumbnail));
     let path = format!("/_matrix/client/v1/media/thumbnail/{media}?width=32&height=32&method=crop");
     assert!(part.body == user.get(&path).body);
 
     // A signature for another request, and one that is none: Synapse's own words.
-    let other = signer.authorization(&thumbnail);
-    let torn = signer.authorization(&download).replace("sig=\"", "sig=\"A");
+    let other = signed_by(&synapse, &thumbnail);
+    let torn = signed_by(&synapse, &download).replace("sig=\"", "sig=\"A");
     for authorization in [other, torn] {
         let headers = [("Authorization", authorization.as_str())];
         let answer = mediary.client().get_with(&download, &headers);
@@ -400,21 +473,20 @@ fn synapse_judges_signatures_for_what_mediary_owns() {
     assert_eq!(as_a_user.status, synapse.client_of(&synapse.user()).get(&download).status);
     assert_ne!(as_a_user.status, 200);
 
-    signer.get(&mediary.client(), &format!("{DOWNLOAD}/nothing")).assert_error(404, "M_NOT_FOUND");
+    ask_signed(&synapse, &mediary, &format!("{DOWNLOAD}/nothing")).assert_error(404, "M_NOT_FOUND");
 }
 
 #[test]
 fn what_synapse_holds_itself_is_relayed_from_it() {
     let synapse = Synapse::start();
-    let signer = Signer::of(&synapse);
     let mediary = Mediary::in_front_of(&synapse.url);
     let user = synapse.user();
     let media = synapse.client_of(&user).upload("video/mp4", None, &bytes(700_001));
     let target = format!("{DOWNLOAD}/{}", id(&media));
-    let answer = signer.get(&mediary.client(), &target);
+    let answer = ask_signed(&synapse, &mediary, &target);
     assert_eq!((answer.status, answer.complete), (200, true));
     assert!(answer.body.windows(700_001).any(|window| window == bytes(700_001)));
     // Kept for our own users, it is still Synapse's to hand out.
     assert_eq!(mediary.client_of(&user).download(&media).status, 200);
-    assert_eq!(signer.get(&mediary.client(), &target).status, 200);
+    assert_eq!(ask_signed(&synapse, &mediary, &target).status, 200);
 }

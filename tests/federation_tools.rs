@@ -2,21 +2,19 @@
 //! says of federation.
 
 mod common;
-#[path = "discovery/world.rs"]
-#[allow(dead_code, reason = "the tests of discovery use more of it")]
-mod world;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use common::dns::Reply;
 use common::fake::{Received, SERVER_NAME, respond};
 use common::origin::ServerKey;
 use common::samples::png;
+use common::world::in_a_world;
 use common::{Authority, DnsServer, FakeHomeserver, Origin, Synapse, TlsFront};
 use serde_json::json;
 use tempfile::TempDir;
-use world::in_a_world;
 
 const US: &str = "us.example";
 const PROBE: &str = "/_matrix/federation/v1/media/download/mediaryfederationtest?timeout_ms=0";
@@ -359,7 +357,10 @@ fn check_says_how_the_homeserver_publishes_the_key_and_what_to_do() {
 fn check_finds_what_is_wrong_with_the_files_and_the_name_servers() {
     let homeserver = FakeHomeserver::start();
     let line = ServerKey::new("1").line();
-    let tool = || Tool::new(&homeserver.url);
+    let (dns, failing) = (DnsServer::start(), DnsServer::start());
+    failing.set_all("_matrix-fed._tcp.fake.example", &Reply::Refused);
+    let tool_asking = |dns: &DnsServer| Tool::new(&homeserver.url).with(&dns.setting());
+    let tool = || tool_asking(&dns);
     let readable = tool();
     let path = readable.file("readable.key", &line, 0o644);
     let readable = readable.with(&format!("signing_key = {path:?}"));
@@ -372,14 +373,11 @@ fn check_finds_what_is_wrong_with_the_files_and_the_name_servers() {
         (tool().signing("no key"), "FAIL", "each line has to be"),
         (empty, "FAIL", "federation.ca_file"),
         (tool().signing(&line).with("ca_file = \"/nowhere/ca.pem\""), "FAIL", "/nowhere/ca.pem"),
-        (
-            tool().signing(&line).with("dns_servers = [\"127.0.0.1:1\"]"),
-            "look",
-            "see federation.dns_servers",
-        ),
+        (tool_asking(&failing).signing(&line), "look", "see federation.dns_servers"),
     ] {
-        let (_, said) = tool.check();
+        let (exit, said) = tool.check();
         assert_says(&said, &[(mark, text)]);
+        assert_eq!(exit, i32::from(mark == "FAIL"), "{said}");
         let seed = line.split_whitespace().last().unwrap();
         assert!(!said.contains(seed), "{said}");
     }

@@ -102,6 +102,51 @@ fn a_new_key_is_written_for_its_owner_alone_and_its_secret_is_not_said() {
     assert!(elsewhere.contains("cannot be written"), "{elsewhere}");
 }
 
+/// The shell and the configuration read what is printed as the path that was meant.
+#[test]
+fn what_is_printed_can_be_used_whatever_characters_the_path_has() {
+    let place = Place::new();
+    let name = r#"a key's "file" \n $HOME `id`"#;
+    let said = good(&["generate", &place.text(name)]);
+    let command = said.lines().find(|line| line.contains(">> SIGNING_KEY_PATH")).unwrap();
+    let command = command.replace("SIGNING_KEY_PATH", "\"$0\"");
+    let added = place.write("signing.key", b"");
+    assert!(Command::new("sh").args(["-ec", &command, &added]).status().unwrap().success());
+    assert_eq!(place.read("signing.key").trim_start(), place.read(name));
+
+    let (_, setting) = said.split_once("Set signing_key = ").unwrap();
+    let (value, _) = setting.split_once(" in the section").unwrap();
+    let table: toml::Table = format!("signing_key = {value}").parse().unwrap();
+    assert_eq!(table["signing_key"].as_str(), Some(&*place.text(name)));
+
+    fs::create_dir(place.path("it's")).unwrap();
+    place.write("it's/CURRENT", b"MANIFEST-000005\n");
+    let said = refused(&["conduit", &place.text("it's")]);
+    let command = said.lines().find_map(|line| line.trim().strip_prefix("rocks/bin/python - "));
+    let command = format!("printf %s {}", command.unwrap().replace("<<'END'", ""));
+    let words = Command::new("sh").args(["-ec", &command]).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(words).unwrap(), format!("{}keypair.bin", place.text("it's")));
+
+    for name in ["two\nlines", "escape\u{1b}"] {
+        let said = refused(&["generate", &place.text(name)]);
+        assert!(said.contains("cannot be written in a configuration"), "{said}");
+        assert!(!place.path(name).exists());
+    }
+}
+
+#[test]
+fn advice_needs_no_delegation_and_names_the_command_that_checks() {
+    let place = Place::new();
+    let made = good(&["generate", &place.text("new.key")]);
+    let (value, _) = keypair("AbCd1234");
+    let found = good(&["conduit", "--raw-value", &place.write("keypair.bin", &value)]);
+    for said in [made, found, good(&["--help"])] {
+        assert!(said.contains("`mediary check`") && !said.contains("SERVER_NAME/"), "{said}");
+    }
+    let empty = refused(&["show", &place.write("empty.key", b"")]);
+    assert!(empty.contains("`mediary key generate`"), "{empty}");
+}
+
 #[test]
 fn of_several_keys_the_first_signs() {
     let place = Place::new();
@@ -110,7 +155,7 @@ fn of_several_keys_the_first_signs() {
     assert_eq!(
         good(&["show", &file]),
         format!(
-            "{}  {}  signs\n{}  {}  is published only\n",
+            "{}  {}  signs\n{}  {}  does not sign\n",
             first.id,
             first.public(),
             second.id,

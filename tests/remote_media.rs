@@ -4,24 +4,21 @@
 mod common;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use common::fake::{FakeHomeserver, Received, TOKEN, respond, respond_with};
+use common::http::{Answer, Connection};
 use common::origin::{TlsStream, multipart, respond_multipart};
 use common::samples::{bytes, png};
-use common::{Authority, Mediary, Origin, ServerKey, Settings, wait_until};
+use common::{Authority, Mediary, Origin, ServerKey, Settings, free_port, wait_until};
 
 const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
 
 /// Starts Mediary with a key, in front of a homeserver, with more lines of `[federation]`.
 fn start(homeserver: &FakeHomeserver, authority: &Authority, more: &[&str]) -> Mediary {
-    let settings = Settings::new(&homeserver.url);
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let lines = [&[key.as_str()], more].concat();
-    settings.with_federation(authority, &lines).start()
+    Settings::new(&homeserver.url).with_signing_key(authority, more).start()
 }
 
 /// A homeserver that has a copy of every file, and one that has none.
@@ -118,6 +115,17 @@ fn split(body: &[u8], first: usize) -> (Vec<u8>, Vec<u8>) {
     (whole[..begin + first].to_vec(), whole[begin + first..].to_vec())
 }
 
+/// Asks for media as Alice and reads the first bytes of the answer.
+fn begin_download(mediary: &Mediary, media: &str) -> (Connection, Answer) {
+    let mut connection = mediary.client().connect();
+    let target = format!("/_matrix/client/v1/media/download/{media}");
+    let token = format!("Authorization: Bearer {TOKEN}");
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{token}\r\n\r\n").as_bytes());
+    let mut answer = connection.read_head();
+    connection.read_up_to(500, &mut answer);
+    (connection, answer)
+}
+
 /// FM-C-01
 #[test]
 fn the_first_bytes_reach_the_reader_while_the_rest_is_still_to_come() {
@@ -129,12 +137,7 @@ fn the_first_bytes_reach_the_reader_while_the_rest_is_still_to_come() {
     let (first, rest) = split(&body, 1_000);
     pieces.send(first).expect("the origin waits");
     let media = format!("{}/slow", origin.server_name());
-    let mut connection = mediary.client().connect();
-    let target = format!("/_matrix/client/v1/media/download/{media}");
-    let token = format!("Authorization: Bearer {TOKEN}");
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{token}\r\n\r\n").as_bytes());
-    let mut answer = connection.read_head();
-    connection.read_up_to(500, &mut answer);
+    let (mut connection, mut answer) = begin_download(&mediary, &media);
     assert!(answer.body.len() >= 500 && body.starts_with(&answer.body));
     pieces.send(rest).expect("the origin waits");
     pieces.send(Vec::new()).expect("the origin waits");
@@ -173,10 +176,10 @@ fn a_hundred_readers_of_one_file_are_one_request() {
 fn a_file_that_breaks_off_is_not_kept_and_does_not_look_whole() {
     let authority = Authority::new();
     let homeserver = FakeHomeserver::start();
-    let is_broken = Arc::new(AtomicBool::new(true));
-    let breaks = is_broken.clone();
+    let (break_off, broken): (Sender<()>, Receiver<()>) = channel();
+    let broken = Mutex::new(broken);
     let origin = Origin::with(&authority, move |request, stream: &mut TlsStream| {
-        if !request.target().contains("/media/download/") || !breaks.load(Ordering::SeqCst) {
+        if !request.target().contains("/media/download/") {
             return None;
         }
         let whole = multipart("text/plain", None, &bytes(50_000));
@@ -185,19 +188,24 @@ fn a_file_that_breaks_off_is_not_kept_and_does_not_look_whole() {
              Content-Length: {}\r\n\r\n",
             whole.len()
         );
-        let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(&whole[..30_000]);
-        let _ = stream.flush();
-        Some(false)
+        // Who breaks off once does so when the reader has the beginning, and then answers well.
+        let broken = broken.lock().expect("the word");
+        let begin = [head.as_bytes(), &whole[..30_000]].concat();
+        let _ = stream.write_all(&begin).and_then(|()| stream.flush());
+        match broken.recv() {
+            Ok(()) => Some(false),
+            Err(_) => Some(stream.write_all(&whole[30_000..]).is_ok()),
+        }
     });
     let mediary = start(&homeserver, &authority, &["ask_homeserver = false"]);
-    let media = origin.keep("broken", "text/plain", None, &bytes(50_000));
-    let answer = mediary.alice().download(&media);
-    // It may break off before the reader has the head, who is then told.
-    assert!(!(answer.status == 200 && answer.complete), "{answer:?}");
+    let media = format!("{}/broken", origin.server_name());
+    let (mut connection, mut answer) = begin_download(&mediary, &media);
+    break_off.send(()).expect("the origin waits");
+    connection.read_rest("GET", &mut answer);
+    assert!(answer.status == 200 && !answer.complete, "{answer:?}");
     mediary.assert_nothing_kept();
     // It is let alone for a moment, and then asked again.
-    is_broken.store(false, Ordering::SeqCst);
+    drop(break_off);
     wait_until("it can be had again", || {
         let answer = mediary.alice().download(&media);
         answer.status == 200 && answer.complete && answer.body == bytes(50_000)
@@ -211,8 +219,7 @@ fn a_file_larger_than_allowed_is_502_too_large_and_nothing_stays_of_it() {
     let homeserver = with_copies(b"copy");
     let origin = Origin::start(&authority);
     let settings = Settings::new(&homeserver.url).with("[remote]\nmax_size = \"10 KiB\"");
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.with_federation(&authority, &[&key]).start();
+    let mediary = settings.with_signing_key(&authority, &[]).start();
     let media = origin.keep("large", "text/plain", None, &bytes(100_000));
     mediary.alice().download(&media).assert_error(502, "M_TOO_LARGE");
     mediary.assert_nothing_kept();
@@ -251,10 +258,7 @@ fn the_homeservers_copy_is_served_where_the_other_server_gives_none() {
     let origin = Origin::start(&authority);
     let mediary = start(&homeserver, &authority, &[]);
     // One that says that it has nothing, one that nobody listens for, one that does not resolve.
-    let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("an address").port()
-    };
+    let gone = free_port();
     for media in [
         format!("{}/nothing", origin.server_name()),
         format!("127.0.0.1:{gone}/x"),
@@ -316,9 +320,7 @@ fn media_of_a_denied_server_is_not_found_whoever_would_fetch_it() {
         "allow_servers = [\"*.example\"]",
         "allow_servers = [\"localhost\"]\ndeny_servers = [\"LOCALHOST\"]",
     ] {
-        let settings = Settings::new(&homeserver.url);
-        let key = settings.signing_key(&ServerKey::new("ours").line());
-        let with_key = settings.with_federation(&authority, &[&key, lists]).start();
+        let with_key = start(&homeserver, &authority, &[lists]);
         let without = Settings::new(&homeserver.url).with_federation(&authority, &[lists]).start();
         for mediary in [&with_key, &without] {
             mediary.alice().download(&media).assert_error(404, "M_NOT_FOUND");
@@ -340,12 +342,11 @@ fn what_is_kept_of_a_server_that_is_denied_later_is_served_no_more() {
     let origin = Origin::start(&authority);
     let media = origin.keep("a", "text/plain", None, b"hello");
     let settings = Settings::new(&homeserver.url);
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.clone().with_federation(&authority, &[&key]).start();
+    let mediary = settings.clone().with_signing_key(&authority, &[]).start();
     mediary.alice().download(&media).assert_whole(b"hello");
     drop(mediary);
     let denied = "deny_servers = [\"localhost\"]";
-    let mediary = settings.with_federation(&authority, &[&key, denied]).start();
+    let mediary = settings.with_signing_key(&authority, &[denied]).start();
     mediary.alice().download(&media).assert_error(404, "M_NOT_FOUND");
 }
 
@@ -362,8 +363,7 @@ fn nothing_is_fetched_for_whoever_bears_no_token_unless_the_legacy_routes_are_op
     assert_eq!(origin.connections(), 0);
 
     let settings = Settings::new(&homeserver.url).with("[legacy]\nmode = \"open\"");
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    let mediary = settings.with_federation(&authority, &[&key]).start();
+    let mediary = settings.with_signing_key(&authority, &[]).start();
     let not_remote = format!("{legacy}?allow_remote=false");
     mediary.client().get(&not_remote).assert_error(404, "M_NOT_FOUND");
     assert_eq!(origin.connections(), 0);

@@ -5,8 +5,8 @@ mod common;
 
 use std::thread;
 
+use common::federation::{DOWNLOAD, THUMBNAIL, id, parts};
 use common::http::Answer;
-use common::parts::parts;
 use common::samples::{bytes, png};
 use common::{Authority, Client, Mediary, ServerKey, Settings, Synapse, TlsFront, User, noise};
 use image::{GenericImageView, ImageFormat, RgbImage};
@@ -142,11 +142,6 @@ impl Pair {
     }
 }
 
-/// Returns what is behind the server name of media.
-fn id(media: &str) -> &str {
-    media.split_once('/').expect("a server name and an id").1
-}
-
 /// Makes a picture of some megabytes, of which no two are alike.
 fn large_picture(seed: u64) -> Vec<u8> {
     let (width, height) = (1200, 800);
@@ -172,28 +167,46 @@ fn assert_small_picture(answer: &Answer) {
     assert_eq!(picture.dimensions(), (32, 32));
 }
 
-/// Shows all that holds between two servers, whatever stands in front of them.
-fn exchange(front_of_a: Front, front_of_b: Front) {
+/// Says, if a test fails while it is there, between whom.
+struct Between(String);
+
+impl Between {
+    fn of(owner: &Side, reader: &Side) -> Self {
+        let side = |side: &Side| format!("{} behind {:?}", side.synapse.server_name, side.front);
+        Self(format!("{} has the media, {} reads it", side(owner), side(reader)))
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("this was while {}", self.0);
+        }
+    }
+}
+
+/// Shows all that holds between two servers, with one thing after the other in front of them.
+fn exchange(fronts: &[(Front, Front)]) {
     let mut pair = Pair::start(FROZEN);
-    let earlier = [1, 2].map(large_picture);
-    let uploads = pair.ways().into_iter().zip(&earlier);
-    let earlier_media: Vec<_> = uploads
-        .map(|((owner, _), picture)| owner.earlier().upload("image/png", Some("a.png"), picture))
-        .collect();
-    pair.put(front_of_a, front_of_b);
-    for (number, (owner, reader)) in pair.ways().into_iter().enumerate() {
-        eprintln!("media of {}", owner.synapse.server_name);
-        what_is_uploaded_is_read_there(owner, reader, 10 + number as u64);
-        what_was_uploaded_earlier_is_read_there(
-            owner,
-            reader,
-            &earlier_media[number],
-            &earlier[number],
-        );
-        thumbnails_are_the_same_for_users_and_servers(owner, reader);
-        what_is_uploaded_late_is_waited_for(owner, reader);
-        what_is_not_there_is_not_found(owner, reader);
-        nobody_is_served_without_a_signature_or_token(owner, reader);
+    for &(front_of_a, front_of_b) in fronts {
+        let earlier = [1, 2].map(large_picture);
+        let earlier_media: Vec<_> = pair
+            .ways()
+            .iter()
+            .zip(&earlier)
+            .map(|((owner, _), body)| owner.earlier().upload("image/png", Some("a.png"), body))
+            .collect();
+        pair.put(front_of_a, front_of_b);
+        for (way, (owner, reader)) in pair.ways().into_iter().enumerate() {
+            let _between = Between::of(owner, reader);
+            what_is_uploaded_is_read_there(owner, reader, 10 + way as u64);
+            let (media, picture) = (&earlier_media[way], &earlier[way]);
+            what_was_uploaded_earlier_is_read_there(owner, reader, media, picture);
+            thumbnails_are_the_same_for_users_and_servers(owner, reader);
+            what_is_uploaded_late_is_waited_for(owner, reader);
+            what_is_not_there_is_not_found(owner, reader);
+            nobody_is_served_without_a_signature_or_token(owner, reader);
+        }
     }
 }
 
@@ -210,8 +223,7 @@ fn what_is_uploaded_is_read_there(owner: &Side, reader: &Side, seed: u64) {
             continue;
         }
         let media = owner.user().upload(content_type, Some(name), body);
-        for time in ["first", "second"] {
-            eprintln!("{name}, {time}");
+        for _ in 0..2 {
             assert_is(&reader.user().download(&media), content_type, name, body);
         }
         reader.assert_kept(body);
@@ -235,13 +247,11 @@ fn what_was_uploaded_earlier_is_read_there(
     assert_small_picture(&reader.user().thumbnail(media));
 }
 
-const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
-
 fn thumbnails_are_the_same_for_users_and_servers(owner: &Side, reader: &Side) {
     let media = owner.user().upload("image/png", None, &png(400, 300));
     assert_small_picture(&reader.user().thumbnail(&media));
     let of_users = owner.user().thumbnail(&media);
-    let target = format!("/_matrix/federation/v1/media/thumbnail/{}?{SMALL}", id(&media));
+    let target = format!("{THUMBNAIL}/{}?{SMALL}", id(&media));
     let of_servers = parts(&reader.ask(owner, &target));
     assert_eq!(of_users.header("content-type"), Some(of_servers.content_type.as_str()));
     assert!(of_users.body == of_servers.body);
@@ -288,52 +298,40 @@ fn nobody_is_served_without_a_signature_or_token(owner: &Side, reader: &Side) {
     }
 }
 
-/// Nothing of Mediary is in this one: it shows that the servers of these tests do federate.
+/// The first of them has nothing of Mediary: it shows that the servers of these tests do federate.
+///
+/// FM-S-01, FM-S-03, FM-S-04, FM-S-05, FM-S-09, FM-C-11, FLD-10
 #[test]
-fn two_homeservers_exchange_media_without_mediary() {
-    exchange(Nothing, Nothing);
+fn media_is_exchanged_with_mediary_without_a_key_in_front_of_none_of_two_homeservers_one_or_both() {
+    exchange(&[(Nothing, Nothing), (Keyless, Nothing), (Keyless, Keyless)]);
 }
 
-/// FM-S-03, FM-S-04, FM-S-05, FM-S-09, FM-C-11
+/// FM-S-01, FM-S-02, FM-S-03, FM-S-04, FM-S-05, FM-S-08, FM-S-09, FM-C-01, FM-C-02, FM-C-11, XM-01,
+/// XM-04, KEY-01, DISC-01, DISC-02, TLS-01, FE-14
 #[test]
-fn mediary_without_a_key_in_front_of_one_homeserver_exchanges_media() {
-    exchange(Keyless, Nothing);
+fn media_is_exchanged_with_mediary_with_a_key_in_front_of_one_or_both_of_two_homeservers() {
+    exchange(&[(Key, Nothing), (Key, Keyless), (Key, Key)]);
 }
 
-/// FM-S-01, FM-S-09, FM-C-11, FLD-10
+/// CS-FRZ-01
 #[test]
-fn mediary_without_a_key_in_front_of_both_homeservers_exchanges_media() {
-    exchange(Keyless, Keyless);
-}
-
-/// FM-S-01, FM-S-03, FM-S-04, FM-S-05, FM-S-09, FM-C-01, FM-C-02, FM-C-11, XM-01, XM-04, KEY-01
-#[test]
-fn mediary_with_a_key_in_front_of_one_homeserver_exchanges_media() {
-    exchange(Key, Nothing);
-}
-
-/// FM-S-01, FM-S-02, FM-S-08, FM-S-09, FM-C-01, FM-C-02, FM-C-11, DISC-01, DISC-02, TLS-01, FE-14
-#[test]
-fn mediary_with_a_key_in_front_of_both_homeservers_exchanges_media() {
-    exchange(Key, Key);
-}
-
-/// FM-S-01, FM-S-09, FM-C-02, FM-C-11
-#[test]
-fn mediary_with_a_key_and_mediary_without_exchange_media() {
-    exchange(Key, Keyless);
-}
-
-fn legacy_routes_serve(fronts: &[(Front, Front)]) {
+fn legacy_routes_that_are_open_serve_media_of_both_servers_whatever_is_in_front() {
     let mut pair = Pair::start(OPEN);
-    for &(front_of_a, front_of_b) in fronts {
-        eprintln!("in front: {front_of_a:?} and {front_of_b:?}");
+    for (front_of_a, front_of_b) in [
+        (Nothing, Nothing),
+        (Keyless, Nothing),
+        (Keyless, Keyless),
+        (Key, Nothing),
+        (Key, Keyless),
+        (Key, Key),
+    ] {
         let [of_a, of_b] = pair.ways().map(|(owner, _)| {
             let body = png(100, 100);
             owner.earlier().upload("image/png", Some("earlier.png"), &body)
         });
         pair.put(front_of_a, front_of_b);
         for ((owner, reader), earlier) in pair.ways().into_iter().zip([of_a, of_b]) {
+            let _between = Between::of(owner, reader);
             let picture = png(400, 300);
             let media = owner.user().upload("image/png", Some("a.png"), &picture);
             let missing = format!("{}/nothing", owner.synapse.server_name);
@@ -351,12 +349,6 @@ fn legacy_routes_serve(fronts: &[(Front, Front)]) {
             }
         }
     }
-}
-
-/// CS-FRZ-01
-#[test]
-fn legacy_routes_that_are_open_serve_media_of_both_servers_without_keys() {
-    legacy_routes_serve(&[(Nothing, Nothing), (Keyless, Nothing), (Keyless, Keyless)]);
 }
 
 /// With the key nothing that has been seen once takes a homeserver: not who asks, not who they are, not
@@ -377,6 +369,7 @@ fn with_keys_media_is_exchanged_while_both_homeservers_are_down() {
     pair.a.synapse.stop();
     pair.b.synapse.stop();
     for ((owner, reader), [earlier, latest]) in pair.ways().into_iter().zip(media) {
+        let _between = Between::of(owner, reader);
         for (media, picture) in [(earlier, png(400, 300)), (latest, png(300, 400))] {
             let target = format!("{DOWNLOAD}/{}", id(&media));
             assert!(parts(&reader.ask(owner, &target)).body == picture);
@@ -384,10 +377,4 @@ fn with_keys_media_is_exchanged_while_both_homeservers_are_down() {
             assert_small_picture(&reader.user().thumbnail(&media));
         }
     }
-}
-
-/// CS-FRZ-01
-#[test]
-fn legacy_routes_that_are_open_serve_media_of_both_servers_with_keys() {
-    legacy_routes_serve(&[(Key, Nothing), (Key, Key), (Key, Keyless)]);
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use crate::federation::x_matrix::{Claim, XMatrixError, signed_request};
 use crate::federation::{KeyError, RemoteKeys};
 use crate::metrics::Metrics;
-use crate::types::ServerName;
+use crate::types::{ClientNetwork, ServerName};
 
 /// Another homeserver that has signed its request. Holding one is the permission to be answered as
 /// that server.
@@ -33,12 +33,15 @@ impl Origin {
 /// sent it; what only our own log may say is in the source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// It is not signed.
-    #[error("the request is not signed: it has no X-Matrix Authorization")]
-    Missing,
-    /// Its signature cannot be read.
+    /// It is not signed, or its signature cannot be read.
     #[error(transparent)]
-    Malformed(XMatrixError),
+    Claim(#[from] XMatrixError),
+    /// It claims to come from where it went to. Nobody federates with themselves.
+    #[error("the request claims to be from {us}, and this is {us}: no server asks itself")]
+    FromOurselves {
+        /// Who we are.
+        us: ServerName,
+    },
     /// It is for another server (XM-05).
     #[error("the request is signed for {destination}, and this is {us}")]
     WrongDestination {
@@ -49,7 +52,10 @@ pub enum OriginError {
     },
     /// There is no key to check the signature with.
     #[error("the signature cannot be checked: {}", .0.public_text())]
-    Key(#[from] KeyError),
+    Key(KeyError),
+    /// Too many keys are being fetched already for whoever sent it: it may be tried again soon.
+    #[error("the keys of too many servers are being fetched for requests from this address")]
+    Busy,
     /// The key did not make the signature.
     #[error(
         "the signature is not that of this request: method, target or names have changed on the way, \
@@ -58,11 +64,11 @@ pub enum OriginError {
     BadSignature,
 }
 
-impl From<XMatrixError> for OriginError {
-    fn from(error: XMatrixError) -> Self {
+impl From<KeyError> for OriginError {
+    fn from(error: KeyError) -> Self {
         match error {
-            XMatrixError::Missing => Self::Missing,
-            error => Self::Malformed(error),
+            KeyError::Busy => Self::Busy,
+            error => Self::Key(error),
         }
     }
 }
@@ -76,7 +82,8 @@ pub struct OriginClaim {
 }
 
 impl OriginClaim {
-    /// Reads what a request claims, and makes sure that it is for us. Nobody is asked anything.
+    /// Reads what a request claims, and makes sure that it is for us and from another server. Nobody is
+    /// asked anything.
     ///
     /// # Errors
     ///
@@ -88,6 +95,7 @@ impl OriginClaim {
                 destination: destination.clone(),
                 us: us.clone(),
             }),
+            _ if claim.origin == *us => Err(OriginError::FromOurselves { us: us.clone() }),
             _ => Ok(Self { claim, us: us.clone() }),
         }
     }
@@ -113,7 +121,9 @@ impl OriginAuthenticator {
 
     /// Holds a claim against the keys that the server publishes. One good signature is enough (XM-09).
     ///
-    /// `raw_target` is path and query as they stand on the request line (XM-02).
+    /// `raw_target` is path and query as they stand on the request line (XM-02). `sender` is the client
+    /// that sent the request, where its address is known: it alone is
+    /// refused if it names too many servers at once.
     ///
     /// # Errors
     ///
@@ -124,16 +134,15 @@ impl OriginAuthenticator {
         claim: OriginClaim,
         method: &Method,
         raw_target: &[u8],
+        sender: Option<ClientNetwork>,
     ) -> Result<Origin, OriginError> {
         let server = claim.server_name().clone();
-        let outcome = self.judge(claim, method, raw_target).await;
+        let outcome = self.judge(claim, method, raw_target, sender).await;
         let checks = &self.metrics.origin_checks;
         match &outcome {
             Ok(_) => checks.accepted.inc(),
-            Err(OriginError::Key(KeyError::Unknown { .. }) | OriginError::BadSignature) => {
-                checks.refused.inc();
-            }
-            Err(OriginError::Key(error)) => {
+            Err(OriginError::Busy) => checks.failed.inc(),
+            Err(OriginError::Key(error)) if !matches!(error, KeyError::Unknown { .. }) => {
                 checks.failed.inc();
                 tracing::info!(%server, %error, "another server's signature cannot be checked");
             }
@@ -147,6 +156,7 @@ impl OriginAuthenticator {
         claim: OriginClaim,
         method: &Method,
         raw_target: &[u8],
+        sender: Option<ClientNetwork>,
     ) -> Result<Origin, OriginError> {
         let OriginClaim { claim, us } = claim;
         // What is not ASCII has no place in a target (RFC 3986), and none in JSON that both sides would
@@ -156,7 +166,7 @@ impl OriginAuthenticator {
         let message = signed_request(method, target, &claim.origin, &us);
         let mut failure = None;
         for signature in &claim.signatures {
-            match self.keys.key(&claim.origin, &signature.key_id).await {
+            match self.keys.key(&claim.origin, &signature.key_id, sender).await {
                 Ok(key) if signature.verifies(&key, &message) => {
                     return Ok(Origin { server_name: claim.origin });
                 }
@@ -165,21 +175,6 @@ impl OriginAuthenticator {
             }
         }
         Err(failure.unwrap_or(OriginError::BadSignature))
-    }
-
-    /// Reads and checks at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`OriginClaim::read`] and [`verify`](Self::verify).
-    pub async fn check(
-        &self,
-        us: &ServerName,
-        method: &Method,
-        raw_target: &[u8],
-        headers: &HeaderMap,
-    ) -> Result<Origin, OriginError> {
-        self.verify(OriginClaim::read(us, headers)?, method, raw_target).await
     }
 }
 
@@ -202,11 +197,8 @@ mod tests {
 
     /// Knows the keys of one server, and has no way to ask for others.
     fn authenticator(server: &str, keys: &[&SigningKey]) -> OriginAuthenticator {
-        let known = keys.iter().map(|key| (key.id().clone(), key.verify_key())).collect();
-        OriginAuthenticator::new(
-            RemoteKeys::for_test(name(server), known),
-            Arc::new(Metrics::new().unwrap()),
-        )
+        let keys = RemoteKeys::for_test(name(server), keys);
+        OriginAuthenticator::new(keys, Arc::new(Metrics::new().unwrap()))
     }
 
     fn headers(fields: &[HeaderValue]) -> HeaderMap {
@@ -225,8 +217,8 @@ mod tests {
         authenticator: &OriginAuthenticator,
         fields: &[HeaderValue],
     ) -> Result<Origin, OriginError> {
-        let (us, target) = (name("us.example"), TARGET.as_bytes());
-        authenticator.check(&us, &Method::GET, target, &headers(fields)).await
+        let claim = OriginClaim::read(&name("us.example"), &headers(fields))?;
+        authenticator.verify(claim, &Method::GET, TARGET.as_bytes(), None).await
     }
 
     /// FM-S-01, XM-01
@@ -243,10 +235,10 @@ mod tests {
     async fn a_request_without_a_signature_is_nobodys() {
         let authenticator = authenticator("a.example", &[]);
         let missing = check(&authenticator, &[]).await.unwrap_err();
-        assert_eq!(missing, OriginError::Missing);
+        assert_eq!(missing, OriginError::Claim(XMatrixError::Missing));
         for field in ["Bearer token", "X-Matrix", "X-Matrix origin=\"\",key=\"\",sig=\"\"", ""] {
             let refused = check(&authenticator, &[HeaderValue::from_static(field)]).await;
-            assert!(matches!(refused, Err(OriginError::Malformed(_))), "{field}: {refused:?}");
+            assert!(matches!(refused, Err(OriginError::Claim(_))), "{field}: {refused:?}");
         }
     }
 
@@ -262,6 +254,18 @@ mod tests {
             };
             assert_eq!(refused, Err(expected));
         }
+    }
+
+    /// Threats FE-03
+    #[tokio::test]
+    async fn a_request_from_ourselves_is_refused_before_any_key_is_looked_for() {
+        let key = key();
+        let authenticator = authenticator("us.example", &[&key]);
+        let us = name("us.example");
+        let field = key.authorization(&us, &us, &Method::GET, TARGET);
+        let refused = check(&authenticator, &[field]).await.unwrap_err();
+        assert!(refused.to_string().contains("claims to be from us.example"), "{refused}");
+        assert_eq!(refused, OriginError::FromOurselves { us });
     }
 
     /// XM-05, threats FE-04
@@ -286,6 +290,7 @@ mod tests {
         let key = key();
         let authenticator = authenticator("a.example", &[&key]);
         let headers = headers(&[signed_for(&key, "us.example")]);
+        let claim = OriginClaim::read(&name("us.example"), &headers).unwrap();
         for (method, target) in [
             (Method::HEAD, TARGET.as_bytes()),
             (Method::GET, b"/_matrix/federation/v1/media/download/abc?b=2&a=1"),
@@ -294,7 +299,7 @@ mod tests {
             (Method::GET, "/_matrix/federation/v1/media/download/\u{e9}".as_bytes()),
             (Method::GET, b"/\xff"),
         ] {
-            let refused = authenticator.check(&name("us.example"), &method, target, &headers).await;
+            let refused = authenticator.verify(claim.clone(), &method, target, None).await;
             assert_eq!(refused, Err(OriginError::BadSignature));
         }
     }
@@ -323,6 +328,14 @@ mod tests {
         }
         let refused = check(&authenticator, &[with_unknown_key]).await;
         assert!(matches!(refused, Err(OriginError::Key(KeyError::Unknown { .. }))));
+    }
+
+    /// Threats FE-06, FE-08
+    #[test]
+    fn a_client_that_names_too_many_servers_is_to_be_told_so_and_nothing_of_signatures() {
+        assert_eq!(OriginError::from(KeyError::Busy), OriginError::Busy);
+        let unknown = KeyError::Unknown { server: name("a.example"), key_id: "ed25519:1".into() };
+        assert_eq!(OriginError::from(unknown.clone()), OriginError::Key(unknown));
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_is_followed_has_a_host_and_a_port_of_his_own(rest in "[\\PC/:@?#.0-9]{0,40}") {
+        fn a_url_that_is_followed_has_a_host_an_allowed_port_and_no_user(rest in "[\\PC/:@?#.0-9]{0,40}") {
             if let Ok(url) = Url::parse(&format!("https://{rest}"))
                 && let Ok(endpoint) = endpoint(&url)
             {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::canonical_json::{encode_signed_part, read_object};
+use super::folded_name::FoldedName;
 use super::remote_keys::VerifyKey;
 use super::signing_key::{KeyId, from_base64};
 use crate::types::{ServerName, UnixMillis};
@@ -22,10 +25,19 @@ pub const MAX_VALIDITY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Keys that are good for requests, until when.
 #[derive(Debug, Clone)]
 pub struct KeyDocument {
+    /// Whose they are, by the exact name that the server gives itself.
+    pub server_name: ServerName,
     /// The keys, at least one; those of `old_verify_keys` are not among them (XM-10).
     pub keys: Vec<(KeyId, VerifyKey)>,
     /// When they are no longer good.
     pub valid_until: UnixMillis,
+}
+
+/// What a notary answers. Its documents are read each for itself, since each has another author.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    server_keys: Vec<&'a RawValue>,
 }
 
 /// A document that a notary hands on, and what the notary has signed of it.
@@ -42,7 +54,8 @@ pub struct Notarised {
 ///
 /// A key is taken if it has itself signed the document: whoever publishes another's key as their own
 /// cannot show that. That a document is refused altogether because one of several keys has not signed
-/// it would help nobody.
+/// it would help nobody. The server may spell its name in another way than whoever asked for it: it is
+/// the same server, and this is its name.
 ///
 /// # Errors
 ///
@@ -53,8 +66,11 @@ pub fn read(
     now: UnixMillis,
 ) -> Result<KeyDocument, &'static str> {
     let object = read_object(json).map_err(|_| "it is not a strict JSON object")?;
-    let message = encode_signed_part(&object).map_err(|_| "it has no canonical form")?;
-    believe(&object, &message, server, now)
+    let named = object.get("server_name").and_then(Value::as_str);
+    let named = named.and_then(|text| text.parse::<ServerName>().ok());
+    let named = named.filter(|named| FoldedName::of(named) == FoldedName::of(server));
+    let named = named.ok_or("it is of another server")?;
+    read_signed(&object, &named, now).map(|(document, _)| document)
 }
 
 /// Reads what a notary says of another server's keys (KEY-07): of all documents those that this server
@@ -69,22 +85,22 @@ pub fn read_notarised(
     notary: &ServerName,
     now: UnixMillis,
 ) -> Result<Vec<Notarised>, &'static str> {
-    let answer = read_object(json).map_err(|_| "it is not a strict JSON object")?;
-    let documents = answer.get("server_keys").and_then(Value::as_array);
-    let documents = documents.ok_or("it has no list server_keys")?;
+    let Answer { server_keys: documents } =
+        serde_json::from_slice(json).map_err(|_| "it is not an object with a list server_keys")?;
     if documents.len() > MAX_DOCUMENTS {
         return Err("it holds too many documents");
     }
     let mut found = Vec::new();
     let mut reason = "the notary has nothing of this server";
-    for object in documents.iter().filter_map(Value::as_object) {
-        if !is_of(object, server) {
+    for document in documents {
+        // One that cannot be read or believed says nothing of the others.
+        let Ok(object) = read_object(document.get().as_bytes()) else { continue };
+        if !is_of(&object, server) {
             continue;
         }
-        let message = encode_signed_part(object).map_err(|_| "it has no canonical form")?;
-        match believe(object, &message, server, now) {
-            Ok(document) => {
-                let signatures = signatures(object, notary);
+        match read_signed(&object, server, now) {
+            Ok((document, message)) => {
+                let signatures = signatures(&object, notary);
                 found.push(Notarised { document, message, signatures });
             }
             Err(why) => reason = why,
@@ -95,7 +111,7 @@ pub fn read_notarised(
 }
 
 impl Notarised {
-    /// Returns the keys that the notary says to have signed with.
+    /// Returns the keys that the notary claims to have signed with.
     pub fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
         self.signatures.iter().map(|(id, _)| id)
     }
@@ -111,16 +127,13 @@ fn is_of(object: &Map<String, Value>, server: &ServerName) -> bool {
     object.get("server_name").and_then(Value::as_str) == Some(server.as_str())
 }
 
-/// Takes the keys that have signed the message, the signed part of the object.
-fn believe(
+/// Takes the keys that have signed a server's object; returns what they have signed, too.
+fn read_signed(
     object: &Map<String, Value>,
-    message: &[u8],
     server: &ServerName,
     now: UnixMillis,
-) -> Result<KeyDocument, &'static str> {
-    if !is_of(object, server) {
-        return Err("it is of another server");
-    }
+) -> Result<(KeyDocument, Vec<u8>), &'static str> {
+    let message = encode_signed_part(object).map_err(|_| "it has no canonical form")?;
     let published = object.get("valid_until_ts").and_then(Value::as_i64);
     let published = UnixMillis(published.ok_or("it has no valid_until_ts")?);
     if published <= now {
@@ -137,13 +150,14 @@ fn believe(
         .filter_map(|(id, key)| verify_key(id, key))
         .filter(|(id, key)| {
             let own = signatures.iter().find(|(other, _)| other == id);
-            own.is_some_and(|(_, signature)| key.verify(message, signature).is_ok())
+            own.is_some_and(|(_, signature)| key.verify(&message, signature).is_ok())
         })
         .collect();
     if keys.is_empty() {
         return Err("none of the keys in it has signed it");
     }
-    Ok(KeyDocument { keys, valid_until: published.min(now.plus(MAX_VALIDITY)) })
+    let valid_until = published.min(now.plus(MAX_VALIDITY));
+    Ok((KeyDocument { server_name: server.clone(), keys, valid_until }, message))
 }
 
 /// Reads a listed key, unless it is of an unknown algorithm or broken (CJ-05).
@@ -309,11 +323,22 @@ mod tests {
         }
         let foreign = document("b.example", &[&own], later(24));
         assert_eq!(read_value(&foreign).unwrap_err(), "it is of another server");
-        let upper = document("A.example", &[&own], later(24));
-        assert_eq!(read_value(&upper).unwrap_err(), "it is of another server");
+        let port = document("a.example:8448", &[&own], later(24));
+        assert_eq!(read_value(&port).unwrap_err(), "it is of another server");
         for text in ["", "[]", "<html>", "{\"server_name\":\"a.example\",\"server_name\":\"\"}"] {
             assert!(read(text.as_bytes(), &name("a.example"), NOW).is_err(), "{text}");
         }
+    }
+
+    /// KEY-03
+    #[test]
+    fn a_document_is_of_the_name_that_it_gives_in_whatever_spelling_it_was_asked_for() {
+        let own = key();
+        let upper = document("A.example", &[&own], later(24));
+        assert_eq!(read_value(&upper).unwrap().server_name, name("A.example"));
+        let mut forged = upper;
+        forged["signatures"] = json!({"a.example": forged["signatures"]["A.example"]});
+        assert_eq!(read_value(&forged).unwrap_err(), "none of the keys in it has signed it");
     }
 
     /// KEY-03
@@ -364,6 +389,20 @@ mod tests {
         assert!(found[0].is_signed_by(notary.id(), &notary.verify_key()));
         assert!(!found[0].is_signed_by(notary.id(), &own.verify_key()));
         assert!(!found[0].is_signed_by(own.id(), &own.verify_key()));
+    }
+
+    /// KEY-08
+    #[test]
+    fn documents_that_cannot_be_read_do_not_spoil_the_others() {
+        let (own, notary) = (key(), key());
+        let good = signed(document("a.example", &[&own], later(1)), "n.example", &notary);
+        let mut odd = good.clone();
+        odd["weight"] = json!(0.5);
+        assert!(read_answer(&[&odd]).is_err());
+        let past = document("a.example", &[&own], NOW);
+        for documents in [[&odd, &past, &good], [&good, &past, &odd]] {
+            assert_eq!(read_answer(&documents).unwrap().len(), 1);
+        }
     }
 
     /// KEY-07, threats FE-09

@@ -34,6 +34,9 @@ pub enum KeyError {
         /// Which key.
         key_id: String,
     },
+    /// Whoever asks has begun as many fetches as it may.
+    #[error("too many other servers' keys are being fetched for one client")]
+    Busy,
     /// There was no answer in time, or too many servers are being asked.
     #[error("the keys of {server} did not come in time")]
     TimedOut {
@@ -43,28 +46,19 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// Returns what the other server's administrator may know: what went wrong with their server, but
-    /// neither addresses nor which names our resolver knows.
+    /// Returns what strangers may know: anybody may name any server, so whatever went wrong while its
+    /// keys were fetched is told in the same words. Else they would learn which names, ports and
+    /// certificates there are where only we can look (threats SS-10).
     pub fn public_text(&self) -> String {
-        let Self::Server(
-            ServerError::Discovery { server, error } | ServerError::Exchange { server, error },
-        ) = self
-        else {
-            return self.to_string();
-        };
-        let reason = match error {
-            EgressError::Resolution { .. }
-            | EgressError::Forbidden { .. }
-            | EgressError::Connect { .. } => "it cannot be reached",
-            EgressError::Tls { .. } => "its certificate is not accepted, or TLS failed otherwise",
-            EgressError::Unreached(_) | EgressError::TimedOut(_) => "it took too long",
-            EgressError::Misbehaved(_)
-            | EgressError::TooLarge { .. }
-            | EgressError::Url(..)
-            | EgressError::TooManyRedirects => "its answer is not understood",
-            EgressError::Unsendable(_) => "it cannot be asked",
-        };
-        format!("the keys of {server} cannot be fetched: {reason}")
+        match self {
+            Self::Server(
+                ServerError::Discovery { server, .. } | ServerError::Exchange { server, .. },
+            )
+            | Self::Refused { server, .. }
+            | Self::Unbelievable { server, .. }
+            | Self::TimedOut { server } => format!("the keys of {server} cannot be fetched"),
+            Self::Unknown { .. } | Self::Busy => self.to_string(),
+        }
     }
 
     /// Whether a notary may know what could not be had from the server: it could not be reached, or
@@ -89,7 +83,7 @@ impl KeyError {
             },
             Self::Refused { status, .. } => *status >= 500,
             Self::TimedOut { .. } => true,
-            Self::Unbelievable { .. } | Self::Unknown { .. } => false,
+            Self::Unbelievable { .. } | Self::Unknown { .. } | Self::Busy => false,
         }
     }
 }

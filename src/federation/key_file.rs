@@ -22,9 +22,12 @@ pub enum SigningKeyError {
         /// What the system says.
         error: io::Error,
     },
-    /// Everybody on this machine may read it.
-    #[error("{path}: everybody on this machine may read it; take that away with `chmod o-rwx`")]
-    ReadableByAll {
+    /// Everybody on this machine has some access to it.
+    #[error(
+        "{path}: it is not for its owner and group alone; take everybody else's access away with \
+         `chmod o-rwx`"
+    )]
+    OpenToAll {
         /// Which file.
         path: PathBuf,
     },
@@ -49,7 +52,7 @@ pub enum SigningKeyError {
     },
     /// It is empty.
     #[error(
-        "{path}: there is no key in it; name Synapse's signing.key or make one with `mediary key`"
+        "{path}: there is no key in it; name Synapse's signing.key, or make one with `mediary key generate`"
     )]
     Empty {
         /// Which file.
@@ -68,12 +71,13 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Reads all keys of a file, in their order, at least one.
+/// Reads all keys of a file, in their order, at least one. Nobody but the file's owner and group may
+/// have any access to it.
 pub(super) fn read(path: &Path) -> Result<Vec<KeySeed>, SigningKeyError> {
     let unreadable = |error| SigningKeyError::Unreadable { path: path.to_owned(), error };
     let file = File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.permissions().mode() & 0o007 != 0 {
-        return Err(SigningKeyError::ReadableByAll { path: path.to_owned() });
+        return Err(SigningKeyError::OpenToAll { path: path.to_owned() });
     }
     let mut content = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
@@ -162,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everybody_may_read_is_refused() {
+    fn a_file_that_everybody_has_any_access_to_is_refused() {
         for mode in [0o644, 0o604, 0o602, 0o601, 0o777] {
             let refused = read_content(format!("ed25519 1 {SEED}").as_bytes(), mode);
-            assert!(matches!(refused, Err(SigningKeyError::ReadableByAll { .. })), "{mode:o}");
+            assert!(matches!(refused, Err(SigningKeyError::OpenToAll { .. })), "{mode:o}");
         }
     }
 

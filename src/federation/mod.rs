@@ -19,6 +19,7 @@ mod delegation;
 mod discovery;
 mod explain;
 mod fetch;
+mod folded_name;
 mod key_error;
 mod key_file;
 mod locate;

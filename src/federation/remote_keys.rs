@@ -1,15 +1,13 @@
 //! The keys that other servers publish: fetched, checked, and remembered within bounds.
 //!
-//! For one server there is one fetch at a time. Whoever asks meanwhile waits for it, and if the one
-//! who began it goes away, one of those who wait begins anew. Servers do not wait for each other, and
-//! who fails does not push those out of memory who answer.
+//! For one server, however its name is spelled, there is one fetch at a time. Whoever asks meanwhile
+//! waits for it, and if the one who began it goes away, one of those who wait begins anew. Servers do
+//! not wait for each other, and who fails does not push those out of memory who answer. Since anybody
+//! may name any server, nobody can begin more than a few fetches at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::StatusCode;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
@@ -18,18 +16,19 @@ use ring::signature::UnparsedPublicKey;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::folded_name::FoldedName;
 use super::key_document::{self, KeyDocument, MAX_VALIDITY};
 use super::key_error::KeyError;
-use super::servers::{ServerError, Servers};
+use super::servers::Servers;
 use super::signing_key::KeyId;
-use crate::egress::EgressError;
-use crate::types::{BodyError, ServerName, UnixMillis, collect};
+use crate::types::{ClientNetwork, ServerName, Shares, UnixMillis};
+
+mod source;
+
+use source::Source;
 
 /// A key that another server signs requests with.
 pub type VerifyKey = UnparsedPublicKey<[u8; 32]>;
-
-/// The largest answer that is read, in bytes (threats FE-09).
-const MAX_ANSWER: u64 = 64 * 1024;
 
 /// How long one fetch may take, with discovery, and with all notaries (threats FE-08).
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,8 +47,9 @@ const MIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a server is left alone after its first failure; each further one doubles it.
 const FIRST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// The longest that it is left alone.
-const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
+/// The longest that it is left alone. Strangers can have it asked while it is down, and it is not to be
+/// locked out for long after that.
+const MAX_BACKOFF: Duration = Duration::from_secs(5 * 60);
 
 /// How many bytes of keys are remembered, those of some ten thousands of servers.
 const MAX_KNOWN_BYTES: u64 = 16 * 1024 * 1024;
@@ -60,46 +60,15 @@ const MAX_FAILED: u64 = 8192;
 /// How many servers are asked at once. It bounds sockets and buffers; whoever finds no place waits.
 const MAX_FETCHES: usize = 1024;
 
+/// How many of these fetches one client may have begun, or wait to begin: it can name as many servers
+/// that never answer as it likes, and others need the places too (threats FE-08).
+const MAX_FETCHES_PER_CLIENT: usize = 32;
+
 /// How many of a notary's signatures are looked at.
 const MAX_NOTARY_SIGNATURES: usize = 8;
 
 /// What stands unescaped in a segment of a path, of what server names are made of.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b':');
-
-/// Where key documents come from.
-#[async_trait]
-trait Source: Send + Sync {
-    /// Asks a server and returns the whole body of its answer.
-    async fn get(
-        &self,
-        server: &ServerName,
-        target: &str,
-        deadline: Instant,
-    ) -> Result<Bytes, KeyError>;
-}
-
-#[async_trait]
-impl Source for Servers {
-    async fn get(
-        &self,
-        server: &ServerName,
-        target: &str,
-        deadline: Instant,
-    ) -> Result<Bytes, KeyError> {
-        let mut response = Servers::get(self, server, target, &[], deadline).await?;
-        if response.status != StatusCode::OK {
-            let status = response.status.as_u16();
-            return Err(KeyError::Refused { server: server.clone(), status });
-        }
-        let error = match timeout_at(deadline, collect(&mut response.body, MAX_ANSWER)).await {
-            Ok(Ok(body)) => return Ok(body),
-            Ok(Err(BodyError::TooLarge { limit })) => EgressError::TooLarge { limit },
-            Ok(Err(error)) => EgressError::Misbehaved(error.to_string()),
-            Err(_) => EgressError::TimedOut("the list of keys"),
-        };
-        Err(ServerError::Exchange { server: server.clone(), error }.into())
-    }
-}
 
 /// What a server has answered.
 #[derive(Debug)]
@@ -109,18 +78,19 @@ struct Known {
 }
 
 impl Known {
-    /// Returns a key that is good now.
-    fn find(&self, key_id: &KeyId, now: UnixMillis) -> Option<VerifyKey> {
-        let mut keys = self.document.keys.iter();
-        let (_, key) = keys.find(|(id, _)| id == key_id)?;
-        (now < self.document.valid_until).then_some(*key)
+    /// Returns a key that is good now. It belongs to the server by its exact name alone.
+    fn find(&self, search: &Search<'_>) -> Option<VerifyKey> {
+        let KeyDocument { server_name, keys, valid_until } = &self.document;
+        let (_, key) = keys.iter().find(|(id, _)| id == search.key_id)?;
+        (server_name == search.server && search.now < *valid_until).then_some(*key)
     }
 }
 
 /// Estimates how many bytes an entry takes, with what the cache itself needs for it.
-fn weigh(server: &ServerName, known: &Known) -> u32 {
+fn weigh(name: &FoldedName, known: &Known) -> u32 {
+    let names = name.len() + known.document.server_name.as_str().len();
     let keys = known.document.keys.iter().map(|(id, _)| id.as_str().len() + 64);
-    u32::try_from(server.as_str().len() + keys.sum::<usize>() + 256).unwrap_or(u32::MAX)
+    u32::try_from(names + keys.sum::<usize>() + 256).unwrap_or(u32::MAX)
 }
 
 /// How a server has failed.
@@ -135,29 +105,24 @@ struct Failure {
 #[derive(Clone)]
 pub struct RemoteKeys {
     inner: Arc<Inner>,
-    own: Option<Arc<Own>>,
-}
-
-/// The homeserver's own keys.
-struct Own {
-    server: ServerName,
-    keys: Vec<(KeyId, VerifyKey)>,
 }
 
 struct Inner {
     source: Box<dyn Source>,
     notaries: Vec<ServerName>,
-    known: Cache<ServerName, Arc<Known>>,
-    failed: moka::sync::Cache<ServerName, Failure>,
+    known: Cache<FoldedName, Arc<Known>>,
+    failed: moka::sync::Cache<FoldedName, Failure>,
     fetches: Semaphore,
+    shares: Arc<Shares<ClientNetwork>>,
 }
 
-/// One search for a key: which, when, and whether it is for checking what a notary says.
+/// One search for a key: which, when, for whom, and whether it is for checking what a notary says.
 #[derive(Clone, Copy)]
 struct Search<'s> {
     server: &'s ServerName,
     key_id: &'s KeyId,
     now: UnixMillis,
+    client: Option<ClientNetwork>,
     is_for_notary: bool,
 }
 
@@ -176,7 +141,7 @@ impl RemoteKeys {
     fn from_source(source: Box<dyn Source>, notaries: Vec<ServerName>) -> Self {
         let known = Cache::builder()
             .max_capacity(MAX_KNOWN_BYTES)
-            .weigher(|server: &ServerName, known: &Arc<Known>| weigh(server, known))
+            .weigher(|name: &FoldedName, known: &Arc<Known>| weigh(name, known))
             // Holds even where somebody sets the clock back (KEY-04).
             .time_to_live(MAX_VALIDITY)
             .build();
@@ -186,54 +151,29 @@ impl RemoteKeys {
             .time_to_live(2 * MAX_BACKOFF)
             .build();
         let fetches = Semaphore::new(MAX_FETCHES);
-        Self { inner: Arc::new(Inner { source, notaries, known, failed, fetches }), own: None }
-    }
-
-    /// Lets it know the homeserver's own keys: nobody is asked for them, and no others are good.
-    pub fn with_own(self, server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
-        Self { own: Some(Arc::new(Own { server, keys })), ..self }
-    }
-
-    /// Knows one server's keys, and has no way to ask anybody.
-    #[cfg(test)]
-    pub fn for_test(server: ServerName, keys: Vec<(KeyId, VerifyKey)>) -> Self {
-        struct Nobody;
-        #[async_trait]
-        impl Source for Nobody {
-            async fn get(
-                &self,
-                server: &ServerName,
-                _: &str,
-                _: Instant,
-            ) -> Result<Bytes, KeyError> {
-                Err(KeyError::TimedOut { server: server.clone() })
-            }
-        }
-        Self::from_source(Box::new(Nobody), Vec::new()).with_own(server, keys)
+        let shares = Shares::new(MAX_FETCHES_PER_CLIENT);
+        Self { inner: Arc::new(Inner { source, notaries, known, failed, fetches, shares }) }
     }
 
     /// Returns a key that is good for requests now.
     ///
+    /// `client` is whoever claims to be that server, where an address is known: one client can begin
+    /// few fetches at once. What is known, or is being fetched already, takes none of its places.
+    ///
     /// # Errors
     ///
-    /// [`KeyError`]; it is remembered for a while.
-    pub async fn key(&self, server: &ServerName, key_id: &KeyId) -> Result<VerifyKey, KeyError> {
-        self.key_at(server, key_id, UnixMillis::now()).await
-    }
-
-    async fn key_at(
+    /// [`KeyError`]; it is remembered for a while, but for [`KeyError::Busy`].
+    pub async fn key(
         &self,
         server: &ServerName,
         key_id: &KeyId,
-        now: UnixMillis,
+        client: Option<ClientNetwork>,
     ) -> Result<VerifyKey, KeyError> {
-        let search = Search { server, key_id, now, is_for_notary: false };
-        if let Some(own) = self.own.as_deref()
-            && own.server == *server
-        {
-            let key = own.keys.iter().find(|(id, _)| id == key_id).map(|(_, key)| *key);
-            return key.ok_or_else(|| search.unknown());
-        }
+        let now = UnixMillis::now();
+        self.search(Search { server, key_id, now, client, is_for_notary: false }).await
+    }
+
+    async fn search(&self, search: Search<'_>) -> Result<VerifyKey, KeyError> {
         let deadline = Instant::now() + PATIENCE;
         match timeout_at(deadline, self.inner.find(search)).await {
             Ok(found) => found,
@@ -259,18 +199,19 @@ impl Search<'_> {
 impl Inner {
     /// Finds a key in memory or asks for it.
     async fn find(&self, search: Search<'_>) -> Result<VerifyKey, KeyError> {
-        let known = self.known.get(search.server).await;
-        if let Step::Answer(answer) = self.judge(&search, known.as_deref()) {
+        let name = FoldedName::of(search.server);
+        let known = self.known.get(&name).await;
+        if let Step::Answer(answer) = self.judge(&search, &name, known.as_deref()) {
             return answer;
         }
         // One at a time for each server. Whoever comes second finds what the first was told.
-        let entry = self.known.entry(search.server.clone());
+        let (entry, name) = (self.known.entry(name.clone()), &name);
         let outcome = entry.and_try_compute_with(|entry| async move {
             let known = entry.map(|entry| entry.into_value());
-            match self.judge(&search, known.as_deref()) {
+            match self.judge(&search, name, known.as_deref()) {
                 Step::Answer(Ok(_)) => Ok(Op::Nop),
                 Step::Answer(Err(error)) => Err(error),
-                Step::Ask => self.ask(&search).await.map(|known| Op::Put(Arc::new(known))),
+                Step::Ask => self.ask(&search, name).await.map(|known| Op::Put(Arc::new(known))),
             }
         });
         let known = match Box::pin(outcome).await? {
@@ -279,15 +220,15 @@ impl Inner {
             | CompResult::Unchanged(entry) => entry.into_value(),
             CompResult::StillNone(_) | CompResult::Removed(_) => return Err(search.unknown()),
         };
-        known.find(search.key_id, search.now).ok_or_else(|| search.unknown())
+        known.find(&search).ok_or_else(|| search.unknown())
     }
 
     /// Decides from memory whether the server is to be asked.
-    fn judge(&self, search: &Search<'_>, known: Option<&Known>) -> Step {
-        if let Some(key) = known.and_then(|known| known.find(search.key_id, search.now)) {
+    fn judge(&self, search: &Search<'_>, name: &FoldedName, known: Option<&Known>) -> Step {
+        if let Some(key) = known.and_then(|known| known.find(search)) {
             return Step::Answer(Ok(key));
         }
-        if let Some(failure) = self.failed.get(search.server)
+        if let Some(failure) = self.failed.get(name)
             && Instant::now() < failure.until
         {
             return Step::Answer(Err(failure.error));
@@ -301,37 +242,49 @@ impl Inner {
     }
 
     /// Asks the server, and where it is out of reach the notaries; remembers failure.
-    async fn ask(&self, search: &Search<'_>) -> Result<Known, KeyError> {
-        // A notary is asked while the place of the server that it is asked about is held.
-        let _place = match search.is_for_notary {
+    async fn ask(&self, search: &Search<'_>, name: &FoldedName) -> Result<Known, KeyError> {
+        // A notary is asked while the places of the server that it is asked about are held.
+        let _places = match search.is_for_notary {
             true => None,
-            false => Some(self.fetches.acquire().await.map_err(|_| search.timed_out())?),
+            false => Some(self.take_places(search).await?),
         };
         let asked_at = Instant::now();
         match self.fetch(search, asked_at).await {
             Ok(document) => {
-                self.failed.invalidate(search.server);
+                self.failed.invalidate(name);
                 Ok(Known { document, asked_at })
             }
             Err(error) => {
-                self.note_failure(search.server, &error);
+                self.note_failure(name, &error);
                 Err(error)
             }
         }
     }
 
-    fn note_failure(&self, server: &ServerName, error: &KeyError) {
-        let before = self.failed.get(server).map_or(0, |failure| failure.count);
+    /// Takes a place of the client's own, if one is free, and waits for one among all.
+    async fn take_places(&self, search: &Search<'_>) -> Result<impl Sized + '_, KeyError> {
+        let own = match search.client {
+            Some(client) => Some(self.shares.try_take(client).ok_or(KeyError::Busy)?),
+            None => None,
+        };
+        let place = self.fetches.acquire().await.map_err(|_| search.timed_out())?;
+        Ok((own, place))
+    }
+
+    fn note_failure(&self, name: &FoldedName, error: &KeyError) {
+        let before = self.failed.get(name).map_or(0, |failure| failure.count);
         let backoff = FIRST_BACKOFF.saturating_mul(1 << before.min(16)).min(MAX_BACKOFF);
         let until = Instant::now() + backoff;
         let failure = Failure { error: error.clone(), count: before.saturating_add(1), until };
-        self.failed.insert(server.clone(), failure);
+        self.failed.insert(name.clone(), failure);
     }
 
     async fn fetch(&self, search: &Search<'_>, begin: Instant) -> Result<KeyDocument, KeyError> {
         let deadline = begin + FETCH_TIMEOUT;
         // Notaries' own keys are had from themselves alone: else two could wait for each other.
-        let is_alone = search.is_for_notary || self.notaries.contains(search.server);
+        let name = FoldedName::of(search.server);
+        let is_notary = self.notaries.iter().any(|notary| FoldedName::of(notary) == name);
+        let is_alone = search.is_for_notary || is_notary;
         let notaries: &[ServerName] = if is_alone { &[] } else { &self.notaries };
         let direct = if notaries.is_empty() { deadline } else { begin + DIRECT_TIMEOUT };
         let error = match self.fetch_direct(search, direct).await {
@@ -365,7 +318,7 @@ impl Inner {
         notary: &ServerName,
         deadline: Instant,
     ) -> Result<KeyDocument, KeyError> {
-        let Search { server, now, .. } = *search;
+        let Search { server, now, client, .. } = *search;
         let target = format!(
             "/_matrix/key/v2/query/{}?minimum_valid_until_ts={}",
             utf8_percent_encode(server.as_str(), SEGMENT),
@@ -376,7 +329,7 @@ impl Inner {
             .map_err(|reason| search.unbelievable(reason))?;
         for notarised in found {
             for key_id in notarised.key_ids().take(MAX_NOTARY_SIGNATURES) {
-                let of_notary = Search { server: notary, key_id, now, is_for_notary: true };
+                let of_notary = Search { server: notary, key_id, now, client, is_for_notary: true };
                 if let Ok(key) = self.find(of_notary).await
                     && notarised.is_signed_by(key_id, &key)
                 {
@@ -388,5 +341,7 @@ impl Inner {
     }
 }
 
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

@@ -187,7 +187,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`SigningKeyError`] if the file cannot be read, can be read by others, or holds no key.
+    /// [`SigningKeyError`] if the file cannot be read, is open to others than its owner and group, or
+    /// holds no key.
     pub fn read(path: &Path) -> Result<Self, SigningKeyError> {
         Self::read_all(path).map(|mut keys| keys.swap_remove(0))
     }

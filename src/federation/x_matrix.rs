@@ -75,7 +75,7 @@ impl Signature {
 /// One field, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XMatrix {
-    /// Who says to have sent the request.
+    /// The server that claims to have sent the request.
     pub origin: ServerName,
     /// For whom it is; old servers do not say (XM-05).
     pub destination: Option<ServerName>,
@@ -86,7 +86,7 @@ pub struct XMatrix {
 /// What all fields of a request say together, before anybody knows whether it is true.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Who says to have sent it.
+    /// The server that claims to have sent it.
     pub origin: ServerName,
     /// For whom it is, if it says so.
     pub destination: Option<ServerName>,

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::media::{MediaItem, Reader, Search, Signer, ThumbnailRequest};
 use crate::response::Reply;
 use crate::route::{Access, Query};
-use crate::types::{MediaId, Mxc, ServerName};
+use crate::types::{ClientNetwork, MediaId, Mxc, ServerName};
 
 pub use judge::Judge;
 
@@ -56,6 +56,8 @@ pub(super) struct Received<'a> {
     pub(super) raw_target: &'a [u8],
     /// The header fields.
     pub(super) headers: &'a HeaderMap,
+    /// The client that it came from, where that is known.
+    pub(super) client: Option<ClientNetwork>,
 }
 
 impl Received<'_> {

@@ -96,7 +96,8 @@ impl Services {
         let Request { route, raw_target, method, headers, sender, tab } = request;
         let MediaRoute { operation, query } = route;
         let claim = Claim { headers, query, sender, tab: &mut *tab };
-        let received = federation::Received { method, raw_target, headers };
+        let client = claim.tab.client();
+        let received = federation::Received { method, raw_target, headers, client };
         match operation {
             Operation::Upload => {
                 let admitted = self.admit(claim, Purpose::Upload).await?;

@@ -80,6 +80,13 @@ pub struct Tab {
     charged: u64,
 }
 
+impl Tab {
+    /// Returns the client that the request came from, where that is known and not a proxy of ours.
+    pub fn client(&self) -> Option<ClientNetwork> {
+        self.client
+    }
+}
+
 const USER: [Limit; 2] = [Limit::UserRequests, Limit::UserBytes];
 const ADDRESS: [Limit; 2] = [Limit::AddressRequests, Limit::AddressBytes];
 

@@ -20,15 +20,25 @@ impl<K: Hash + Eq + Clone> Shares<K> {
 
     /// Waits for one of the asker's own places; the wait can be given up.
     pub async fn take(self: &Arc<Self>, sharer: K) -> Share<K> {
-        let places = {
-            let mut taken = self.taken();
-            let places = taken.entry(sharer.clone());
-            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(self.size))))
-        };
+        let places = self.places_of(&sharer);
         // Made before the wait, so that a wait that is given up leaves nothing behind.
         let mut share = Share { shares: Arc::clone(self), sharer, place: None };
         share.place = places.acquire_owned().await.ok();
         share
+    }
+
+    /// Takes one of the asker's own places, if one is free.
+    pub fn try_take(self: &Arc<Self>, sharer: K) -> Option<Share<K>> {
+        let places = self.places_of(&sharer);
+        let mut share = Share { shares: Arc::clone(self), sharer, place: None };
+        share.place = Some(places.try_acquire_owned().ok()?);
+        Some(share)
+    }
+
+    fn places_of(&self, sharer: &K) -> Arc<Semaphore> {
+        let mut taken = self.taken();
+        let places = taken.entry(sharer.clone());
+        Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(self.size))))
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<K, Arc<Semaphore>>> {
@@ -72,6 +82,18 @@ mod tests {
         let _stranger = shares.take("anybody").await;
         drop(first);
         assert!(matches!(poll_once(&mut third).await, Poll::Ready(_)));
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_wait_gets_a_free_place_of_their_own_or_none() {
+        let shares = Shares::new(1);
+        let place = shares.try_take("alice").unwrap();
+        assert!(shares.try_take("alice").is_none());
+        assert!(shares.try_take("bob").is_some());
+        assert_eq!(shares.taken().len(), 1);
+        drop(place);
+        assert!(shares.taken().is_empty());
+        assert!(shares.try_take("alice").is_some());
     }
 
     #[tokio::test]

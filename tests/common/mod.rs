@@ -4,23 +4,25 @@
 
 pub mod dns;
 pub mod fake;
+pub mod federation;
 pub mod http;
 pub mod origin;
-pub mod parts;
 pub mod record;
 pub mod samples;
 pub mod synapse;
 pub mod tls;
+pub mod world;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use mediary::egress::{Egress, EgressSettings};
 use tempfile::TempDir;
 
 pub use dns::DnsServer;
@@ -91,15 +93,26 @@ impl Settings {
 
     /// Lets it meet other servers of this machine: adds a section `[federation]` that believes an
     /// authority and allows loopback, with more lines such as those of
-    /// [`signing_key`](Self::signing_key) and [`DnsServer::setting`].
+    /// [`signing_key`](Self::signing_key) and [`DnsServer::setting`]. Without the latter it knows no
+    /// names but those of the machine's own file: name servers outside may take long to say so.
     pub fn with_federation(self, authority: &Authority, more: &[&str]) -> Self {
         let file = self.directory.path().join("authority.pem");
         std::fs::write(&file, authority.pem()).expect("the certificate can be written");
-        let more = more.join("\n");
+        let mut more = more.join("\n");
+        if !more.contains("dns_servers") {
+            more = format!("{}\n{more}", DnsServer::start().setting());
+        }
         self.with(&format!(
             "[federation]\nca_file = \"{}\"\nallow_networks = [\"127.0.0.0/8\", \"::1\"]\n{more}",
             file.display()
         ))
+    }
+
+    /// Lets it meet other servers as [`with_federation`](Self::with_federation) does, with a signing key
+    /// that nobody else has.
+    pub fn with_signing_key(self, authority: &Authority, more: &[&str]) -> Self {
+        let key = self.signing_key(&ServerKey::new("ours").line());
+        self.with_federation(authority, &[&[key.as_str()], more].concat())
     }
 
     /// Keeps a signing key, as it stands in a homeserver's file, where nobody else can read it; returns
@@ -365,6 +378,34 @@ impl Drop for Mediary {
             eprintln!("--- Mediary's log\n{}", self.log());
         }
     }
+}
+
+/// Returns a way out that may contact this machine, believes an authority and asks a name server.
+pub fn egress(authority: &Authority, dns: &DnsServer) -> Egress {
+    egress_with(authority, dns, |_| ())
+}
+
+/// Returns one with settings of the test's own.
+pub fn egress_with(
+    authority: &Authority,
+    dns: &DnsServer,
+    adjust: impl FnOnce(&mut EgressSettings),
+) -> Egress {
+    let ca_file = authority.file();
+    let mut settings = EgressSettings {
+        allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        ca_file: Some(ca_file.path().to_owned()),
+        dns_servers: vec![dns.address],
+        ..EgressSettings::default()
+    };
+    adjust(&mut settings);
+    Egress::new(settings).expect("a way out")
+}
+
+/// Returns a port of 127.0.0.1 at which nobody listens.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// Asks again and again until a condition holds.

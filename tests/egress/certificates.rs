@@ -168,9 +168,9 @@ fn certificate_authorities_that_cannot_be_used_are_refused_in_words() {
         (None, "No such file"),
         (Some(""), "there is no certificate in it"),
         (Some("hello"), "there is no certificate in it"),
-        (Some(truncated), ""),
-        (Some(&*broken), ""),
-        (Some(key), ""),
+        (Some(truncated), "section end \"CERTIFICATE\" missing"),
+        (Some(&*broken), "invalid peer certificate: BadEncoding"),
+        (Some(key), "un-loadable certificate"),
     ] {
         let refusal = refusal(content);
         assert!(refusal.contains("the certificate authorities in /"), "{refusal}");

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mediary::egress::{Egress, EgressSettings};
 use mediary::federation::{
     FetchError, FetchOptions, RemoteFetcher, RemoteMedia, Servers, SigningKey, Transfer,
     TransferLimits,
@@ -15,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::common::fake::{Received, respond_with};
 use crate::common::origin::{BOUNDARY, TlsStream};
-use crate::common::{Authority, DnsServer, Origin, ServerKey};
+use crate::common::{Authority, DnsServer, Origin, ServerKey, egress};
 
 /// Who we are.
 pub const US: &str = "us.example";
@@ -56,14 +55,7 @@ impl World {
 
     /// Returns one with limits of its own.
     pub fn fetcher_within(&self, limits: TransferLimits) -> RemoteFetcher {
-        let authority = self.authority.file();
-        let egress = Egress::new(EgressSettings {
-            allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
-            ca_file: Some(authority.path().to_owned()),
-            dns_servers: vec![self.dns.address],
-            ..EgressSettings::default()
-        });
-        let servers = Servers::new(egress.expect("a way out"));
+        let servers = Servers::new(egress(&self.authority, &self.dns));
         let file = NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), our_key().line()).expect("the key can be written");
         let key = SigningKey::read(file.path()).expect("a key");

@@ -11,7 +11,7 @@ use super::Received;
 use crate::auth::{Origin, OriginAuthenticator, OriginClaim, OriginError};
 use crate::error::ApiError;
 use crate::federation::ServerRules;
-use crate::federation::x_matrix::Claim;
+use crate::federation::x_matrix::{Claim, XMatrixError};
 use crate::limit::{Limit, Place, Places, RateLimit};
 use crate::media::{SignedRequest, Signer};
 use crate::policy::Denied;
@@ -59,10 +59,10 @@ impl Judge {
         rules: &ServerRules,
         received: Received<'_>,
     ) -> Result<Admitted, ApiError> {
-        let Received { method, raw_target, headers } = received;
+        let Received { method, raw_target, headers, client } = received;
         let claim = OriginClaim::read(us, headers)?;
         check(rules, claim.server_name())?;
-        let origin = self.auth.verify(claim, method, raw_target).await?;
+        let origin = self.auth.verify(claim, method, raw_target, client).await?;
         let server = origin.server_name();
         if let Some(rate) = &self.rate {
             let taken = rate.take(server, Instant::now());
@@ -101,7 +101,7 @@ pub(super) fn shown_to_homeserver(
     if rules.are_none() {
         let authorization = received.authorization();
         return if authorization.is_empty() {
-            Err(OriginError::Missing.into())
+            Err(OriginError::Claim(XMatrixError::Missing).into())
         } else {
             Ok(authorization)
         };

@@ -4,18 +4,15 @@
 mod common;
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use common::fake::{FakeHomeserver, Received, SERVER_NAME, respond, respond_with};
+use common::federation::{DOWNLOAD, THUMBNAIL, id, parts, parts_of_any_length};
 use common::http::Answer;
 use common::origin::{BOUNDARY, multipart, respond_multipart};
 use common::samples::{bytes, png};
-use common::{Authority, Client, Mediary, Origin, ServerKey, Settings};
+use common::{Authority, Client, Mediary, Origin, ServerKey, Settings, free_port};
 use serde_json::json;
-
-const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
-const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
 
 /// A Mediary with a key, the homeserver behind it and another server that asks.
 struct Scene {
@@ -48,32 +45,12 @@ impl Scene {
 }
 
 fn start(homeserver: &FakeHomeserver, authority: &Authority, more: &[&str]) -> Mediary {
-    let settings = Settings::new(&homeserver.url);
-    let key = settings.signing_key(&ServerKey::new("ours").line());
-    settings.with_federation(authority, &[&[key.as_str()], more].concat()).start()
+    Settings::new(&homeserver.url).with_signing_key(authority, more).start()
 }
 
 fn ask_as(origin: &Origin, client: &Client, target: &str) -> Answer {
     let authorization = origin.authorization(SERVER_NAME, "GET", target);
     client.get_with(target, &[("Authorization", &authorization)])
-}
-
-fn id(media: &str) -> &str {
-    media.split_once('/').expect("a server name and an id").1
-}
-
-/// Returns the body of the second part.
-fn second_part(answer: &Answer) -> Vec<u8> {
-    assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
-    let content_type = answer.header("content-type").expect("a type");
-    let boundary = content_type.strip_prefix("multipart/mixed; boundary=").expect("a boundary");
-    let find = |text: &[u8], what: &str| {
-        text.windows(what.len()).position(|window| window == what.as_bytes()).expect("a part")
-    };
-    let second = find(&answer.body, "{}\r\n") + 4;
-    let body = second + find(&answer.body[second..], "\r\n\r\n") + 4;
-    let end = format!("\r\n--{boundary}--\r\n");
-    answer.body[body..].strip_suffix(end.as_bytes()).expect("an end").to_vec()
 }
 
 /// FM-S-01, FM-S-03, XM-01, XM-02, FE-01
@@ -87,7 +64,7 @@ fn whoever_has_signed_is_answered_without_the_homeserver() {
             format!("{DOWNLOAD}/{media_id}?timeout_ms=20000&x=%7e~!*'()%2F"),
             format!("/_matrix/federation/unstable/org.matrix.msc3916.v2/media/download/{media_id}"),
         ] {
-            assert!(second_part(&scene.ask(&target)) == bytes(size), "{target}");
+            assert!(parts(&scene.ask(&target)).body == bytes(size), "{target}");
         }
     }
     assert!(scene.homeserver.received_for("/federation/").is_empty());
@@ -101,7 +78,7 @@ fn a_thumbnail_is_the_one_that_clients_get() {
     let scene = Scene::new();
     let media_id = scene.upload("image/png", &png(400, 300));
     for query in ["width=32&height=32&method=crop", "width=320&height=240"] {
-        let part = second_part(&scene.ask(&format!("{THUMBNAIL}/{media_id}?{query}")));
+        let part = parts(&scene.ask(&format!("{THUMBNAIL}/{media_id}?{query}"))).body;
         let path = format!("/_matrix/client/v1/media/thumbnail/{SERVER_NAME}/{media_id}?{query}");
         assert!(part == scene.mediary.alice().get(&path).body, "{query}");
     }
@@ -151,7 +128,7 @@ fn a_signature_over_anything_else_is_401() {
     }
     scene.mediary.client().get(&target).assert_error(401, "M_UNAUTHORIZED");
     assert!(scene.homeserver.received_for("/federation/").is_empty());
-    assert_eq!(second_part(&scene.ask(&target)), b"hello");
+    assert_eq!(parts(&scene.ask(&target)).body, b"hello");
 }
 
 /// XM-05, FE-04
@@ -163,7 +140,7 @@ fn an_old_server_that_does_not_name_the_destination_is_believed() {
     let unnamed = authorization.replace(&format!(",destination=\"{SERVER_NAME}\""), "");
     assert_ne!(unnamed, authorization);
     let answer = scene.mediary.client().get_with(&target, &[("Authorization", &unnamed)]);
-    assert_eq!(second_part(&answer), b"hello");
+    assert_eq!(parts(&answer).body, b"hello");
 }
 
 /// XM-09
@@ -175,7 +152,7 @@ fn of_several_signatures_one_has_to_be_good() {
     let unknown = good.replace("ed25519:test", "ed25519:new");
     let client = scene.mediary.client();
     let fields = [("Authorization", unknown.as_str()), ("Authorization", good.as_str())];
-    assert_eq!(second_part(&client.get_with(&target, &fields)), b"hello");
+    assert_eq!(parts(&client.get_with(&target, &fields)).body, b"hello");
     client.get_with(&target, &fields[..1]).assert_error(401, "M_UNAUTHORIZED");
     let other = good.replace(&scene.origin.server_name(), "other.example");
     let fields = [("Authorization", other.as_str()), ("Authorization", good.as_str())];
@@ -196,7 +173,7 @@ fn a_field_is_read_in_every_form_that_servers_write() {
         bare,
     ] {
         let answer = scene.mediary.client().get_with(&target, &[("Authorization", &form)]);
-        assert_eq!(second_part(&answer), b"hello", "{form}");
+        assert_eq!(parts(&answer).body, b"hello", "{form}");
     }
 }
 
@@ -251,9 +228,7 @@ fn a_server_whose_keys_cannot_be_had_is_401_and_learns_nothing_of_what_we_saw() 
     let mediary = start(&homeserver, &authority, &[]);
     let media = mediary.alice().upload("text/plain", None, b"hello");
     let target = format!("{DOWNLOAD}/{}", id(&media));
-    let gone = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let gone = gone.local_addr().expect("an address").port();
-    for server in [format!("localhost:{gone}"), "10.0.0.1".to_owned()] {
+    for server in [format!("localhost:{}", free_port()), "10.0.0.1".to_owned()] {
         let key = ServerKey::new("test");
         let signed = key.authorization(&server, SERVER_NAME, "GET", &target);
         let answer = mediary.client().get_with(&target, &[("Authorization", &signed)]);
@@ -287,7 +262,7 @@ fn holding(
 fn media_that_only_the_homeserver_holds_is_had_by_the_same_request_and_kept() {
     let scene = Scene::with(holding(png(400, 300), |_| None), &[]);
     let target = format!("{DOWNLOAD}/older?timeout_ms=7&x=%41");
-    assert!(second_part(&scene.ask(&target)) == png(400, 300));
+    assert!(parts_of_any_length(&scene.ask(&target)).body == png(400, 300));
     let asked = scene.homeserver.received_for("/federation/");
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].target(), target);
@@ -297,7 +272,7 @@ fn media_that_only_the_homeserver_holds_is_had_by_the_same_request_and_kept() {
     let other = Origin::start(&scene.authority);
     for origin in [&scene.origin, &other] {
         let answer = ask_as(origin, &scene.mediary.client(), &format!("{DOWNLOAD}/older"));
-        assert!(second_part(&answer) == png(400, 300));
+        assert!(parts(&answer).body == png(400, 300));
     }
     scene.mediary.alice().download(&format!("{SERVER_NAME}/older")).assert_whole(&png(400, 300));
     assert_eq!(scene.homeserver.received_for("/older").len(), 1, "it is kept");
@@ -308,7 +283,7 @@ fn media_that_only_the_homeserver_holds_is_had_by_the_same_request_and_kept() {
 fn a_thumbnail_of_what_only_the_homeserver_holds_is_made_of_the_original() {
     let scene = Scene::with(holding(png(400, 300), |_| None), &[]);
     let query = "width=32&height=32&method=crop";
-    let part = second_part(&scene.ask(&format!("{THUMBNAIL}/older?{query}")));
+    let part = parts(&scene.ask(&format!("{THUMBNAIL}/older?{query}"))).body;
     let asked = scene.homeserver.received_for("/federation/");
     assert_eq!(asked.len(), 1);
     assert!(asked[0].target().starts_with(&format!("{DOWNLOAD}/older")), "{}", asked[0].target());
@@ -399,7 +374,7 @@ fn another_server_waits_for_an_upload_as_clients_do() {
     let target = format!("{DOWNLOAD}/{}?timeout_ms=0", id(&media));
     scene.ask(&target).assert_error(504, "M_NOT_YET_UPLOADED");
     scene.mediary.alice().put(&media, "text/plain", b"hello").assert_stored();
-    assert_eq!(second_part(&scene.ask(&target)), b"hello");
+    assert_eq!(parts(&scene.ask(&target)).body, b"hello");
 }
 
 /// FM-S-13
@@ -428,7 +403,7 @@ fn a_server_that_asks_too_often_waits_and_others_do_not() {
     let scene = Scene::with(FakeHomeserver::start(), &more);
     let target = format!("{DOWNLOAD}/{}", scene.upload("text/plain", b"hello"));
     for _ in 0..3 {
-        assert_eq!(second_part(&scene.ask(&target)), b"hello");
+        assert_eq!(parts(&scene.ask(&target)).body, b"hello");
     }
     scene.ask(&target).assert_limited();
     // Nobody can use up the share of a server whose key they do not have.
@@ -439,12 +414,12 @@ fn a_server_that_asks_too_often_waits_and_others_do_not() {
         let answer = scene.mediary.client().get_with(&target, &[("Authorization", &forged)]);
         answer.assert_error(401, "M_UNAUTHORIZED");
     }
-    assert_eq!(second_part(&ask_as(&other, &scene.mediary.client(), &target)), b"hello");
+    assert_eq!(parts(&ask_as(&other, &scene.mediary.client(), &target)).body, b"hello");
 }
 
 /// CS-RL-01
 #[test]
-fn a_server_has_so_many_requests_answered_at_once() {
+fn a_request_past_max_requests_per_server_is_429() {
     let scene = Scene::with(FakeHomeserver::start(), &["max_requests_per_server = 2"]);
     let body = bytes(20_000_000);
     let target = format!("{DOWNLOAD}/{}", scene.upload("video/mp4", &body));
@@ -461,7 +436,7 @@ fn a_server_has_so_many_requests_answered_at_once() {
     let ((mut first, mut answer), second) = (begin(), begin());
     scene.ask(&target).assert_limited();
     first.read_rest("GET", &mut answer);
-    assert!(second_part(&answer) == body);
+    assert!(parts(&answer).body == body);
     common::wait_until("the place is free again", || scene.ask(&target).status == 200);
     drop(second);
 }

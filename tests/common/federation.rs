@@ -1,6 +1,17 @@
-//! Reading an answer to another server, which has two parts.
+//! What other servers ask for, and reading the answer, which has two parts.
 
 use super::http::Answer;
+
+/// Where media is asked for, up to its id.
+pub const DOWNLOAD: &str = "/_matrix/federation/v1/media/download";
+
+/// Where a thumbnail is asked for, up to its id.
+pub const THUMBNAIL: &str = "/_matrix/federation/v1/media/thumbnail";
+
+/// Returns what is behind the server name of media.
+pub fn id(media: &str) -> &str {
+    media.split_once('/').expect("a server name and an id").1
+}
 
 /// The second part of an answer.
 #[derive(Debug, PartialEq)]
@@ -16,12 +27,19 @@ pub struct Part {
 /// Reads an answer in the one form that every known server understands, and takes no other.
 #[track_caller]
 pub fn parts(answer: &Answer) -> Part {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+    parts_of_any_length(answer)
+}
+
+/// Reads an answer that may have begun before it was known how long it is.
+#[track_caller]
+pub fn parts_of_any_length(answer: &Answer) -> Part {
     assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
     let content_type = answer.header("content-type").expect("a type");
     let boundary = content_type.strip_prefix("multipart/mixed; boundary=").expect("a boundary");
     assert!((1..=70).contains(&boundary.len()), "{boundary}");
     assert!(boundary.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{boundary}");
-    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
 
     let first = format!("\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}");
     let rest = answer.body.strip_prefix(first.as_bytes()).expect("a part with metadata");

@@ -7,14 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::StatusCode;
-use mediary::egress::{Egress, EgressSettings, Response};
+use mediary::egress::Response;
 use mediary::federation::{ServerError, Servers};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::common::fake::{Received, respond};
-use crate::common::origin::{ServerKey, TlsStream};
-use crate::common::{Authority, DnsServer, Origin};
+use super::fake::{Received, respond};
+use super::origin::{ServerKey, TlsStream};
+use super::{Authority, DnsServer, Origin, egress};
 
 /// What servers are asked for.
 pub const VERSION: &str = "/_matrix/federation/v1/version";
@@ -22,8 +22,11 @@ pub const VERSION: &str = "/_matrix/federation/v1/version";
 /// Set in the process that runs a test in a network of its own.
 const MARK: &str = "MEDIARY_TEST_OWN_NETWORK";
 
+/// Names, servers and the time, all of them the test's.
 pub struct World {
+    /// Whom everybody believes.
     pub authority: Authority,
+    /// Whom everybody asks for names.
     pub dns: DnsServer,
     /// An address that this test has for itself. Nobody listens there until the test wants it.
     pub address: String,
@@ -80,14 +83,7 @@ impl World {
 
     /// Returns new eyes on the world, which remember nothing yet.
     pub fn servers(&self) -> Servers {
-        let file = self.authority.file();
-        let egress = Egress::new(EgressSettings {
-            allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
-            ca_file: Some(file.path().to_owned()),
-            dns_servers: vec![self.dns.address],
-            connect_timeout: Duration::from_secs(5),
-        });
-        Servers::new(egress.expect("a way out"))
+        Servers::new(egress(&self.authority, &self.dns))
     }
 
     /// Turns the clock on, to so many seconds after the beginning.
