@@ -163,22 +163,3 @@ fn no_step_leads_inside() {
         }
     });
 }
-
-/// DISC-15
-#[test]
-fn a_target_that_is_silent_leaves_time_for_the_next() {
-    in_a_world(async |world| {
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let right = world.homeserver("a.example");
-        world.dns.set_addresses("target.example", &["127.0.0.1"]);
-        let silent_port = silent.local_addr().unwrap().port();
-        let targets =
-            [(1, 0, silent_port, "target.example"), (2, 0, right.port(), "target.example")];
-        world.dns.set_srv("_matrix-fed._tcp.a.example", &targets);
-        let deadline = Instant::now() + Duration::from_secs(4);
-        let server = "a.example".parse().unwrap();
-        let response = world.servers().get(&server, VERSION, &[], deadline).await.unwrap();
-        assert_eq!(response.status, 200);
-        assert!(silent.accept().is_ok(), "the first was tried");
-    });
-}

@@ -239,27 +239,3 @@ fn a_thousand_servers_that_do_not_answer_disturb_nobody() {
         assert_eq!(homeserver.received().len(), 1);
     });
 }
-
-/// DISC-06
-#[test]
-fn a_server_that_has_left_a_silent_place_is_found_again_after_a_pause() {
-    in_a_world(async |world| {
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let new = world.homeserver("m.example");
-        world.dns.set_addresses("m.example", &["127.0.0.1"]);
-        let ports = Mutex::new([silent.local_addr().unwrap().port(), new.port()].into_iter());
-        world.website("a.example", move |_, stream| {
-            let port = ports.lock().unwrap().next()?;
-            Some(respond(stream, 200, &format!(r#"{{"m.server": "m.example:{port}"}}"#)))
-        });
-        let servers = world.servers();
-        let server = "a.example".parse().unwrap();
-        // Whoever asks waits no longer than to the deadline that they named.
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let asked = servers.get(&server, VERSION, &[], deadline);
-        assert!(!matches!(timeout_at(deadline, asked).await, Ok(Ok(_))));
-        world.at(15).await;
-        ask_well(&servers, "a.example").await;
-        assert_eq!(new.received().len(), 1);
-    });
-}
