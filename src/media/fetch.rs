@@ -246,12 +246,9 @@ impl Fetcher {
         search: Search,
         limit: u64,
     ) -> Result<(Answer, Place), MediaError> {
-        let own = self.places.of_sharer(asker.sharer()).await?;
-        // What one asker may have of one server is less than there is of it for all.
-        let _own_there = match self.source.asks_servers() && !self.source.is_local(mxc)? {
-            true => Some(self.places.of_sharer_at(asker.sharer(), &mxc.server_name).await?),
-            false => None,
-        };
+        let is_asked_there = self.source.asks_servers() && !self.source.is_local(mxc)?;
+        let server = is_asked_there.then_some(&mxc.server_name);
+        let own = self.places.of_sharer(asker.sharer(), server).await?;
         let failure = match self.source.road(asker, mxc, search).await? {
             Road::Homeserver(failure) => failure,
             Road::Server(place) => {

@@ -54,28 +54,26 @@ impl FetchPlaces {
         }
     }
 
-    /// Takes one of the sharer's own places.
+    /// Takes one of the sharer's own places, and where another server is asked one of those that the
+    /// sharer may have there: less than there are of that server for all.
     ///
     /// # Errors
     ///
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
-    pub(super) async fn of_sharer(&self, sharer: Sharer) -> Result<Share, MediaError> {
-        let own = timeout(PATIENCE, self.shares.take(sharer)).await;
-        own.map_err(|_| MediaError::TooManyFetches)
-    }
-
-    /// Takes one of the places that the sharer may have at one server.
-    ///
-    /// # Errors
-    ///
-    /// [`MediaError::TooManyFetches`] if none becomes free in time.
-    pub(super) async fn of_sharer_at(
+    pub(super) async fn of_sharer(
         &self,
         sharer: Sharer,
-        server: &ServerName,
-    ) -> Result<ShareThere, MediaError> {
-        let own = timeout(PATIENCE, self.shares_there.take((sharer, server.clone()))).await;
-        own.map_err(|_| MediaError::TooManyFetches)
+        server: Option<&ServerName>,
+    ) -> Result<Own, MediaError> {
+        let taken = timeout(PATIENCE, async {
+            let in_all = self.shares.take(sharer.clone()).await;
+            let there = match server {
+                Some(server) => Some(self.shares_there.take((sharer, server.clone())).await),
+                None => None,
+            };
+            Own { _in_all: in_all, _there: there }
+        });
+        taken.await.map_err(|_| MediaError::TooManyFetches)
     }
 
     /// Takes one of the places of those who wait for another server to answer.
@@ -92,7 +90,7 @@ impl FetchPlaces {
     /// # Errors
     ///
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
-    pub(super) async fn of_all(&self, own: Share) -> Result<Place, MediaError> {
+    pub(super) async fn of_all(&self, own: Own) -> Result<Place, MediaError> {
         Ok(Place { _own: own, _of_all: wait_for(&self.places, 1).await? })
     }
 
@@ -106,9 +104,15 @@ impl FetchPlaces {
     }
 }
 
+/// What a fetch takes of what its asker may have: in all, and of one server.
+pub(super) struct Own {
+    _in_all: Share,
+    _there: Option<ShareThere>,
+}
+
 /// What a fetch takes of what there is for all.
 pub(super) struct Place {
-    _own: Share,
+    _own: Own,
     _of_all: OwnedSemaphorePermit,
 }
 
