@@ -1,12 +1,12 @@
 //! How many fetches there may be at once, and how much of the disk they may take before they end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::MediaError;
 use super::share::{Share, ShareThere, Sharer, Shares, SharesThere};
@@ -24,13 +24,19 @@ const SHARES_THERE: usize = 2;
 
 /// How many times more may wait for another server to answer than may fetch: it costs a connection and
 /// no disk.
-const ASKING: usize = 16;
+const ASKING: usize = 4;
+
+/// How often another server is begun to be asked, in the long run, and how many may be at once before
+/// that: a handshake takes time of the threads that serve everybody.
+const START_INTERVAL: Duration = Duration::from_millis(5);
+const START_BURST: u32 = 32;
 
 /// The unit that unfinished bytes are counted in.
 const SPACE_UNIT: u64 = 64 * 1024;
 
 /// The places and the room that fetches take.
 pub(super) struct FetchPlaces {
+    starts: Starts,
     asking: Arc<Semaphore>,
     shares: Arc<Shares>,
     shares_there: Arc<SharesThere>,
@@ -43,6 +49,7 @@ impl FetchPlaces {
     /// Makes so many places, of which so many may be for one server's media, and room for so many bytes.
     pub(super) fn new(max_fetches: usize, max_per_server: usize, max_unfinished: u64) -> Self {
         Self {
+            starts: Starts::default(),
             shares_there: SharesThere::new(max_per_server.div_ceil(SHARES_THERE)),
             asking: Arc::new(Semaphore::new(
                 max_fetches.saturating_mul(ASKING).min(Semaphore::MAX_PERMITS),
@@ -76,13 +83,16 @@ impl FetchPlaces {
         taken.await.map_err(|_| MediaError::TooManyFetches)
     }
 
-    /// Takes one of the places of those who wait for another server to answer.
+    /// Takes one of the places of those who wait for another server to answer, and waits until it may
+    /// be begun to ask.
     ///
     /// # Errors
     ///
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
     pub(super) async fn asking(&self) -> Result<OwnedSemaphorePermit, MediaError> {
-        wait_for(&self.asking, 1).await
+        let place = wait_for(&self.asking, 1).await?;
+        sleep(self.starts.wait(Instant::now())).await;
+        Ok(place)
     }
 
     /// Takes one of the places of all, for somebody who has one of their own.
@@ -101,6 +111,20 @@ impl FetchPlaces {
     /// [`MediaError::TooManyFetches`] if none becomes free in time.
     pub(super) async fn room(&self, size: u64) -> Result<OwnedSemaphorePermit, MediaError> {
         wait_for(&self.space, units(size.min(self.max_unfinished))).await
+    }
+}
+
+/// When servers were begun to be asked: a leaky bucket.
+#[derive(Default)]
+struct Starts(Mutex<Option<Instant>>);
+
+impl Starts {
+    /// Takes the next turn and returns how long it is until then.
+    fn wait(&self, now: Instant) -> Duration {
+        let mut whole_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = whole_at.map_or(now, |moment| moment.max(now));
+        *whole_at = Some(mine + START_INTERVAL);
+        (mine - now).saturating_sub(START_INTERVAL * (START_BURST - 1))
     }
 }
 
@@ -148,4 +172,22 @@ async fn wait_for(places: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphoreP
 fn units(bytes: u64) -> u32 {
     let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
     u32::try_from(bytes.div_ceil(SPACE_UNIT)).unwrap_or(u32::MAX).clamp(1, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_begins_at_once_and_the_rest_one_by_one() {
+        let (starts, now) = (Starts::default(), Instant::now());
+        for _ in 0..START_BURST {
+            assert_eq!(starts.wait(now), Duration::ZERO);
+        }
+        for turn in 1..10 {
+            assert_eq!(starts.wait(now), START_INTERVAL * turn);
+        }
+        let later = now + START_INTERVAL * (START_BURST + 20);
+        assert_eq!(starts.wait(later), Duration::ZERO, "who has not asked for long begins anew");
+    }
 }
