@@ -22,14 +22,15 @@ const SHARES: usize = 4;
 /// Into how many shares the places of one server are divided.
 const SHARES_THERE: usize = 2;
 
-/// How many times more may wait for another server to answer than may fetch: it costs a connection and
-/// no disk.
-const ASKING: usize = 4;
+/// How many may wait for another server to answer, for each that may fetch. They have places of their
+/// own, so that servers which never answer keep nobody from a fetch that goes on; more of them at once
+/// would be felt by whoever reads what is there.
+const ASKING: usize = 1;
 
 /// How often another server is begun to be asked, in the long run, and how many may be at once before
 /// that: a handshake takes time of the threads that serve everybody.
-const START_INTERVAL: Duration = Duration::from_millis(5);
-const START_BURST: u32 = 32;
+const START_INTERVAL: Duration = Duration::from_millis(10);
+const START_BURST: u32 = 16;
 
 /// The unit that unfinished bytes are counted in.
 const SPACE_UNIT: u64 = 64 * 1024;
