@@ -430,7 +430,10 @@ fn server_answer(error: &FetchError) -> ErrorAnswer {
             "M_TOO_LARGE",
             format!("The remote file is larger than the {limit} bytes that are allowed"),
         ),
-        FetchError::TooMany => busy("Too many files of that server are being fetched"),
+        // As for too many fetches of all servers (CS-RL-01).
+        FetchError::TooMany => {
+            limited("Too many files of that server are being fetched, try again later", SOON)
+        }
         FetchError::Refused { .. } => {
             own(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The remote server refused the request")
         }

@@ -122,8 +122,8 @@ impl OriginAuthenticator {
     /// Holds a claim against the keys that the server publishes. One good signature is enough (XM-09).
     ///
     /// `raw_target` is path and query as they stand on the request line (XM-02). `sender` is the client
-    /// that sent the request, where its address is known: it alone is
-    /// refused if it names too many servers at once.
+    /// that sent the request, where its address is known: it alone is refused if it names too many
+    /// servers at once.
     ///
     /// # Errors
     ///

@@ -257,10 +257,7 @@ impl Fetcher {
                     Ok(answer) => return Ok((answer, self.places.of_all(own).await?)),
                     Err(failure) => {
                         drop(asking);
-                        match self.source.instead_of(failure)? {
-                            Road::Homeserver(failure) => failure,
-                            Road::Server(_) => None,
-                        }
+                        Some(self.source.excuse(failure)?)
                     }
                 }
             }

@@ -210,22 +210,17 @@ impl Source {
             Ok(Some(place)) => Ok(Road::Server(place)),
             // Without a key the homeserver asks them.
             Ok(None) => Ok(Road::Homeserver(None)),
-            Err(failure) => self.instead_of(failure),
+            Err(failure) => Ok(Road::Homeserver(Some(self.excuse(failure)?))),
         }
     }
 
-    /// Returns the road to the homeserver in the place of a server that gave nothing, if the homeserver
-    /// may have a copy.
+    /// Lets the failure of a server pass as a reason to ask the homeserver, which may have a copy.
     ///
     /// # Errors
     ///
-    /// The failure itself, if not.
-    pub(super) fn instead_of(&self, failure: FetchError) -> Result<Road, MediaError> {
-        if self.servers.may_be_at_homeserver(&failure) {
-            Ok(Road::Homeserver(Some(failure)))
-        } else {
-            Err(failure.into())
-        }
+    /// The failure itself, if it is none.
+    pub(super) fn excuse(&self, failure: FetchError) -> Result<FetchError, MediaError> {
+        if self.servers.may_be_at_homeserver(&failure) { Ok(failure) } else { Err(failure.into()) }
     }
 
     /// Asks the server that made the media for at most `limit` bytes of it and returns the answer with
