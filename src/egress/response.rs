@@ -1,12 +1,11 @@
 //! Answers from outside.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::HeaderMap;
 use pingora::connectors::http::v1::Connector;
 use pingora::prelude::HttpPeer;
 use pingora::protocols::http::v1::client::HttpSession;
@@ -14,7 +13,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout_at};
 
 use super::EgressError;
-use crate::types::{Announced, BodyError, BodyReader, announced_length, collect, is_delimited};
+use crate::types::{self, Announced, BodyError, BodyReader, collect};
 
 /// How long a connection without a request is kept. Web servers close theirs after some seconds up to
 /// some minutes.
@@ -23,40 +22,11 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The head of an answer, with its body still to be read.
-pub struct Response {
-    /// The status.
-    pub status: StatusCode,
-    /// All header fields.
-    pub headers: HeaderMap,
-    /// The body as it comes in.
-    pub body: ResponseBody,
-}
-
-impl fmt::Debug for Response {
-    /// Writes the status alone: fields and body are a stranger's.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
-    }
-}
+/// The head of an answer, with its body still to be read. Over TLS a body that broke off is told from one
+/// that was closed properly, also where the head does not say where it ends.
+pub type Response = types::Response<ResponseBody>;
 
 impl Response {
-    /// Returns how many bytes the body has, if the head says so.
-    pub fn content_length(&self) -> Option<u64> {
-        announced_length(&self.headers)
-    }
-
-    /// Returns the value of a header field, as it came.
-    pub fn field(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.headers.get(name).map(HeaderValue::as_bytes)
-    }
-
-    /// Whether the head says where the body ends. Otherwise the end of the connection is its end; over
-    /// TLS a body that broke off is still told from one that was closed properly.
-    pub fn is_delimited(&self) -> bool {
-        is_delimited(&self.headers)
-    }
-
     /// Reads the whole body. For small structured answers only.
     ///
     /// # Errors

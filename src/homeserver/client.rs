@@ -14,7 +14,7 @@ use pingora::{Error, ErrorType};
 
 use super::HomeserverError;
 use super::upstream::{POOL_IDLE_TIMEOUT, Upstream};
-use crate::types::{Announced, BodyError, BodyReader, announced_length, is_delimited};
+use crate::types::{self, Announced, BodyError, BodyReader};
 
 /// How long the next bytes of a body may take.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,32 +35,7 @@ pub(super) struct Client {
 }
 
 /// The head of an answer, with its body still to be read.
-pub struct Response {
-    /// The status.
-    pub status: StatusCode,
-    /// All header fields.
-    pub headers: HeaderMap,
-    /// The body as it comes in.
-    pub body: ResponseBody,
-}
-
-impl Response {
-    /// Returns how many bytes the body has, if the head says so.
-    pub fn content_length(&self) -> Option<u64> {
-        announced_length(&self.headers)
-    }
-
-    /// Returns the value of a header field, as it came.
-    pub fn field(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.headers.get(name).map(HeaderValue::as_bytes)
-    }
-
-    /// Whether the head says where the body ends. Otherwise the end of the connection is its end,
-    /// and a body that broke off looks whole.
-    pub fn is_delimited(&self) -> bool {
-        is_delimited(&self.headers)
-    }
-}
+pub type Response = types::Response<ResponseBody>;
 
 impl Client {
     pub(super) fn new(upstream: Arc<Upstream>) -> Self {

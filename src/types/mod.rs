@@ -9,6 +9,7 @@ mod content;
 mod mxc;
 mod pace;
 mod range;
+mod response;
 mod secret;
 mod share;
 mod thumbnail;
@@ -21,6 +22,7 @@ pub use content::{ContentHash, ContentType, Disposition, FileName, InvalidConten
 pub use mxc::{InvalidIdentifier, MAX_MEDIA_ID_LENGTH, MediaId, Mxc, ServerName, UserId};
 pub use pace::Pace;
 pub use range::{ByteRange, ContentRange, RangeOutcome};
+pub use response::Response;
 pub use secret::AccessToken;
 pub use share::{Share, Shares};
 pub use thumbnail::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
