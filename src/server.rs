@@ -172,7 +172,11 @@ fn services(
         servers: outside.servers,
         engine: ThumbnailEngine::new(
             thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
-            thumbnail::Limits { max_pixels: thumbnails.max_pixels },
+            thumbnail::Limits {
+                max_pixels: thumbnails.max_pixels,
+                max_frames: thumbnails.max_frames,
+                max_animation_pixels: thumbnails.max_animation_pixels,
+            },
         ),
         ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
         memory_bytes: config.storage.memory.as_u64(),

@@ -14,6 +14,7 @@ mod page_url;
 mod pattern;
 mod sections;
 mod thumbnail_size;
+mod thumbnails;
 mod token_file;
 mod validate;
 mod value;
@@ -31,12 +32,12 @@ pub use pattern::{
 };
 pub use sections::{
     AuthConfig, ConnectionsConfig, FederationConfig, HomeserverConfig, LegacyConfig, LimitsConfig,
-    LogConfig, RemoteConfig, RuleConfig, ServerConfig, StorageConfig, ThumbnailsConfig,
-    UploadsConfig,
+    LogConfig, RemoteConfig, RuleConfig, ServerConfig, StorageConfig, UploadsConfig,
 };
 pub use thumbnail_size::{InvalidThumbnailSize, parse_thumbnail_size};
+pub use thumbnails::ThumbnailsConfig;
 pub use token_file::TokenFileError;
-pub use words::{LegacyMode, LogFormat, LogLevel, UnknownWord};
+pub use words::{LegacyMode, LogFormat, LogLevel, SandboxMode, SizesMode, UnknownWord};
 
 use std::ffi::OsString;
 use std::fs;

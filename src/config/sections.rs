@@ -450,42 +450,6 @@ impl Default for LegacyConfig {
     }
 }
 
-/// `[thumbnails]`: which thumbnails are made, and how many at once.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct ThumbnailsConfig {
-    /// The largest picture that is decoded.
-    #[serde(deserialize_with = "value::count")]
-    pub max_pixels: u64,
-    /// The ladder of sizes, each for [`parse_thumbnail_size`](super::parse_thumbnail_size).
-    pub sizes: Vec<String>,
-    /// How many are made at once; 0 is one for each core.
-    #[serde(deserialize_with = "value::count")]
-    pub concurrency: usize,
-    /// How many requests may wait for their turn.
-    #[serde(deserialize_with = "value::count")]
-    pub queue: usize,
-}
-
-impl ThumbnailsConfig {
-    /// Returns how many thumbnails are made at once.
-    pub fn workers(&self) -> usize {
-        or_number_of_cores(self.concurrency)
-    }
-}
-
-impl Default for ThumbnailsConfig {
-    fn default() -> Self {
-        let sizes = ["32x32 crop", "96x96 crop", "320x240 scale", "640x480 scale", "800x600 scale"];
-        Self {
-            max_pixels: 50_000_000,
-            sizes: sizes.map(str::to_owned).to_vec(),
-            concurrency: 0,
-            queue: 64,
-        }
-    }
-}
-
 /// `[log]`: what is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -506,6 +470,6 @@ impl Default for LogConfig {
     }
 }
 
-fn or_number_of_cores(number: usize) -> usize {
+pub(super) fn or_number_of_cores(number: usize) -> usize {
     if number > 0 { number } else { thread::available_parallelism().map_or(1, NonZero::get) }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::types::MovingEncoding;
+
 /// What the legacy download routes serve, which ask for no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LegacyMode {
@@ -12,6 +14,24 @@ pub enum LegacyMode {
     Open,
     /// Nothing.
     Off,
+}
+
+/// Which sizes thumbnails are made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizesMode {
+    /// Those of the ladder: whatever is asked becomes one of them.
+    Ladder,
+    /// Those that are asked for.
+    Exact,
+}
+
+/// What happens where the kernel lacks something that locks thumbnail workers in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// Mediary does not start.
+    Require,
+    /// It says so and goes on with what there is.
+    Prefer,
 }
 
 /// How a log line is written.
@@ -40,6 +60,15 @@ pub enum LogLevel {
 
 const LEGACY_MODES: &[(&str, LegacyMode)] =
     &[("frozen", LegacyMode::Frozen), ("open", LegacyMode::Open), ("off", LegacyMode::Off)];
+
+const SIZES_MODES: &[(&str, SizesMode)] =
+    &[("ladder", SizesMode::Ladder), ("exact", SizesMode::Exact)];
+
+const SANDBOX_MODES: &[(&str, SandboxMode)] =
+    &[("require", SandboxMode::Require), ("prefer", SandboxMode::Prefer)];
+
+const MOVING_ENCODINGS: &[(&str, MovingEncoding)] =
+    &[("webp", MovingEncoding::WebP), ("gif", MovingEncoding::Gif)];
 
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
@@ -71,6 +100,30 @@ impl FromStr for LegacyMode {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         choose(text, LEGACY_MODES)
+    }
+}
+
+impl FromStr for SizesMode {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choose(text, SIZES_MODES)
+    }
+}
+
+impl FromStr for SandboxMode {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choose(text, SANDBOX_MODES)
+    }
+}
+
+impl FromStr for MovingEncoding {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choose(text, MOVING_ENCODINGS)
     }
 }
 

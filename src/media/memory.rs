@@ -150,12 +150,15 @@ fn weight(bytes: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::store::{BlobRecord, MediaSource};
-    use crate::types::{ContentType, ThumbnailMethod, ThumbnailSize, UnixMillis};
+    use crate::types::{
+        ContentType, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, UnixMillis,
+    };
 
     const SPEC: ThumbnailSpec = ThumbnailSpec {
         size: ThumbnailSize { width: 320, height: 240 },
         method: ThumbnailMethod::Scale,
         animated: false,
+        encoding: ThumbnailEncoding::Universal,
     };
 
     fn thumbnail(blob: &BlobRecord) -> Arc<ThumbnailRecord> {

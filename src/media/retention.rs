@@ -277,7 +277,7 @@ mod tests {
             servers: OtherServers::default(),
             engine: ThumbnailEngine::new(
                 thumbnail::Capacity { workers: 1, queue: 1 },
-                thumbnail::Limits { max_pixels: 1_000_000 },
+                thumbnail::Limits { max_pixels: 1_000_000, ..thumbnail::Limits::default() },
             ),
             ladder: Ladder::new(vec!["32x32 crop".parse().unwrap()]),
             memory_bytes: 1 << 20,

@@ -12,7 +12,7 @@ use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
-use crate::thumbnail::{Rendered, ThumbnailError, is_picture};
+use crate::thumbnail::{Rendered, ThumbnailError, Urgency, is_picture};
 use crate::types::{
     ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
 };
@@ -199,10 +199,10 @@ impl MediaService {
         }
         let begun = Instant::now();
         let picture = async { Ok(self.picture(source).await?.file()?) };
-        let rendered = self.engine.render(picture, spec).await;
+        let rendered = self.engine.render(content_hash, picture, &[spec], Urgency::Client).await;
         self.metrics.thumbnail_duration.observe(begun.elapsed().as_secs_f64());
         match rendered {
-            Ok(rendered) => self.keep_thumbnail(content_hash, spec, rendered).await,
+            Ok(mut rendered) => self.keep_thumbnail(content_hash, spec, rendered.remove(0)).await,
             Err(error) => {
                 self.metrics.thumbnail_failures.inc();
                 let MediaError::Thumbnail(error) = error else { return Err(error.into()) };

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use crate::types::{FileName, ThumbnailMethod, ThumbnailSize};
+use crate::types::{FileName, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
 
 /// Opens an empty store.
 pub(super) fn open() -> (TempDir, Store) {
@@ -116,6 +116,7 @@ pub(super) const SPEC: ThumbnailSpec = ThumbnailSpec {
     size: ThumbnailSize { width: 320, height: 240 },
     method: ThumbnailMethod::Scale,
     animated: false,
+    encoding: ThumbnailEncoding::Universal,
 };
 
 #[tokio::test]

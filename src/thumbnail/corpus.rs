@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use image::{GenericImageView, ImageReader};
 
-use super::{Layout, Limits, Rendered, ThumbnailError, layout, render};
+use super::{Job, Layout, Limits, Rendered, ThumbnailError, layout, render};
 use crate::types::ThumbnailMethod::{Crop, Scale};
-use crate::types::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
+use crate::types::{
+    MovingEncoding, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
+};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/images");
 
@@ -16,11 +18,19 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/imag
 const LONGEST: Duration = Duration::from_secs(20);
 
 fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
-    ThumbnailSpec { size: ThumbnailSize { width, height }, method, animated: false }
+    ThumbnailSpec {
+        size: ThumbnailSize { width, height },
+        method,
+        animated: false,
+        encoding: ThumbnailEncoding::Universal,
+    }
 }
 
 fn thumbnail(path: &Path, spec: &ThumbnailSpec) -> Result<Rendered, ThumbnailError> {
-    render(File::open(path).expect("the corpus can be read"), spec, &Limits::default())
+    let source = File::open(path).expect("the corpus can be read");
+    let job =
+        Job { specs: vec![*spec], limits: Limits::default(), moving: MovingEncoding::default() };
+    render(source, &job).map(|mut made| made.remove(0))
 }
 
 /// Returns all files below a folder, or nothing if the corpus is not here.

@@ -7,9 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 
 use super::error::ThumbnailError;
+use super::job::{Job, Rendered};
 use super::limits::Limits;
-use super::render::{Rendered, render};
-use crate::types::ThumbnailSpec;
+use super::render::render;
+use crate::types::{ContentHash, MovingEncoding, ThumbnailSpec};
 
 /// How many thumbnails may be made and waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,15 @@ pub struct Capacity {
     pub workers: usize,
     /// How many more may wait for their turn.
     pub queue: usize,
+}
+
+/// Who waits for a thumbnail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nobody: it is made ahead, when no client waits.
+    Background,
+    /// A client.
+    Client,
 }
 
 /// Makes thumbnails, a bounded number at once, off the asynchronous threads.
@@ -45,8 +55,8 @@ impl ThumbnailEngine {
         }
     }
 
-    /// Makes a thumbnail as [`render`] does, when its turn comes. Only then is the source opened, so
-    /// that whatever it takes to open and check it is bounded as well.
+    /// Makes thumbnails of one content as [`render`] does, in the order of `specs`, when its turn comes.
+    /// Only then is the source opened, so that whatever it takes to open and check it is bounded as well.
     ///
     /// A caller that goes away while it waits leaves the queue at once. Work that has begun is
     /// finished, and counts until then.
@@ -56,13 +66,16 @@ impl ThumbnailEngine {
     /// Any [`ThumbnailError`], `Busy` at once if the queue is full; or what opening failed with.
     pub async fn render<E: From<ThumbnailError>>(
         &self,
+        _content: ContentHash,
         source: impl Future<Output = Result<File, E>>,
-        spec: ThumbnailSpec,
-    ) -> Result<Rendered, E> {
+        specs: &[ThumbnailSpec],
+        _urgency: Urgency,
+    ) -> Result<Vec<Rendered>, E> {
         let permits = self.admit().await?;
         let source = source.await?;
-        let limits = self.limits;
-        Ok(Self::work(permits, move || render(source, &spec, &limits)).await?)
+        let moving = MovingEncoding::default();
+        let job = Job { specs: specs.to_vec(), limits: self.limits, moving };
+        Ok(Self::work(permits, move || render(source, &job)).await?)
     }
 
     async fn work<T: Send + 'static>(
@@ -97,9 +110,11 @@ impl ThumbnailEngine {
 mod tests {
     use super::*;
     use crate::thumbnail::samples;
-    use crate::types::{ThumbnailMethod, ThumbnailSize};
+    use crate::types::{ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
     use image::ImageFormat;
     use std::pin::pin;
+
+    const CONTENT: ContentHash = ContentHash([7; 32]);
 
     async fn opened(source: &[u8]) -> Result<File, ThumbnailError> {
         Ok(samples::file(source))
@@ -120,7 +135,12 @@ mod tests {
 
     fn spec() -> ThumbnailSpec {
         let size = ThumbnailSize { width: 8, height: 8 };
-        ThumbnailSpec { size, method: ThumbnailMethod::Crop, animated: false }
+        ThumbnailSpec {
+            size,
+            method: ThumbnailMethod::Crop,
+            animated: false,
+            encoding: ThumbnailEncoding::Universal,
+        }
     }
 
     fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -130,13 +150,13 @@ mod tests {
     #[tokio::test]
     async fn a_thumbnail_is_made() {
         let source = samples::encoded(&samples::quarters(32, 32), ImageFormat::Png);
-        let made = engine(1, 0).render(opened(&source), spec()).await;
-        assert!(matches!(made, Ok(Rendered::Encoded { .. })), "{made:?}");
+        let made = engine(1, 0).render(CONTENT, opened(&source), &[spec()], Urgency::Client).await;
+        assert!(matches!(made.as_deref(), Ok([Rendered::Encoded { .. }])), "{made:?}");
     }
 
     #[tokio::test]
     async fn without_workers_everything_is_refused() {
-        let made = engine(0, 5).render(opened(b""), spec()).await;
+        let made = engine(0, 5).render(CONTENT, opened(b""), &[spec()], Urgency::Client).await;
         assert!(matches!(made, Err(ThumbnailError::Busy)), "{made:?}");
     }
 

@@ -10,9 +10,6 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// How many bytes [`detect`](Self::detect) wants to see.
-    pub(super) const MAGIC_LENGTH: usize = 12;
-
     /// Returns the format that a file's first bytes belong to.
     pub(super) fn detect(start: &[u8]) -> Option<Self> {
         if start.starts_with(b"\xff\xd8\xff") {

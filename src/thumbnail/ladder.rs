@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::types::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
+use crate::types::{ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
 
 /// One size on the ladder, for one method. Both sides are at least one pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,7 +104,7 @@ impl Ladder {
             ThumbnailMethod::Scale => self.snap_scale(requested),
             ThumbnailMethod::Crop => self.snap_crop(requested),
         };
-        ThumbnailSpec { size, method, animated }
+        ThumbnailSpec { size, method, animated, encoding: ThumbnailEncoding::Universal }
     }
 
     fn snap_scale(&self, requested: ThumbnailSize) -> ThumbnailSize {

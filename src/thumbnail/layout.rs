@@ -128,7 +128,12 @@ mod tests {
     }
 
     fn plan(asked: (u32, u32), method: ThumbnailMethod, source: (u32, u32)) -> Layout {
-        let spec = ThumbnailSpec { size: size(asked.0, asked.1), method, animated: false };
+        let spec = ThumbnailSpec {
+            size: size(asked.0, asked.1),
+            method,
+            animated: false,
+            encoding: crate::types::ThumbnailEncoding::Universal,
+        };
         layout(&spec, size(source.0, source.1))
     }
 

@@ -1,18 +1,24 @@
 //! How much a picture may cost, derived from one number: its pixels.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::ThumbnailError;
 use crate::types::ThumbnailSize;
 
 /// How much a picture may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// The most pixels that a source may have (threats IM-01, IM-02).
     pub max_pixels: u64,
+    /// The most frames that a moving thumbnail is made of; past that it stands still (threats IM-03).
+    pub max_frames: u32,
+    /// The most pixels that all frames of a moving source may come to, each as large as the whole.
+    pub max_animation_pixels: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_pixels: 50_000_000 }
+        Self { max_pixels: 50_000_000, max_frames: 500, max_animation_pixels: 100_000_000 }
     }
 }
 
@@ -70,7 +76,7 @@ mod tests {
     /// CS-LIM-02
     #[test]
     fn the_limit_itself_is_allowed_and_one_pixel_more_is_not() {
-        let limits = Limits { max_pixels: 12 };
+        let limits = Limits { max_pixels: 12, ..Limits::default() };
         assert!(limits.check(ThumbnailSize { width: 4, height: 3 }).is_ok());
         let over = limits.check(ThumbnailSize { width: 13, height: 1 });
         assert!(matches!(over, Err(ThumbnailError::TooLarge(_))), "{over:?}");
@@ -78,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_are_safe() {
-        let limits = Limits { max_pixels: u64::MAX };
+        let limits = Limits { max_pixels: u64::MAX, ..Limits::default() };
         assert!(limits.check(ThumbnailSize { width: u32::MAX, height: u32::MAX }).is_ok());
         assert_eq!(limits.max_jpeg_bytes(), u64::MAX);
         assert_eq!(limits.for_decoding().max_alloc, Some(u64::MAX));

@@ -10,22 +10,22 @@ mod decode;
 mod engine;
 mod error;
 mod format;
-mod gif;
+mod job;
 mod ladder;
 mod layout;
 mod limits;
 mod render;
-mod webp;
 
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod samples;
 
-pub use engine::{Capacity, ThumbnailEngine};
+pub use engine::{Capacity, ThumbnailEngine, Urgency};
 pub use error::ThumbnailError;
 pub use format::is_picture;
+pub use job::{Job, Rendered};
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;
-pub use render::{Rendered, render};
+pub use render::render;

@@ -25,7 +25,9 @@ pub use range::{ByteRange, ContentRange, RangeOutcome};
 pub use response::Response;
 pub use secret::AccessToken;
 pub use share::{Share, Shares};
-pub use thumbnail::{ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
+pub use thumbnail::{
+    MovingEncoding, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
+};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

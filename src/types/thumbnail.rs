@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// How an image is brought to the asked size (CS-TH-02).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ThumbnailMethod {
     /// The whole picture, its aspect ratio kept (CS-TH-07).
     Scale,
@@ -22,7 +24,7 @@ impl ThumbnailMethod {
 }
 
 /// A box in pixels; both sides are at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ThumbnailSize {
     /// Pixels from left to right.
     pub width: u32,
@@ -30,8 +32,30 @@ pub struct ThumbnailSize {
     pub height: u32,
 }
 
+/// Which encodings whoever asks can read.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum ThumbnailEncoding {
+    /// Those that everybody reads: JPEG for what is opaque, PNG for what is not.
+    #[default]
+    Universal,
+    /// WebP as well, for still pictures, because the request says so (`Accept`, RFC 9110 section 12.5.1).
+    WebP,
+}
+
+/// What a thumbnail that moves is encoded as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MovingEncoding {
+    /// Smaller and of more colours (CS-TH-17).
+    #[default]
+    WebP,
+    /// Read by everything, and quicker to make.
+    Gif,
+}
+
 /// A thumbnail as it is made and stored: what a request's size becomes on the ladder of sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ThumbnailSpec {
     /// The box to fill.
     pub size: ThumbnailSize,
@@ -39,6 +63,8 @@ pub struct ThumbnailSpec {
     pub method: ThumbnailMethod,
     /// Whether a moving source may give a moving thumbnail (CS-TH-14 to CS-TH-16).
     pub animated: bool,
+    /// What a still thumbnail may be encoded as.
+    pub encoding: ThumbnailEncoding,
 }
 
 impl fmt::Display for ThumbnailSize {

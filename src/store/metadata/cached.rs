@@ -87,7 +87,9 @@ mod tests {
     use super::super::{Metadata, media, thumbnail};
     use super::*;
     use crate::store::{BlobRecord, MediaRecord, MediaSource, Removed};
-    use crate::types::{ContentType, Mxc, ThumbnailMethod, ThumbnailSize, ThumbnailSpec};
+    use crate::types::{
+        ContentType, Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
+    };
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use tempfile::TempDir;
@@ -100,7 +102,12 @@ mod tests {
 
     fn spec(width: u32) -> ThumbnailSpec {
         let size = ThumbnailSize { width, height: 7 };
-        ThumbnailSpec { size, method: ThumbnailMethod::Crop, animated: false }
+        ThumbnailSpec {
+            size,
+            method: ThumbnailMethod::Crop,
+            animated: false,
+            encoding: ThumbnailEncoding::Universal,
+        }
     }
 
     fn png() -> ContentType {

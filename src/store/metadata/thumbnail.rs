@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::blob;
 use super::column::Unsigned;
 use crate::store::ThumbnailRecord;
-use crate::types::{ContentHash, ThumbnailSize, ThumbnailSpec};
+use crate::types::{ContentHash, ThumbnailEncoding, ThumbnailSize, ThumbnailSpec};
 
 pub(super) fn find(
     connection: &Connection,
@@ -93,5 +93,6 @@ fn spec_from_row(row: &Row<'_>) -> rusqlite::Result<ThumbnailSpec> {
         size: ThumbnailSize { width: row.get(0)?, height: row.get(1)? },
         method: row.get(2)?,
         animated: row.get(3)?,
+        encoding: ThumbnailEncoding::Universal,
     })
 }

@@ -10,35 +10,16 @@ use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage};
 
-use super::decode::Source;
+use super::decode::{self, Pixels};
 use super::error::ThumbnailError;
+use super::job::{Job, Rendered};
 use super::layout::{Area, Layout, layout};
-use super::limits::Limits;
 use crate::types::{ThumbnailSize, ThumbnailSpec};
 
-/// What is to be sent as a thumbnail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rendered {
-    /// The source itself, byte for byte (CS-TH-06). It has been decoded once, so it is a picture.
-    Original {
-        /// What it really is, whatever its uploader called it (CS-HDR-07).
-        content_type: &'static str,
-    },
-    /// A picture made anew, without any metadata of the source, and never moving.
-    Encoded {
-        /// The file.
-        bytes: Vec<u8>,
-        /// Its type: `image/jpeg`, or `image/png` where something is transparent.
-        content_type: &'static str,
-        /// Its size in pixels.
-        size: ThumbnailSize,
-    },
-}
-
-/// Makes a thumbnail of the picture in a file.
+/// Makes the thumbnails of a job, in the order of its `specs`.
 ///
-/// The format is told by the first bytes, from a list of JPEG, PNG, GIF and WebP. The pixels are
-/// counted before any is decoded. The file is read from its start, wherever its position is.
+/// The format is told by the first bytes, from a list. The pixels are counted before any is decoded.
+/// The file is read from its start, wherever its position is.
 ///
 /// A source that is not larger than asked is returned as it is (CS-TH-06), unless it moves and that
 /// was not asked for: then its first frame is made anew at its own size (CS-TH-15, CS-TH-19). A larger
@@ -49,18 +30,12 @@ pub enum Rendered {
 /// # Errors
 ///
 /// Any [`ThumbnailError`] but `Busy`; a panic of a decoder becomes `Panicked`.
-pub fn render(
-    source: File,
-    spec: &ThumbnailSpec,
-    limits: &Limits,
-) -> Result<Rendered, ThumbnailError> {
-    guarded(|| render_unguarded(source, spec, limits))
+pub fn render(source: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
+    guarded(|| render_unguarded(source, job))
 }
 
 /// Runs a job and turns its panic into an error.
-fn guarded(
-    job: impl FnOnce() -> Result<Rendered, ThumbnailError>,
-) -> Result<Rendered, ThumbnailError> {
+fn guarded<T>(job: impl FnOnce() -> Result<T, ThumbnailError>) -> Result<T, ThumbnailError> {
     // Everything that the job could leave half done is dropped with it.
     panic::catch_unwind(AssertUnwindSafe(job))
         .unwrap_or_else(|payload| Err(ThumbnailError::Panicked(message(payload.as_ref()))))
@@ -73,29 +48,27 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn render_unguarded(
-    file: File,
-    spec: &ThumbnailSpec,
-    limits: &Limits,
-) -> Result<Rendered, ThumbnailError> {
-    let source = Source::open(file, limits)?;
-    let (format, animated, orientation) = (source.format, source.animated, source.orientation);
-    let stored = source.stored_size();
-    let layout = layout_as_stored(spec, stored, orientation);
+fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
+    let source = decode::open(file, &job.limits)?;
+    let header = source.header();
+    let (format, animated) = (header.format, header.animated);
+    let (stored, orientation) = (header.size, header.orientation);
     // Decoded even if the original is sent: what only starts like a picture is not passed off as one.
-    let image = source.decode()?;
-    let (crop, to) = match layout {
-        Layout::Original if !animated || spec.animated => {
-            return Ok(Rendered::Original { content_type: format.content_type(animated) });
-        }
-        Layout::Original => (Area::whole(stored), stored),
-        Layout::Resize { crop, to } => (crop, to),
+    let Pixels::Image(image) = source.decode(stored)?;
+    let render_one = |spec: &ThumbnailSpec| {
+        let (crop, to) = match layout_as_stored(spec, stored, orientation) {
+            Layout::Original if !animated || spec.animated => {
+                return Ok(Rendered::Original { content_type: format.content_type(animated) });
+            }
+            Layout::Original => (Area::whole(stored), stored),
+            Layout::Resize { crop, to } => (crop, to),
+        };
+        let mut thumbnail = resize(&image, crop, to)?;
+        // Turning the small picture is cheaper than turning the large one.
+        thumbnail.apply_orientation(orientation);
+        encode(thumbnail)
     };
-    let mut thumbnail = resize(&image, crop, to)?;
-    drop(image);
-    // Turning the small picture is cheaper than turning the large one.
-    thumbnail.apply_orientation(orientation);
-    encode(thumbnail)
+    job.specs.iter().map(render_one).collect()
 }
 
 /// Plans for the picture as it is shown and returns the plan for the picture as it is stored.
@@ -184,18 +157,35 @@ fn is_opaque(image: &DynamicImage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::thumbnail::limits::Limits;
     use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
+    use crate::types::MovingEncoding;
+    use crate::types::ThumbnailEncoding;
     use crate::types::ThumbnailMethod::{self, Crop, Scale};
     use image::{GenericImageView, ImageFormat};
     use proptest::prelude::*;
     use proptest::sample::Index;
 
     fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
-        ThumbnailSpec { size: ThumbnailSize { width, height }, method, animated: false }
+        ThumbnailSpec {
+            size: ThumbnailSize { width, height },
+            method,
+            animated: false,
+            encoding: ThumbnailEncoding::Universal,
+        }
     }
 
     fn rendered(bytes: &[u8], spec: &ThumbnailSpec) -> Result<Rendered, ThumbnailError> {
-        render(file(bytes), spec, &Limits::default())
+        rendered_under(Limits::default(), bytes, spec)
+    }
+
+    fn rendered_under(
+        limits: Limits,
+        bytes: &[u8],
+        spec: &ThumbnailSpec,
+    ) -> Result<Rendered, ThumbnailError> {
+        let job = Job { specs: vec![*spec], limits, moving: MovingEncoding::default() };
+        render(file(bytes), &job).map(|mut made| made.remove(0))
     }
 
     /// Returns the type and the decoded picture of a thumbnail that has been made anew.
@@ -376,15 +366,15 @@ mod tests {
     /// CS-LIM-02, CS-LIM-06
     #[test]
     fn pixels_are_counted_before_they_are_decoded() {
-        let limits = Limits { max_pixels: 100 };
+        let limits = Limits { max_pixels: 100, ..Limits::default() };
         for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
             let exact =
-                render(file(&encoded(&quarters(10, 10), format)), &spec(5, 5, Crop), &limits);
+                rendered_under(limits, &encoded(&quarters(10, 10), format), &spec(5, 5, Crop));
             assert!(exact.is_ok(), "{format:?} {exact:?}");
             // Cut off behind the header: an attempt to decode would say "damaged".
             let mut over = encoded(&quarters(101, 1), format);
             over.truncate(over.len() - 14);
-            let over = render(file(&over), &spec(5, 5, Crop), &limits);
+            let over = rendered_under(limits, &over, &spec(5, 5, Crop));
             assert!(matches!(over, Err(ThumbnailError::TooLarge(_))), "{format:?} {over:?}");
         }
     }
@@ -445,15 +435,15 @@ mod tests {
             if cut {
                 bytes.truncate(length.index(bytes.len()));
             }
-            let limits = Limits { max_pixels: 1_000_000 };
-            let outcome = render(file(&bytes), &spec(8, 8, Crop), &limits);
+            let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
+            let outcome = rendered_under(limits, &bytes, &spec(8, 8, Crop));
             prop_assert!(!matches!(outcome, Err(ThumbnailError::Panicked(_))), "{:?}", outcome);
         }
     }
 
     #[test]
     fn a_panic_becomes_an_error() {
-        let outcome = guarded(|| panic!("a decoder's bug"));
+        let outcome = guarded(|| -> Result<(), _> { panic!("a decoder's bug") });
         match outcome {
             Err(ThumbnailError::Panicked(message)) => assert_eq!(message, "a decoder's bug"),
             other => panic!("{other:?}"),

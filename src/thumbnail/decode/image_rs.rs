@@ -1,0 +1,106 @@
+//! The formats that the `image` crate decodes as a whole.
+
+use std::fs::File;
+use std::io::{BufReader, Seek};
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder};
+
+use super::{Header, Pixels, Source, gif, webp};
+use crate::thumbnail::error::ThumbnailError;
+use crate::thumbnail::format::Format;
+use crate::thumbnail::limits::Limits;
+use crate::types::ThumbnailSize;
+
+/// A picture of one of these formats.
+pub(super) struct ImageSource {
+    decoder: Box<dyn ImageDecoder>,
+    header: Header,
+}
+
+impl ImageSource {
+    pub(super) fn open_jpeg(
+        reader: BufReader<File>,
+        length: u64,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        // The decoder holds the whole file in memory.
+        if length > limits.max_jpeg_bytes() {
+            let limit = limits.max_jpeg_bytes();
+            return Err(ThumbnailError::TooLarge(format!("{length} bytes, allowed are {limit}")));
+        }
+        let mut decoder = JpegDecoder::new(reader)?;
+        let orientation = decoder.orientation()?;
+        Self::new(decoder, Format::Jpeg, limits, false, orientation)
+    }
+
+    pub(super) fn open_png(
+        reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let mut decoder = PngDecoder::with_limits(reader, limits.for_png_header())?;
+        let animated = decoder.is_apng()?;
+        let orientation = decoder.orientation()?;
+        Self::new(decoder, Format::Png, limits, animated, orientation)
+    }
+
+    pub(super) fn open_gif(
+        mut reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let animated = gif::is_animated(&mut reader)?;
+        reader.rewind()?;
+        let decoder = GifDecoder::new(reader)?;
+        Self::new(decoder, Format::Gif, limits, animated, Orientation::NoTransforms)
+    }
+
+    pub(super) fn open_webp(
+        mut reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let webp::Survey { orientation, largest_frame } = webp::survey(&mut reader)?;
+        reader.rewind()?;
+        let decoder = WebPDecoder::new(reader)?;
+        let (width, height) = decoder.dimensions();
+        if largest_frame.is_some_and(|frame| frame.width > width || frame.height > height) {
+            return Err(ThumbnailError::Damaged("a frame larger than the picture".to_owned()));
+        }
+        let animated = decoder.has_animation();
+        Self::new(decoder, Format::WebP, limits, animated, orientation)
+    }
+
+    fn new(
+        decoder: impl ImageDecoder + 'static,
+        format: Format,
+        limits: &Limits,
+        animated: bool,
+        orientation: Orientation,
+    ) -> Result<Self, ThumbnailError> {
+        let mut decoder: Box<dyn ImageDecoder> = Box::new(decoder);
+        let size = stored_size(&decoder);
+        limits.check(size)?;
+        let mut budget = limits.for_decoding();
+        budget.reserve(decoder.total_bytes())?;
+        decoder.set_limits(budget)?;
+        Ok(Self { decoder, header: Header { format, size, animated, orientation } })
+    }
+}
+
+impl Source for ImageSource {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn decode(self: Box<Self>, _: ThumbnailSize) -> Result<Pixels, ThumbnailError> {
+        Ok(Pixels::Image(DynamicImage::from_decoder(self.decoder)?))
+    }
+}
+
+fn stored_size(decoder: &impl ImageDecoder) -> ThumbnailSize {
+    let (width, height) = decoder.dimensions();
+    ThumbnailSize { width, height }
+}

@@ -1,0 +1,82 @@
+//! From an untrusted file to pixels, under limits: one file for each family of formats, one trait for all.
+
+mod gif;
+mod image_rs;
+mod webp;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek};
+
+use image::DynamicImage;
+use image::metadata::Orientation;
+
+use super::error::ThumbnailError;
+use super::format::Format;
+use super::limits::Limits;
+use crate::types::ThumbnailSize;
+use image_rs::ImageSource;
+
+/// What the header of a picture says; no pixel has been decoded yet.
+#[derive(Debug)]
+pub(super) struct Header {
+    /// What its first bytes say that it is.
+    pub(super) format: Format,
+    /// The size as it is stored, before turning.
+    pub(super) size: ThumbnailSize,
+    /// Whether it moves; in doubt it does.
+    pub(super) animated: bool,
+    /// How it has to be turned after decoding.
+    pub(super) orientation: Orientation,
+}
+
+/// The pixels of one picture, not turned yet.
+#[derive(Debug)]
+pub(super) enum Pixels {
+    /// In a layout that the `image` crate knows.
+    Image(DynamicImage),
+}
+
+/// A picture whose header has been read and found to be within the limits.
+pub(super) trait Source {
+    /// Returns what the header says.
+    fn header(&self) -> &Header;
+
+    /// Decodes the picture, or the first one of an animation.
+    ///
+    /// The result may be smaller than the header says, the whole picture evenly reduced, as long as it
+    /// is nowhere smaller than `at_least` (which is in stored orientation, too). Who cannot reduce while
+    /// decoding gives the full size.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged`, `TooLarge`, `Unsupported` or `Io`.
+    fn decode(self: Box<Self>, at_least: ThumbnailSize) -> Result<Pixels, ThumbnailError>;
+}
+
+/// Reads the header of a picture, from the start of the file.
+///
+/// # Errors
+///
+/// `Unsupported` for everything that is not on the list of formats, `TooLarge` if its pixels are
+/// too many, `Damaged` if the header makes no sense, `Io` if the file cannot be read.
+pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, ThumbnailError> {
+    file.rewind()?;
+    let length = file.metadata()?.len();
+    // Large enough that one read holds everything before the pixels in nearly every picture.
+    let mut reader = BufReader::with_capacity(32 * 1024, file);
+    let format = detect(&mut reader)?;
+    let source: Box<dyn Source> = match format {
+        Format::Jpeg => Box::new(ImageSource::open_jpeg(reader, length, limits)?),
+        Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
+        Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
+        Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),
+    };
+    Ok(source)
+}
+
+/// Tells the format by the first bytes, and leaves the reader at its start.
+fn detect(reader: &mut BufReader<File>) -> Result<Format, ThumbnailError> {
+    // A regular file: the first read fills the buffer, or comes to its end.
+    let start = reader.fill_buf()?;
+    Format::detect(start).ok_or(ThumbnailError::Unsupported)
+}
