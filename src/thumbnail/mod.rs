@@ -15,6 +15,7 @@ mod ladder;
 mod layout;
 mod limits;
 mod render;
+mod sandbox;
 
 #[cfg(test)]
 mod corpus;
@@ -29,3 +30,4 @@ pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;
 pub use render::render;
+pub use sandbox::{Confinement, ProgramConfinement, Report, confine, confine_program};
