@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
+use mediary::thumbnail::WorkerSettings;
 use mediary::types::{Mxc, ServerName};
-use mediary::{check, federation_test, logging, server};
+use mediary::{check, federation_test, logging, server, thumbnail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// jemalloc keeps memory flat under many connections and costs the least time of those measured.
@@ -46,6 +48,9 @@ enum Command {
     /// Show, make or find the key that requests to other servers are signed with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Decode pictures for the process that started this one
+    #[command(hide = true)]
+    ThumbnailWorker(WorkerSettings),
 }
 
 #[derive(Args)]
@@ -157,6 +162,8 @@ fn main() -> ExitCode {
                 federation_test::run(config, &server, media.as_ref(), &mut std::io::stdout())
             });
         }
+        Command::ThumbnailWorker(settings) => thumbnail::work(settings)
+            .context("a thumbnail worker, which only Mediary itself starts"),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
     };
     match outcome {
