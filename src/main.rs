@@ -10,9 +10,9 @@ use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
-use mediary::thumbnail::WorkerSettings;
+use mediary::thumbnail::{self, ProbeCommand, WorkerSettings};
 use mediary::types::{Mxc, ServerName};
-use mediary::{check, federation_test, logging, server, thumbnail};
+use mediary::{check, federation_test, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// jemalloc keeps memory flat under many connections and costs the least time of those measured.
@@ -51,6 +51,9 @@ enum Command {
     /// Decode pictures for the process that started this one
     #[command(hide = true)]
     ThumbnailWorker(WorkerSettings),
+    /// Lock oneself in as a thumbnail worker does, and try one thing
+    #[command(hide = true)]
+    ThumbnailProbe(ProbeCommand),
 }
 
 #[derive(Args)]
@@ -165,6 +168,9 @@ fn main() -> ExitCode {
         Command::ThumbnailWorker(settings) => thumbnail::work(settings)
             .context("a thumbnail worker, which only Mediary itself starts"),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
+        Command::ThumbnailProbe(command) => {
+            return thumbnail::probe(&command, &mut std::io::stdout());
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

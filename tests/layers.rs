@@ -30,7 +30,7 @@ const ROOMS: &[Room] = &[
             "types",
         ],
     ),
-    room("check", &["config", "federation", "homeserver", "server", "types"]),
+    room("check", &["config", "federation", "homeserver", "server", "thumbnail", "types"]),
     room("federation_test", &["config", "egress", "federation", "server", "types"]),
     room("key_tool", &["federation"]),
     room("logging", &["config"]),

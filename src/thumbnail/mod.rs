@@ -34,5 +34,7 @@ pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;
 pub use render::render;
-pub use sandbox::{Confinement, ProgramConfinement, Report, confine, confine_program};
+pub use sandbox::{
+    Confinement, ProbeCommand, ProgramConfinement, Report, confine, confine_program, probe,
+};
 pub use worker::{WorkerSettings, run as work};

@@ -5,7 +5,9 @@
 //! no other process), and a short list of system calls. What the kernel does not give is said in the
 //! [`Report`] and is never a reason to fail here; whoever started the process decides.
 
+mod elf;
 mod landlock;
+mod probe;
 mod report;
 mod rlimits;
 mod seccomp;
@@ -15,6 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use probe::{ProbeCommand, probe};
 pub use report::Report;
 
 /// What a worker process may consume in all its life; everything else is taken from it.
