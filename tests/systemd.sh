@@ -11,7 +11,7 @@ set -euo pipefail
 # shellcheck source=tests/steps.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/steps.sh"
 
-if ((EUID != 0)) || ! command -v systemd-nspawn python3 >/dev/null; then
+if ((EUID != 0)) || ! type -P systemd-nspawn >/dev/null || ! type -P python3 >/dev/null; then
     echo "   left out: it takes root, systemd-nspawn and python3"
     exit 0
 fi

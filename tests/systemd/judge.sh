@@ -8,7 +8,6 @@ fail() {
     exit 1
 }
 
-ip link set lo up
 python3 /usr/local/lib/homeserver.py &
 homeserver=http://127.0.0.1:8009
 mediary=http://127.0.0.1:8010
