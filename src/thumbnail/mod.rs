@@ -14,6 +14,7 @@ mod job;
 mod ladder;
 mod layout;
 mod limits;
+mod motion;
 mod render;
 
 #[cfg(test)]

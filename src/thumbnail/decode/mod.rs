@@ -1,6 +1,6 @@
 //! From an untrusted file to pixels, under limits: one file for each family of formats, one trait for all.
 
-mod gif;
+pub(super) mod gif;
 mod image_rs;
 mod webp;
 

@@ -10,10 +10,11 @@ use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage};
 
-use super::decode::{self, Pixels};
+use super::decode::{self, Header, Pixels};
 use super::error::ThumbnailError;
 use super::job::{Job, Rendered};
 use super::layout::{Area, Layout, layout};
+use super::motion;
 use crate::types::{ThumbnailSize, ThumbnailSpec};
 
 /// Makes the thumbnails of a job, in the order of its `specs`.
@@ -49,13 +50,18 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
-    let source = decode::open(file, &job.limits)?;
+    let source = decode::open(file.try_clone()?, &job.limits)?;
     let header = source.header();
+    let moving = job.specs.iter().map(|spec| render_moving(&file, header, spec, job));
+    let moving = moving.collect::<Result<Vec<_>, _>>()?;
     let (format, animated) = (header.format, header.animated);
     let (stored, orientation) = (header.size, header.orientation);
     // Decoded even if the original is sent: what only starts like a picture is not passed off as one.
     let Pixels::Image(image) = source.decode(stored)?;
-    let render_one = |spec: &ThumbnailSpec| {
+    let render_one = |(spec, moving): (&ThumbnailSpec, Option<Rendered>)| {
+        if let Some(moving) = moving {
+            return Ok(moving);
+        }
         let (crop, to) = match layout_as_stored(spec, stored, orientation) {
             Layout::Original if format.may_be_sent() && (!animated || spec.animated) => {
                 return Ok(Rendered::Original { content_type: format.content_type(animated) });
@@ -68,7 +74,22 @@ fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailErr
         thumbnail.apply_orientation(orientation);
         encode(thumbnail)
     };
-    job.specs.iter().map(render_one).collect()
+    job.specs.iter().zip(moving).map(render_one).collect()
+}
+
+/// Makes a moving thumbnail, where that is asked for and possible.
+fn render_moving(
+    file: &File,
+    header: &Header,
+    spec: &ThumbnailSpec,
+    job: &Job,
+) -> Result<Option<Rendered>, ThumbnailError> {
+    match layout_as_stored(spec, header.size, header.orientation) {
+        Layout::Resize { crop, to } if spec.animated && header.animated => {
+            motion::render(file, header, (crop, to), job)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Plans for the picture as it is shown and returns the plan for the picture as it is stored.
