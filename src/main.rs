@@ -9,6 +9,7 @@ use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
+use mediary::thumbnail::{self, ProbeCommand};
 use mediary::types::{Mxc, ServerName};
 use mediary::{check, federation_test, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -46,6 +47,9 @@ enum Command {
     /// Show, make or find the key that requests to other servers are signed with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Lock oneself in as a thumbnail worker does, and try one thing
+    #[command(hide = true)]
+    ThumbnailProbe(ProbeCommand),
 }
 
 #[derive(Args)]
@@ -158,6 +162,9 @@ fn main() -> ExitCode {
             });
         }
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
+        Command::ThumbnailProbe(command) => {
+            return thumbnail::probe(&command, &mut std::io::stdout());
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

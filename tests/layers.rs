@@ -17,8 +17,20 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
-    room("main", &["check", "config", "federation_test", "key_tool", "logging", "server", "types"]),
-    room("check", &["config", "federation", "homeserver", "server", "types"]),
+    room(
+        "main",
+        &[
+            "check",
+            "config",
+            "federation_test",
+            "key_tool",
+            "logging",
+            "server",
+            "thumbnail",
+            "types",
+        ],
+    ),
+    room("check", &["config", "federation", "homeserver", "server", "thumbnail", "types"]),
     room("federation_test", &["config", "egress", "federation", "server", "types"]),
     room("key_tool", &["federation"]),
     room("logging", &["config"]),

@@ -16,6 +16,7 @@ mod layout;
 mod limits;
 mod motion;
 mod render;
+mod sandbox;
 
 #[cfg(test)]
 mod corpus;
@@ -30,3 +31,6 @@ pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;
 pub use render::render;
+pub use sandbox::{
+    Confinement, ProbeCommand, ProgramConfinement, Report, confine, confine_program, probe,
+};

@@ -5,7 +5,7 @@ mod image_rs;
 mod webp;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
 use image::DynamicImage;
 use image::metadata::Orientation;
@@ -60,8 +60,9 @@ pub(super) trait Source {
 /// `Unsupported` for everything that is not on the list of formats, `TooLarge` if its pixels are
 /// too many, `Damaged` if the header makes no sense, `Io` if the file cannot be read.
 pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, ThumbnailError> {
+    // By its end: `stat` is not for a worker, whose system calls name no files.
+    let length = file.seek(SeekFrom::End(0))?;
     file.rewind()?;
-    let length = file.metadata()?.len();
     // Large enough that one read holds everything before the pixels in nearly every picture.
     let mut reader = BufReader::with_capacity(32 * 1024, file);
     let format = detect(&mut reader)?;
