@@ -233,9 +233,15 @@ fn is_media_error_ours(error: &MediaError) -> bool {
         | MediaError::TooManyFetches
         | MediaError::NoMediaId => true,
         MediaError::Thumbnail(error) => match &**error {
-            ThumbnailError::Busy | ThumbnailError::Io(_) | ThumbnailError::Panicked(_) => true,
+            ThumbnailError::Busy
+            | ThumbnailError::Unavailable
+            | ThumbnailError::Crashed(_)
+            | ThumbnailError::Io(_)
+            | ThumbnailError::Panicked(_) => true,
             ThumbnailError::Unsupported
             | ThumbnailError::Damaged(_)
+            | ThumbnailError::TimedOut
+            | ThumbnailError::OutOfMemory
             | ThumbnailError::TooLarge(_) => false,
         },
         MediaError::Shared(error) => is_media_error_ours(error),
@@ -495,9 +501,20 @@ fn thumbnail_answer(error: &ThumbnailError) -> ErrorAnswer {
             "M_UNKNOWN",
             "Thumbnails of this kind of file cannot be made",
         ),
-        ThumbnailError::Damaged(_) | ThumbnailError::Panicked(_) => {
+        ThumbnailError::Damaged(_) | ThumbnailError::Panicked(_) | ThumbnailError::Crashed(_) => {
             own(StatusCode::BAD_REQUEST, "M_UNKNOWN", "The image cannot be read")
         }
+        ThumbnailError::TimedOut => own(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            "A thumbnail of the image takes too long to make",
+        ),
+        ThumbnailError::OutOfMemory => own(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "M_TOO_LARGE",
+            "A thumbnail of the image takes too much memory to make",
+        ),
+        ThumbnailError::Unavailable => busy("Thumbnails cannot be made now, try again later"),
         ThumbnailError::TooLarge(_) => own(
             StatusCode::PAYLOAD_TOO_LARGE,
             "M_TOO_LARGE",

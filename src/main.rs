@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
-use mediary::thumbnail::{self, ProbeCommand};
+use mediary::thumbnail::{self, ProbeCommand, WorkerSettings};
 use mediary::types::{Mxc, ServerName};
 use mediary::{check, federation_test, logging, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,6 +48,9 @@ enum Command {
     /// Show, make or find the key that requests to other servers are signed with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Decode pictures for the process that started this one
+    #[command(hide = true)]
+    ThumbnailWorker(WorkerSettings),
     /// Lock oneself in as a thumbnail worker does, and try one thing
     #[command(hide = true)]
     ThumbnailProbe(ProbeCommand),
@@ -161,6 +165,8 @@ fn main() -> ExitCode {
                 federation_test::run(config, &server, media.as_ref(), &mut std::io::stdout())
             });
         }
+        Command::ThumbnailWorker(settings) => thumbnail::work(settings)
+            .context("a thumbnail worker, which only Mediary itself starts"),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
         Command::ThumbnailProbe(command) => {
             return thumbnail::probe(&command, &mut std::io::stdout());

@@ -195,6 +195,69 @@ impl ConnectionMetrics {
     }
 }
 
+/// Why a thumbnail worker was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// It died, or was not to be believed any more.
+    Crashed,
+    /// A picture took too long.
+    TimedOut,
+    /// A picture took too much memory.
+    OutOfMemory,
+    /// It had done its part.
+    Recycled,
+    /// It did not come up.
+    NotStarted,
+}
+
+impl WorkerEnd {
+    /// In the order of the variants.
+    const NAMES: [&'static str; 5] =
+        ["crashed", "timed_out", "out_of_memory", "recycled", "not_started"];
+}
+
+/// Thumbnail workers and who waits for them.
+#[derive(Debug, Clone)]
+pub struct ThumbnailMetrics {
+    /// Requests that wait for a worker.
+    pub waiting: IntGauge,
+    /// Sources that were given to a worker, once for all sizes that were asked for at the same time.
+    pub jobs: IntCounter,
+    ended: [IntCounter; WorkerEnd::NAMES.len()],
+}
+
+impl ThumbnailMetrics {
+    /// Counts a worker that is replaced.
+    pub fn ended(&self, end: WorkerEnd) {
+        self.ended[end as usize].inc();
+    }
+
+    fn new(declare: &Declare) -> prometheus::Result<Self> {
+        let ended = declare.counters(
+            "mediary_thumbnail_workers_ended_total",
+            "Thumbnail workers replaced, by reason: crashed, timed_out, out_of_memory, recycled, \
+             not_started.",
+            &["reason"],
+        )?;
+        Ok(Self {
+            waiting: declare
+                .int_gauge("mediary_thumbnails_waiting", "Requests that wait for a worker.")?,
+            jobs: declare.counter(
+                "mediary_thumbnail_jobs_total",
+                "Sources given to thumbnail workers; several sizes of one may be one job.",
+            )?,
+            ended: WorkerEnd::NAMES.map(|reason| ended.with_label_values(&[reason])),
+        })
+    }
+}
+
+impl Default for ThumbnailMetrics {
+    /// Returns metrics that nobody sees.
+    fn default() -> Self {
+        Self::new(&Declare(Registry::new())).expect("each name is there once")
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -225,6 +288,8 @@ pub struct Metrics {
     pub thumbnail_duration: Histogram,
     /// Thumbnails that could not be made.
     pub thumbnail_failures: IntCounter,
+    /// Thumbnail workers and who waits for them.
+    pub thumbnails: ThumbnailMetrics,
     /// Stored bodies that did not match their checksum.
     pub corrupt_blobs: IntCounter,
 }
@@ -400,6 +465,7 @@ impl Metrics {
                 "mediary_thumbnail_failures_total",
                 "Thumbnails that could not be made.",
             )?,
+            thumbnails: ThumbnailMetrics::new(&declare)?,
             corrupt_blobs: declare.counter(
                 "mediary_corrupt_blobs_total",
                 "Stored bodies that were damaged or gone when they were read.",

@@ -5,6 +5,7 @@ mod admin;
 mod background;
 mod listeners;
 mod outside;
+mod thumbnails;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::store::Store;
-use crate::thumbnail::{self, Ladder, ThumbnailEngine};
+use crate::thumbnail::Ladder;
 
 use admin::Admin;
 use background::{Drain, Housekeeping};
@@ -39,6 +40,7 @@ use listeners::{Listener, Prebound};
 use outside::Outside;
 
 pub use outside::{egress, fetcher, rules, servers, signing_key};
+pub use thumbnails::worker as thumbnail_worker;
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";
@@ -170,14 +172,7 @@ fn services(
         store: store.clone(),
         homeserver: homeserver.clone(),
         servers: outside.servers,
-        engine: ThumbnailEngine::new(
-            thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
-            thumbnail::Limits {
-                max_pixels: thumbnails.max_pixels,
-                max_frames: thumbnails.max_frames,
-                max_animation_pixels: thumbnails.max_animation_pixels,
-            },
-        ),
+        engine: thumbnails::engine(thumbnails, metrics)?,
         ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
         memory_bytes: config.storage.memory.as_u64(),
         cache: CacheLimits {

@@ -245,9 +245,9 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         signs: &["thread::Builder"],
-        only_in: &["server", "store/metadata/writer.rs"],
+        only_in: &["server", "store/metadata/writer.rs", "thumbnail/engine/mod.rs"],
         free_in_tests: true,
-        rule: "only server starts threads, but for the database's own",
+        rule: "only server starts threads, but for the database's own and the keepers of workers",
     },
     Reserved {
         signs: &["spawn_blocking"],

@@ -31,6 +31,12 @@ const MAX_RULES: usize = 256;
 /// More media by name than any login page shows; a longer list is meant to be `mode = "open"`.
 const MAX_READABLE: usize = 1_000;
 
+/// Less than this does not hold the program and one photograph.
+const MIN_WORKER_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// More places than anybody can wait for.
+const MAX_QUEUE: usize = 100_000;
+
 /// More fetches at once than any machine has memory for.
 const MAX_FETCHES: usize = 10_000;
 
@@ -114,6 +120,7 @@ impl Config {
             ("remote.slow_timeout", self.remote.slow_timeout),
             ("federation.connect_timeout", self.federation.connect_timeout),
             ("federation.timeout", self.federation.timeout),
+            ("thumbnails.timeout", self.thumbnails.timeout),
         ] {
             check_not_zero(key, timeout)?;
             check_at_most(key, timeout, MAX_DURATION)?;
@@ -133,6 +140,12 @@ impl Config {
         ] {
             check_size(key, ByteSize(bytes))?;
         }
+        let ByteSize(worker_memory) = self.thumbnails.worker_memory;
+        if worker_memory < MIN_WORKER_MEMORY {
+            let least = ByteSize(MIN_WORKER_MEMORY);
+            return Err(broken("thumbnails.worker_memory", format!("must be at least {least}")));
+        }
+        check_not_too_large("thumbnails.worker_memory", worker_memory)?;
         check_not_too_large("connections.min_rate", self.connections.min_rate.as_u64())?;
         if let Some(front) = self.uploads.front_max_size {
             check_size("uploads.front_max_size", front)?;
@@ -216,6 +229,9 @@ impl Config {
                 return Err(broken(key, format!("must be at most {MAX_THREADS}")));
             }
         }
+        if self.thumbnails.queue > MAX_QUEUE {
+            return Err(broken("thumbnails.queue", format!("must be at most {MAX_QUEUE}")));
+        }
         if self.remote.max_fetches > MAX_FETCHES {
             return Err(broken("remote.max_fetches", format!("must be at most {MAX_FETCHES}")));
         }
@@ -227,6 +243,7 @@ impl Config {
             ("uploads.create_per_second", self.uploads.create_per_second.into()),
             ("uploads.create_burst", self.uploads.create_burst.into()),
             ("thumbnails.max_pixels", self.thumbnails.max_pixels),
+            ("thumbnails.worker_jobs", self.thumbnails.worker_jobs),
         ] {
             if count == 0 {
                 return Err(broken(key, "must be more than zero"));
@@ -407,6 +424,12 @@ mod tests {
             ("thumbnails.sizes = []", "thumbnails.sizes"),
             ("thumbnails.sizes = ['32x32 crop', '9999x1 crop']", "thumbnails.sizes"),
             ("thumbnails.concurrency = 100000", "thumbnails.concurrency"),
+            ("thumbnails.queue = 1000000", "thumbnails.queue"),
+            ("thumbnails.timeout = '0s'", "thumbnails.timeout"),
+            ("thumbnails.timeout = '2days'", "thumbnails.timeout"),
+            ("thumbnails.worker_memory = '63 MiB'", "thumbnails.worker_memory"),
+            ("thumbnails.worker_memory = '15 EiB'", "thumbnails.worker_memory"),
+            ("thumbnails.worker_jobs = 0", "thumbnails.worker_jobs"),
             ("server.threads = 100000", "server.threads"),
         ] {
             let error = config(text).validate().expect_err(text);

@@ -275,10 +275,11 @@ mod tests {
             store: Store::open(directory.path()).unwrap(),
             homeserver,
             servers: OtherServers::default(),
-            engine: ThumbnailEngine::new(
+            engine: ThumbnailEngine::new(thumbnail::EngineSettings::in_threads(
                 thumbnail::Capacity { workers: 1, queue: 1 },
                 thumbnail::Limits { max_pixels: 1_000_000, ..thumbnail::Limits::default() },
-            ),
+            ))
+            .unwrap(),
             ladder: Ladder::new(vec!["32x32 crop".parse().unwrap()]),
             memory_bytes: 1 << 20,
             cache,

@@ -24,6 +24,9 @@ const MAX_VARIANTS: u64 = 64;
 /// How long it is remembered that no thumbnail can be made of a content.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(60);
 
+/// The same of one that cost a worker: it is the dearest request that a stranger can make.
+const COSTLY_FAILURE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
 /// How many contents and renderings are remembered at once, at most.
 const REMEMBERED: u64 = 10_000;
 
@@ -54,7 +57,7 @@ impl Renders {
         let unreadable = Cache::builder().max_capacity(REMEMBERED);
         Self {
             under_way: Cache::builder().max_capacity(REMEMBERED).expire_after(AtOnce).build(),
-            unreadable: unreadable.time_to_live(FAILURE_LIFETIME).build(),
+            unreadable: unreadable.expire_after(AsLongAsItLasts).build(),
         }
     }
 }
@@ -206,7 +209,7 @@ impl MediaService {
             Err(error) => {
                 self.metrics.thumbnail_failures.inc();
                 let MediaError::Thumbnail(error) = error else { return Err(error.into()) };
-                if is_lasting(&error) {
+                if lifetime(&error).is_some() {
                     self.renders.unreadable.insert(content_hash, error.clone()).await;
                 }
                 Err(impossible(source, error).into())
@@ -287,19 +290,39 @@ fn only_the_original_is_elsewhere(error: MediaError) -> MediaError {
 /// (CS-TH-13).
 fn impossible(source: &MediaRecord, error: Arc<ThumbnailError>) -> MediaError {
     match (source.source, &*error) {
-        (MediaSource::Remote, ThumbnailError::TooLarge(_)) => MediaError::RemoteImageTooLarge,
+        (
+            MediaSource::Remote,
+            ThumbnailError::TooLarge(_) | ThumbnailError::TimedOut | ThumbnailError::OutOfMemory,
+        ) => MediaError::RemoteImageTooLarge,
         _ => error.into(),
     }
 }
 
-/// Whether the same image would fail in the same way again.
-fn is_lasting(error: &ThumbnailError) -> bool {
+/// How long the same image would fail in the same way again, if it would.
+fn lifetime(error: &ThumbnailError) -> Option<Duration> {
     match error {
         ThumbnailError::Unsupported
         | ThumbnailError::Damaged(_)
         | ThumbnailError::TooLarge(_)
-        | ThumbnailError::Panicked(_) => true,
-        ThumbnailError::Busy | ThumbnailError::Io(_) => false,
+        | ThumbnailError::Panicked(_) => Some(FAILURE_LIFETIME),
+        ThumbnailError::Crashed(_) | ThumbnailError::TimedOut | ThumbnailError::OutOfMemory => {
+            Some(COSTLY_FAILURE_LIFETIME)
+        }
+        ThumbnailError::Busy | ThumbnailError::Unavailable | ThumbnailError::Io(_) => None,
+    }
+}
+
+/// A failure is remembered for as long as its kind is.
+struct AsLongAsItLasts;
+
+impl Expiry<ContentHash, Arc<ThumbnailError>> for AsLongAsItLasts {
+    fn expire_after_create(
+        &self,
+        _: &ContentHash,
+        error: &Arc<ThumbnailError>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(lifetime(error).unwrap_or_default())
     }
 }
 

@@ -19,12 +19,45 @@ pub enum ThumbnailError {
     /// As many thumbnails as allowed are being made and waited for; a later try may succeed.
     #[error("too many thumbnails are being made")]
     Busy,
+    /// There is no worker, and none can be started; a later try may succeed.
+    #[error("no thumbnail worker can be started")]
+    Unavailable,
+    /// It took longer than one picture may take.
+    #[error("the picture takes too long")]
+    TimedOut,
+    /// It took more memory than a worker has.
+    #[error("the picture takes too much memory")]
+    OutOfMemory,
+    /// The worker died of it, or was taken over.
+    #[error("the worker was lost: {0}")]
+    Crashed(String),
     /// The file could not be read: the disk's fault, not the picture's.
     #[error("the picture could not be read")]
     Io(#[from] io::Error),
     /// A decoder gave up in a way that it should not have.
     #[error("the decoder panicked: {0}")]
     Panicked(String),
+}
+
+impl ThumbnailError {
+    /// Returns the same once more, for another who waits for the same.
+    pub(super) fn repeated(&self) -> Self {
+        match self {
+            Self::Unsupported => Self::Unsupported,
+            Self::Damaged(text) => Self::Damaged(text.clone()),
+            Self::TooLarge(text) => Self::TooLarge(text.clone()),
+            Self::Busy => Self::Busy,
+            Self::Unavailable => Self::Unavailable,
+            Self::TimedOut => Self::TimedOut,
+            Self::OutOfMemory => Self::OutOfMemory,
+            Self::Crashed(text) => Self::Crashed(text.clone()),
+            Self::Io(error) => Self::Io(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            }),
+            Self::Panicked(text) => Self::Panicked(text.clone()),
+        }
+    }
 }
 
 impl From<ImageError> for ThumbnailError {

@@ -2,7 +2,8 @@
 //!
 //! [`Ladder::snap`] decides which sizes exist, so that strangers cannot fill the disk with variants;
 //! [`layout()`] decides which part of a source is shown at which size; [`render()`] reads, resizes and
-//! writes; [`ThumbnailEngine`] bounds how much of that happens at once. The first two are pure.
+//! writes, in a [worker](work()) process that is locked in; [`ThumbnailEngine`] keeps those processes and
+//! bounds how much of that happens at once. The first two are pure.
 //!
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.
 
@@ -17,13 +18,16 @@ mod limits;
 mod motion;
 mod render;
 mod sandbox;
+mod worker;
 
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod samples;
 
-pub use engine::{Capacity, ThumbnailEngine, Urgency};
+pub use engine::{
+    Capacity, EngineSettings, Launch, ProcessSettings, ThumbnailEngine, Urgency, try_worker,
+};
 pub use error::ThumbnailError;
 pub use format::is_supported;
 pub use job::{Job, Rendered};
@@ -34,3 +38,4 @@ pub use render::render;
 pub use sandbox::{
     Confinement, ProbeCommand, ProgramConfinement, Report, confine, confine_program, probe,
 };
+pub use worker::{WorkerSettings, run as work};

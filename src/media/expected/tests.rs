@@ -18,7 +18,7 @@ use crate::media::{
 };
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::thumbnail::{Capacity, Ladder, ThumbnailEngine};
+use crate::thumbnail::{Capacity, EngineSettings, Ladder, ThumbnailEngine};
 use crate::types::{ContentType, UnixMillis};
 
 const MAX_PENDING: u64 = 5;
@@ -48,10 +48,11 @@ impl Service {
             store: Store::open(directory.path()).unwrap(),
             homeserver,
             servers: OtherServers::default(),
-            engine: ThumbnailEngine::new(
+            engine: ThumbnailEngine::new(EngineSettings::in_threads(
                 Capacity { workers: 0, queue: 0 },
                 crate::thumbnail::Limits::default(),
-            ),
+            ))
+            .unwrap(),
             ladder: Ladder::new([]),
             memory_bytes: 1 << 20,
             cache: CacheLimits { max_bytes: 1 << 20, min_free_bytes: 0 },

@@ -1,0 +1,64 @@
+//! The thumbnail workers: how they are started, and what is said of how far they are locked in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::{SandboxMode, ThumbnailsConfig};
+use crate::metrics::Metrics;
+use crate::thumbnail::{
+    Capacity, EngineSettings, Launch, Limits, ProcessSettings, ThumbnailEngine,
+};
+
+/// How long the start waits for the first worker. Each is given less to come up.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Starts the workers.
+///
+/// # Errors
+///
+/// The system gives no threads; or the workers have to be locked in and are not.
+pub(super) fn engine(config: &ThumbnailsConfig, metrics: &Arc<Metrics>) -> Result<ThumbnailEngine> {
+    let settings = EngineSettings {
+        capacity: Capacity { workers: config.workers(), queue: config.queue },
+        limits: Limits {
+            max_pixels: config.max_pixels,
+            max_frames: config.max_frames,
+            max_animation_pixels: config.max_animation_pixels,
+        },
+        moving: config.moving,
+        launch: Launch::Processes(worker(config)),
+        metrics: metrics.thumbnails.clone(),
+    };
+    let engine = ThumbnailEngine::new(settings).context("cannot start the thumbnail workers")?;
+    let lacks = match engine.first_start(PATIENCE) {
+        Some(Ok(report)) => {
+            tracing::info!(workers = config.workers(), %report, "thumbnail workers are locked in");
+            report.lacks()
+        }
+        Some(Err(error)) => vec![format!("no worker can be started: {error}")],
+        None => vec!["no worker has come up yet".to_owned()],
+    };
+    if config.sandbox == SandboxMode::Require && !lacks.is_empty() {
+        bail!(
+            "thumbnail workers cannot be locked in as thumbnails.sandbox = \"require\" demands: {}; \
+             give Mediary what lacks, or set thumbnails.sandbox = \"prefer\" to go on without",
+            lacks.join("; ")
+        );
+    }
+    for lack in lacks {
+        tracing::warn!("thumbnail workers are not wholly locked in: {lack}");
+    }
+    Ok(engine)
+}
+
+/// Returns how a worker is started and what it may cost.
+pub fn worker(config: &ThumbnailsConfig) -> ProcessSettings {
+    ProcessSettings {
+        program: ProcessSettings::own_program(),
+        timeout: config.timeout,
+        memory_bytes: config.worker_memory.as_u64(),
+        jobs: config.worker_jobs,
+    }
+}

@@ -1,0 +1,114 @@
+//! The process in which strangers' pictures are decoded: it can compute and answer, and nothing else.
+//!
+//! It is a subcommand of the same binary. Its standard input is a socket; a job is one packet with two
+//! open files, the source and one for the results. It says first how far the kernel locks it in, and
+//! ends when the other end of the socket does.
+
+pub(in crate::thumbnail) mod channel;
+pub(in crate::thumbnail) mod protocol;
+mod warm;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::job::Job;
+use super::render::render;
+use super::sandbox::{Confinement, confine};
+use channel::MAX_PACKET;
+use protocol::{Answer, MAX_BODY_BYTES, Used};
+
+/// The name of the subcommand.
+pub(in crate::thumbnail) const COMMAND: &str = "thumbnail-worker";
+
+/// What a worker is told when it is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct WorkerSettings {
+    /// How much memory it may take, in bytes
+    #[arg(long)]
+    pub memory: u64,
+    /// How much CPU time it may use in all its life, in seconds
+    #[arg(long)]
+    pub cpu: u64,
+}
+
+impl WorkerSettings {
+    /// Returns the command line of such a worker.
+    pub(in crate::thumbnail) fn arguments(self) -> [String; 5] {
+        let (memory, cpu) = (self.memory.to_string(), self.cpu.to_string());
+        [COMMAND.to_owned(), "--memory".to_owned(), memory, "--cpu".to_owned(), cpu]
+    }
+}
+
+/// Works until nobody asks any more. The process has to have one thread, and a socket as its standard
+/// input, as the engine starts it.
+///
+/// # Errors
+///
+/// The standard input is not such a socket, or what comes out of it is no job.
+pub fn run(settings: WorkerSettings) -> io::Result<()> {
+    // At the first job it would be noticed anyway, but a picture that takes long must not outlive
+    // who asked for it.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // If memory runs out, it is for the pictures' sake. Without it the kernel decides.
+    let _ = fs::write("/proc/self/oom_score_adj", "800");
+    let memory = File::open("/proc/self/statm").ok();
+    warm::up();
+    let report = confine(&Confinement {
+        memory_bytes: settings.memory,
+        cpu: Duration::from_secs(settings.cpu),
+        file_bytes: MAX_BODY_BYTES,
+    });
+    let socket = io::stdin();
+    channel::send(&socket, &serde_json::to_vec(&report)?, &[])?;
+    let mut buffer = vec![0; MAX_PACKET];
+    while let Some((packet, files)) = channel::receive_files(&socket, &mut buffer)? {
+        let (job, [source, mut body]) = (serde_json::from_slice(packet)?, both(files)?);
+        let job: Job = job;
+        let rendered = render(source, &job);
+        let answer = Answer::new(rendered, &mut body, used(memory.as_ref()));
+        channel::send(&socket, &serde_json::to_vec(&answer)?, &[])?;
+    }
+    Ok(())
+}
+
+fn both(files: Vec<OwnedFd>) -> io::Result<[File; channel::FILES]> {
+    let files: Vec<_> = files.into_iter().map(File::from).collect();
+    files.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a job has two files"))
+}
+
+fn used(memory: Option<&File>) -> Used {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    Used {
+        cpu: Duration::try_from(cpu).unwrap_or_default(),
+        memory_bytes: memory.and_then(resident_bytes).unwrap_or_default(),
+    }
+}
+
+/// Reads the second number of `/proc/self/statm`, which is in pages.
+fn resident_bytes(statm: &File) -> Option<u64> {
+    let mut text = [0; 64];
+    let length = statm.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    pages.checked_mul(rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_that_is_held_is_known() {
+        let statm = File::open("/proc/self/statm").unwrap();
+        let used = used(Some(&statm));
+        assert!(used.memory_bytes > 1024 * 1024, "{used:?}");
+        assert!(!used.cpu.is_zero());
+    }
+}

@@ -1,0 +1,330 @@
+//! The processes in which thumbnails are made: whatever happens to them costs the requests that they
+//! work for, each a clean answer, and nobody else anything (threats IM-08, IM-09).
+
+mod common;
+
+use std::fs;
+use std::io::Cursor;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::fake::TOKEN;
+use common::http::Answer;
+use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, samples, wait_until};
+use image::{GenericImageView, ImageFormat, Rgb, RgbImage};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How many jobs workers have been given.
+const JOBS: &str = "mediary_thumbnail_jobs_total";
+
+/// How many requests wait for a worker.
+const WAITING: &str = "mediary_thumbnails_waiting";
+
+fn ended(mediary: &Mediary, reason: &str) -> f64 {
+    mediary.metric(&format!("mediary_thumbnail_workers_ended_total{{reason=\"{reason}\"}}"))
+}
+
+fn start(settings: &str) -> (FakeHomeserver, Mediary, Client) {
+    let fake = FakeHomeserver::start();
+    let mediary = Settings::new(&fake.url).with(&format!("[thumbnails]\n{settings}")).start();
+    let client = mediary.client().with_token(TOKEN);
+    (fake, mediary, client)
+}
+
+fn ask(client: &Client, media: &str, width: u32, height: u32, method: &str) -> Answer {
+    let size = format!("width={width}&height={height}&method={method}");
+    client.get(&format!("/_matrix/client/v1/media/thumbnail/{media}?{size}"))
+}
+
+/// Returns a picture that is of one colour, which no other number has.
+fn coloured(number: u32, side: u32) -> Vec<u8> {
+    let picture = RgbImage::from_pixel(side, side, Rgb(colour(number)));
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).expect("samples can be encoded");
+    bytes.into_inner()
+}
+
+/// Colours that are far apart, so that JPEG cannot confuse them.
+fn colour(number: u32) -> [u8; 3] {
+    [number % 6, number / 6 % 6, number / 36 % 6].map(|step| (step * 51) as u8)
+}
+
+#[track_caller]
+fn assert_is_thumbnail_of(number: u32, side: u32, answer: &Answer) {
+    assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
+    let image = image::load_from_memory(&answer.body).expect("thumbnails can be decoded");
+    assert_eq!(image.dimensions(), (side, side));
+    let expected = colour(number);
+    for (_, _, pixel) in image.to_rgb8().enumerate_pixels() {
+        let is_near = pixel.0.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 20);
+        assert!(is_near, "{pixel:?} in a picture of {expected:?}");
+    }
+}
+
+/// Returns the worker processes that a process has started.
+fn workers(mediary: u32) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{mediary}/task")).expect("Linux shows threads");
+    let children = tasks.filter_map(|task| {
+        // A thread may end meanwhile.
+        fs::read_to_string(task.ok()?.path().join("children")).ok()
+    });
+    let children: Vec<String> = children.collect();
+    let pids = children.iter().flat_map(|children| children.split_whitespace());
+    let pids = pids.filter(|pid| is_worker(pid));
+    pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+/// Whether a process is a worker, and not dead.
+fn is_worker(pid: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|word| word == b"thumbnail-worker")
+}
+
+fn signal(worker: Pid, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill_process(worker, signal);
+}
+
+fn is_alive(worker: Pid) -> bool {
+    is_worker(&worker.as_raw_nonzero().to_string())
+}
+
+#[test]
+fn workers_are_there_before_anybody_asks_and_stay() {
+    let (_fake, mediary, client) = start("concurrency = 2");
+    wait_until("both workers are there", || workers(mediary.pid()).len() == 2);
+    let before = workers(mediary.pid());
+    for number in 0..6 {
+        let media = client.upload("image/png", None, &coloured(number, 100));
+        assert_is_thumbnail_of(number, 32, &ask(&client, &media, 32, 32, "crop"));
+    }
+    assert_eq!(workers(mediary.pid()), before);
+    assert_eq!(mediary.metric(JOBS), 6.0);
+    mediary.wait_for_log("thumbnail workers are locked in");
+}
+
+#[test]
+fn workers_that_are_killed_at_random_give_no_wrong_answer() {
+    const ASKERS: u32 = 4;
+    const EACH: u32 = 40;
+    let (_fake, mediary, client) = start("concurrency = 2\nqueue = 64");
+    let (is_over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let work = |asker: u32| {
+        for number in asker * EACH..(asker + 1) * EACH {
+            let media = client.upload("image/png", None, &coloured(number, 700));
+            for (side, method) in [(32, "crop"), (96, "crop"), (320, "scale")] {
+                let answer = ask(&client, &media, side, side, method);
+                match answer.status {
+                    200 => {
+                        // The ladder has no square of 320; the picture is.
+                        assert_is_thumbnail_of(number, side, &answer);
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    400 => answer.assert_error(400, "M_UNKNOWN"),
+                    // Even the one that was started for it was killed.
+                    503 => answer.assert_error(503, "M_UNKNOWN"),
+                    status => panic!("{status}: {}", answer.text()),
+                }
+            }
+        }
+    };
+    let kill = || {
+        let mut seed = 1_usize;
+        while !is_over.load(Ordering::Relaxed) {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let workers = workers(mediary.pid());
+            if let Some(worker) = workers.get((seed >> 33) % workers.len().max(1)) {
+                signal(*worker, Signal::KILL);
+            }
+            // Long enough for some thumbnails to be made between two deaths.
+            thread::sleep(Duration::from_millis(20 + (seed >> 40) as u64 % 60));
+        }
+    };
+    thread::scope(|scope| {
+        let killer = scope.spawn(kill);
+        let askers: Vec<_> = (0..ASKERS).map(|asker| scope.spawn(move || work(asker))).collect();
+        let outcomes: Vec<_> = askers.into_iter().map(|asker| asker.join()).collect();
+        is_over.store(true, Ordering::Relaxed);
+        killer.join().expect("killing works");
+        assert!(outcomes.iter().all(Result::is_ok), "an answer was wrong");
+    });
+    assert!(made.into_inner() > 0, "some thumbnails were made between the deaths");
+    assert!(ended(&mediary, "crashed") > 0.0);
+    // And then all is well.
+    wait_until("both workers are there again", || workers(mediary.pid()).len() == 2);
+    let media = client.upload("image/png", None, &coloured(200, 300));
+    assert_is_thumbnail_of(200, 96, &ask(&client, &media, 96, 96, "crop"));
+}
+
+#[test]
+fn a_worker_that_hangs_costs_its_request_and_is_replaced() {
+    let (_fake, mediary, client) = start("concurrency = 1\ntimeout = \"500ms\"");
+    let [worker] = workers(mediary.pid())[..] else { panic!("there is not one worker") };
+    signal(worker, Signal::STOP);
+    let media = client.upload("image/png", None, &coloured(1, 100));
+    ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
+    assert!(!is_alive(worker));
+    assert_eq!(ended(&mediary, "timed_out"), 1.0);
+    // The picture is remembered for it, whatever size is asked for, and no worker sees it.
+    let jobs = mediary.metric(JOBS);
+    ask(&client, &media, 96, 96, "crop").assert_error(413, "M_TOO_LARGE");
+    assert_eq!(mediary.metric(JOBS), jobs);
+    // It can be downloaded all the same, and others have their thumbnails.
+    client.download(&media).assert_whole(&coloured(1, 100));
+    let media = client.upload("image/png", None, &coloured(2, 100));
+    assert_is_thumbnail_of(2, 32, &ask(&client, &media, 32, 32, "crop"));
+}
+
+#[test]
+fn a_worker_that_dies_while_nobody_asks_costs_nothing() {
+    let (_fake, mediary, client) = start("concurrency = 1");
+    for number in 0..5 {
+        let [worker] = workers(mediary.pid())[..] else { panic!("there is not one worker") };
+        signal(worker, Signal::KILL);
+        wait_until("it is replaced", || {
+            workers(mediary.pid()).first().is_some_and(|other| *other != worker)
+        });
+        let media = client.upload("image/png", None, &coloured(number, 100));
+        assert_is_thumbnail_of(number, 32, &ask(&client, &media, 32, 32, "crop"));
+    }
+    assert_eq!(ended(&mediary, "crashed"), 5.0);
+}
+
+#[test]
+fn workers_do_not_outlive_mediary() {
+    let (_fake, mediary, _client) = start("concurrency = 3");
+    wait_until("all workers are there", || workers(mediary.pid()).len() == 3);
+    let orphans = workers(mediary.pid());
+    // One of them would not notice by itself.
+    signal(orphans[0], Signal::STOP);
+    drop(mediary);
+    wait_until("no worker is left", || !orphans.iter().any(|worker| is_alive(*worker)));
+}
+
+#[test]
+fn workers_end_with_mediary_in_good_order() {
+    let (_fake, mut mediary, _client) = start("concurrency = 2");
+    wait_until("both workers are there", || workers(mediary.pid()).len() == 2);
+    let workers = workers(mediary.pid());
+    mediary.terminate();
+    assert_eq!(mediary.wait().code(), Some(0));
+    wait_until("no worker is left", || !workers.iter().any(|worker| is_alive(*worker)));
+}
+
+#[test]
+fn after_so_many_jobs_a_worker_is_replaced_and_answers_stay_right() {
+    const MADE: u32 = 20;
+    let (_fake, mediary, client) = start("concurrency = 1\nworker_jobs = 2");
+    let first = workers(mediary.pid());
+    for number in 0..MADE {
+        let media = client.upload("image/png", None, &coloured(number, 100));
+        assert_is_thumbnail_of(number, 32, &ask(&client, &media, 32, 32, "crop"));
+    }
+    wait_until("it is replaced", || ended(&mediary, "recycled") > 0.0);
+    assert_ne!(workers(mediary.pid()), first);
+    assert_eq!(mediary.metric(JOBS), f64::from(MADE));
+    assert_eq!(ended(&mediary, "crashed"), 0.0);
+}
+
+/// Holds the only worker at one picture until it is let go.
+struct Held {
+    worker: Pid,
+    asker: thread::JoinHandle<Answer>,
+}
+
+impl Held {
+    fn new(mediary: &Mediary) -> Self {
+        let [worker] = workers(mediary.pid())[..] else { panic!("there is not one worker") };
+        signal(worker, Signal::STOP);
+        let client = mediary.client().with_token(TOKEN);
+        let media = client.upload("image/png", None, &coloured(100, 100));
+        let jobs = mediary.metric(JOBS);
+        let asker = thread::spawn(move || ask(&client, &media, 32, 32, "crop"));
+        wait_until("the worker has a job", || mediary.metric(JOBS) > jobs);
+        Self { worker, asker }
+    }
+
+    fn let_go(self) {
+        signal(self.worker, Signal::CONT);
+        assert_is_thumbnail_of(100, 32, &self.asker.join().expect("an answer"));
+    }
+}
+
+#[test]
+fn several_sizes_asked_for_at_once_are_one_job() {
+    let (_fake, mediary, client) = start("concurrency = 1");
+    let media = client.upload("image/png", None, &coloured(7, 1000));
+    let held = Held::new(&mediary);
+    let sizes = [(32, "crop"), (96, "crop"), (320, "scale"), (640, "scale"), (800, "scale")];
+    thread::scope(|scope| {
+        let (client, media) = (&client, &media);
+        let answers =
+            sizes.map(|(side, method)| scope.spawn(move || ask(client, media, side, side, method)));
+        wait_until("all of them wait", || mediary.metric(WAITING) == 5.0);
+        held.let_go();
+        for (answer, (side, _)) in answers.into_iter().zip(sizes) {
+            assert_is_thumbnail_of(7, side, &answer.join().expect("an answer"));
+        }
+    });
+    assert_eq!(mediary.metric(JOBS), 2.0);
+    assert_eq!(mediary.metric(WAITING), 0.0);
+}
+
+#[test]
+fn past_the_queue_requests_are_refused_at_once_and_whoever_leaves_makes_room() {
+    let (_fake, mediary, client) = start("concurrency = 1\nqueue = 1");
+    let media: Vec<_> =
+        (0..3).map(|number| client.upload("image/png", None, &coloured(number, 100))).collect();
+    let held = Held::new(&mediary);
+    let leaving = {
+        let mut connection = client.connect();
+        let target = format!("/_matrix/client/v1/media/thumbnail/{}?width=32&height=32", media[0]);
+        let head =
+            format!("GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        connection.send(head.as_bytes());
+        connection
+    };
+    wait_until("one waits", || mediary.metric(WAITING) == 1.0);
+    let begun = Instant::now();
+    let refused = ask(&client, &media[1], 32, 32, "crop");
+    assert_eq!((refused.status, refused.errcode().as_str()), (503, "M_UNKNOWN"));
+    assert!(refused.header("retry-after").is_some());
+    assert!(begun.elapsed() < PATIENCE);
+    drop(leaving);
+    wait_until("nobody waits", || mediary.metric(WAITING) == 0.0);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&client, &media[2], 32, 32, "crop"));
+        wait_until("another one waits", || mediary.metric(WAITING) == 1.0);
+        held.let_go();
+        assert_is_thumbnail_of(2, 32, &waiting.join().expect("an answer"));
+    });
+}
+
+#[test]
+fn a_picture_that_needs_more_memory_than_a_worker_has_is_refused_and_the_next_one_is_made() {
+    // As many pixels as are allowed, in less memory than they take.
+    let (_fake, mediary, client) =
+        start("concurrency = 1\nworker_memory = \"64 MiB\"\nmax_pixels = 100000000");
+    let large = client.upload("image/png", None, &coloured(3, 8000));
+    let answer = ask(&client, &large, 32, 32, "crop");
+    assert!(answer.status == 413 || answer.status == 400, "{}: {}", answer.status, answer.text());
+    let media = client.upload("image/png", None, &samples::png(100, 100));
+    assert_eq!(ask(&client, &media, 32, 32, "crop").status, 200);
+    assert!(mediary.peak_memory() < 512 * 1024);
+}
+
+#[test]
+fn where_workers_cannot_be_started_media_is_served_all_the_same() {
+    let fake = FakeHomeserver::start();
+    // A process whose own program cannot be found by its path under /proc.
+    let settings = Settings::new(&fake.url).in_namespace("mount -t tmpfs none /proc");
+    let mediary = settings.start();
+    let client = mediary.client().with_token(TOKEN);
+    let picture = coloured(4, 100);
+    let media = client.upload("image/png", None, &picture);
+    client.download(&media).assert_whole(&picture);
+    let answer = ask(&client, &media, 32, 32, "crop");
+    assert_eq!((answer.status, answer.errcode().as_str()), (503, "M_UNKNOWN"));
+    mediary.wait_for_log("no thumbnail worker can be started");
+}
