@@ -32,7 +32,7 @@ impl Original {
 
     /// Whether a thumbnail may be of its kind, and may move if it does (CS-HDR-07, CS-TH-15).
     pub(super) fn may_be_sent(&self, spec: &ThumbnailSpec) -> bool {
-        !self.animated || spec.animated
+        self.format.may_be_sent() && (!self.animated || spec.animated)
     }
 
     pub(super) fn rendered(&self) -> Rendered {
