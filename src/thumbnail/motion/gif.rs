@@ -72,10 +72,6 @@ impl Encoder for GifEncoder {
         self.writer.write_frame(&frame).map_err(damaged)
     }
 
-    fn written(&self) -> usize {
-        self.writer.get_ref().len()
-    }
-
     fn finish(self: Box<Self>) -> Result<Vec<u8>, ThumbnailError> {
         self.writer.into_inner().map_err(|error| ThumbnailError::Damaged(error.to_string()))
     }

@@ -20,8 +20,11 @@ mod tests;
 
 use std::fs::File;
 
-use super::decode::Header;
+use image::RgbaImage;
+use image::metadata::Orientation;
+
 use super::error::ThumbnailError;
+use super::format::Format;
 use super::job::{Job, Rendered};
 use super::layout::Area;
 use crate::types::{MovingEncoding, ThumbnailSize};
@@ -29,13 +32,22 @@ use shrink::Shrinker;
 use strip::{Encoder, Strip};
 use survey::Survey;
 
-/// Makes the moving thumbnail of a source that says that it moves (CS-TH-14, CS-TH-17, CS-TH-18).
+/// A source that says that it moves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Film<'a> {
+    /// Read by position: where its cursor is does not matter, and is not changed.
+    pub(super) file: &'a File,
+    pub(super) format: Format,
+    /// Its size as it is stored, before turning.
+    pub(super) canvas: ThumbnailSize,
+    /// How it is to be turned.
+    pub(super) orientation: Orientation,
+}
+
+/// Makes the moving thumbnail of a source (CS-TH-14, CS-TH-17, CS-TH-18).
 ///
-/// `crop` and `to` are the plan for the source as it is stored, before turning. The file is read by
-/// position: where its cursor is does not matter, and is not changed.
-///
-/// Every frame is shown for as long as browsers show it in the source. Where nothing is gained by making it
-/// anew, because the result would not be smaller in bytes, the answer is the original.
+/// The plan is what is shown, and how large, of the source as it is stored. `in_srgb` converts the colours of
+/// a frame that has its final size. Every frame is shown for as long as browsers show it in the source.
 ///
 /// `None` asks for a still thumbnail instead: the source has one frame only, or more frames or pixels than
 /// are allowed (threats IM-03), or is damaged before the second.
@@ -45,40 +57,33 @@ use survey::Survey;
 /// `Io` if the file cannot be read. Whatever is wrong with the picture itself gives `None`, or a
 /// thumbnail of the frames before the damage.
 pub(super) fn render(
-    file: &File,
-    header: &Header,
+    film: &Film<'_>,
     (crop, to): (Area, ThumbnailSize),
+    in_srgb: impl Fn(RgbaImage) -> RgbaImage,
     job: &Job,
 ) -> Result<Option<Rendered>, ThumbnailError> {
-    let survey = Survey::of(file, header.format, &job.limits)?;
-    if !survey.moves_within(header.size, &job.limits) {
+    let survey = Survey::of(film.file, film.format, &job.limits)?;
+    if !survey.moves_within(film.canvas, &job.limits) {
         return Ok(None);
     }
-    let mut shrinker = Shrinker::new(crop, to, header.orientation);
-    let Some(encoder) = encoder(job.moving, shrinker.shown_size(), &survey) else {
+    let mut shrinker = Shrinker::new(crop, to, film.orientation);
+    let size = shrinker.shown_size();
+    let Some(encoder) = encoder(job.moving, size, &survey) else { return Ok(None) };
+    let Some(frames) = frames::open(film.file, film.format, &job.limits)? else {
         return Ok(None);
     };
-    let source_length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    let original = Rendered::Original { content_type: header.format.content_type(true) };
     let mut strip = Strip::new(encoder);
-    let Some(frames) = frames::open(file, header.format, &job.limits)? else { return Ok(None) };
     for frame in frames.take(survey.frames as usize) {
         let Some(frame) = frames::intact(frame)? else { break };
         let millis = delay::shown_millis(frame.delay());
-        strip.push(shrinker.shrink(frame.into_buffer())?, millis)?;
-        if strip.written() >= source_length {
-            return Ok(Some(original));
-        }
-    }
-    let Some(bytes) = strip.finish()? else { return Ok(None) };
-    if bytes.len() >= source_length {
-        return Ok(Some(original));
+        strip.push(in_srgb(shrinker.shrink(frame.into_buffer())?), millis)?;
     }
     let content_type = match job.moving {
         MovingEncoding::WebP => "image/webp",
         MovingEncoding::Gif => "image/gif",
     };
-    Ok(Some(Rendered::Encoded { bytes, content_type, size: shrinker.shown_size() }))
+    let encoded = |bytes| Rendered::Encoded { bytes, content_type, size };
+    Ok(strip.finish()?.map(encoded))
 }
 
 /// Returns the encoder, unless the format cannot express the size.

@@ -26,9 +26,6 @@ pub(super) trait Encoder {
     /// `Damaged` if the library cannot write it.
     fn add(&mut self, moment: &Moment<'_>) -> Result<(), ThumbnailError>;
 
-    /// How many bytes have been written.
-    fn written(&self) -> usize;
-
     /// Returns the file.
     ///
     /// # Errors
@@ -65,11 +62,6 @@ impl Strip {
         self.hand_on(Some(&frame))?;
         self.now = Some((frame, millis));
         Ok(())
-    }
-
-    /// How many bytes have been written.
-    pub(super) fn written(&self) -> usize {
-        self.encoder.written()
     }
 
     /// Returns the file, or `None` if it would show a single frame.

@@ -122,7 +122,7 @@ fn made_under(
     spec: &ThumbnailSpec,
     moving: MovingEncoding,
 ) -> Result<Rendered, ThumbnailError> {
-    let job = Job { specs: vec![*spec], limits, moving };
+    let job = Job { specs: vec![*spec], limits, moving, is_extracted: false };
     render(file(source), &job).map(|mut made| made.remove(0))
 }
 
@@ -217,6 +217,7 @@ fn the_first_frame_is_the_still_thumbnail() {
         specs: vec![still, spec(20, 15, Scale)],
         limits: Limits::default(),
         moving: MovingEncoding::WebP,
+        is_extracted: false,
     };
     let made = render(file(&source), &job).expect("two thumbnails");
     let [Rendered::Encoded { bytes: still, .. }, Rendered::Encoded { bytes: moving, .. }] =
@@ -553,10 +554,22 @@ fn a_moving_source_is_read_by_position() {
     let source = file(&gif_of(&film));
     let limits = Limits::default();
     let opened = decode::open(source.try_clone().unwrap(), &limits).expect("a picture");
-    let job = Job { specs: vec![spec(20, 15, Scale)], limits, moving: MovingEncoding::WebP };
+    let job = Job {
+        specs: vec![spec(20, 15, Scale)],
+        limits,
+        moving: MovingEncoding::WebP,
+        is_extracted: false,
+    };
     let whole = crate::thumbnail::Area::whole(opened.header().size);
     let to = ThumbnailSize { width: 20, height: 15 };
-    let made = super::render(&source, opened.header(), (whole, to), &job).expect("readable");
+    let header = opened.header();
+    let film = super::Film {
+        file: &source,
+        format: header.format,
+        canvas: header.size,
+        orientation: header.orientation,
+    };
+    let made = super::render(&film, (whole, to), |frame| frame, &job).expect("readable");
     assert!(made.is_some());
     // The other reader goes on where it was.
     let decode::Pixels::Image(image) = opened.decode(to).expect("a picture");

@@ -75,10 +75,6 @@ impl Encoder for WebPEncoder {
         Ok(())
     }
 
-    fn written(&self) -> usize {
-        self.frames.len()
-    }
-
     fn finish(self: Box<Self>) -> Result<Vec<u8>, ThumbnailError> {
         let flags = ANIMATION_FLAG | if self.has_alpha { ALPHA_FLAG } else { 0 };
         let mut extended = vec![flags, 0, 0, 0];
