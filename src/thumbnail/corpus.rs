@@ -28,8 +28,12 @@ fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
 
 fn thumbnail(path: &Path, spec: &ThumbnailSpec) -> Result<Rendered, ThumbnailError> {
     let source = File::open(path).expect("the corpus can be read");
-    let job =
-        Job { specs: vec![*spec], limits: Limits::default(), moving: MovingEncoding::default() };
+    let job = Job {
+        specs: vec![*spec],
+        limits: Limits::default(),
+        moving: MovingEncoding::default(),
+        is_extracted: false,
+    };
     render(source, &job).map(|mut made| made.remove(0))
 }
 

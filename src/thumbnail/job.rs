@@ -14,6 +14,9 @@ pub struct Job {
     pub limits: Limits,
     /// What moving thumbnails are encoded as.
     pub moving: MovingEncoding,
+    /// Whether the source is a picture that a program has taken out of what was uploaded, and has turned.
+    /// Such a source is never itself the answer.
+    pub is_extracted: bool,
 }
 
 /// What is to be sent as a thumbnail.

@@ -8,6 +8,7 @@
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.
 
 mod decode;
+mod encode;
 mod engine;
 mod error;
 mod format;
@@ -15,6 +16,7 @@ mod job;
 mod ladder;
 mod layout;
 mod limits;
+mod motion;
 mod render;
 mod sandbox;
 mod worker;
@@ -28,7 +30,7 @@ pub use engine::{
     Capacity, EngineSettings, Launch, ProcessSettings, ThumbnailEngine, Urgency, try_worker,
 };
 pub use error::ThumbnailError;
-pub use format::is_picture;
+pub use format::is_supported;
 pub use job::{Job, Rendered};
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};

@@ -58,6 +58,15 @@ pub(super) fn gif(width: u32, height: u32, frames: usize) -> Vec<u8> {
     bytes
 }
 
+/// Returns a GIF with one more block before its frames.
+pub(super) fn gif_with(mut gif: Vec<u8>, block: &[u8]) -> Vec<u8> {
+    let flags = gif[10];
+    let table_length = if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 0x07) + 1) };
+    let start = 13 + table_length;
+    gif.splice(start..start, block.iter().copied());
+    gif
+}
+
 /// Returns a PNG that calls itself an animation.
 pub(super) fn animated_png(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = encoded(&quarters(width, height), ImageFormat::Png);
@@ -74,9 +83,9 @@ pub(super) fn png_with(image: &DynamicImage, name: &[u8; 4], body: &[u8]) -> Vec
 }
 
 /// The signature and the IHDR chunk.
-const PNG_HEADER_LENGTH: usize = 8 + 12 + 13;
+pub(super) const PNG_HEADER_LENGTH: usize = 8 + 12 + 13;
 
-fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+pub(super) fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let mut chunk = (body.len() as u32).to_be_bytes().to_vec();
     chunk.extend(name);
     chunk.extend(body);

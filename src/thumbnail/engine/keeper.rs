@@ -39,7 +39,12 @@ pub(super) struct Shop {
 impl Shop {
     fn job(&self, work: &Work) -> Job {
         self.metrics.jobs.inc();
-        Job { specs: work.specs.clone(), limits: self.limits, moving: self.moving }
+        Job {
+            specs: work.specs.clone(),
+            limits: self.limits,
+            moving: self.moving,
+            is_extracted: false,
+        }
     }
 }
 

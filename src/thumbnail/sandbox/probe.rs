@@ -239,6 +239,7 @@ fn work() -> io::Result<()> {
         specs: vec![spec(96, 96, ThumbnailMethod::Crop), spec(320, 240, ThumbnailMethod::Scale)],
         limits: Limits::default(),
         moving: MovingEncoding::WebP,
+        is_extracted: false,
     };
     render(source, &job).map(drop).map_err(io::Error::other)
 }

@@ -38,6 +38,7 @@ fn job() -> Job {
         specs: vec![spec(20, ThumbnailEncoding::Universal), spec(12, ThumbnailEncoding::WebP)],
         limits: Limits::default(),
         moving: MovingEncoding::default(),
+        is_extracted: false,
     }
 }
 

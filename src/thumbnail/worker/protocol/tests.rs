@@ -15,7 +15,7 @@ fn job(specs: usize) -> Job {
         encoding: ThumbnailEncoding::Universal,
     };
     let limits = Limits { max_pixels: 1000, ..Limits::default() };
-    Job { specs: vec![spec; specs], limits, moving: MovingEncoding::default() }
+    Job { specs: vec![spec; specs], limits, moving: MovingEncoding::default(), is_extracted: false }
 }
 
 fn encoded(bytes: &[u8], content_type: &'static str) -> Rendered {
