@@ -163,6 +163,13 @@ impl Reply {
         }
     }
 
+    /// Says that what is sent depends on what the request accepts (RFC 9110, section 12.5.5).
+    #[must_use]
+    pub fn varying_by_accept(mut self) -> Self {
+        self.headers.append(header::VARY, HeaderValue::from_static("Accept"));
+        self
+    }
+
     /// Returns how many bytes of media are about to be sent, if that is known. What else there is to
     /// send is little.
     pub fn media_length(&self) -> Option<u64> {

@@ -20,12 +20,14 @@ use pingora::services::listening::Service as Listening;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
-use crate::config::{Config, LegacyConfig, LegacyMode, LimitsConfig};
+use crate::config::{Config, LegacyConfig, LegacyMode, LimitsConfig, SizesMode, ThumbnailsConfig};
 use crate::connection::{ConnectionLimits, Guard, Guarding};
 use crate::handlers::Services;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::limit::{Places, RateLimit, Rates, Traffic};
-use crate::media::{CacheLimits, Clock, FetchLimits, Freeze, Limits, MediaService, Parts};
+use crate::media::{
+    CacheLimits, Clock, FetchLimits, Freeze, Limits, MediaService, Parts, ThumbnailRules,
+};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
@@ -164,21 +166,12 @@ fn services(
         None => auth,
     };
     let outside = Outside::new(config, metrics)?;
-    let thumbnails = &config.thumbnails;
-    let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
         store: store.clone(),
         homeserver: homeserver.clone(),
         servers: outside.servers,
-        engine: ThumbnailEngine::new(
-            thumbnail::Capacity { workers: thumbnails.workers(), queue: thumbnails.queue },
-            thumbnail::Limits {
-                max_pixels: thumbnails.max_pixels,
-                max_frames: thumbnails.max_frames,
-                max_animation_pixels: thumbnails.max_animation_pixels,
-            },
-        ),
-        ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
+        engine: thumbnail_engine(&config.thumbnails),
+        thumbnails: thumbnail_rules(&config.thumbnails)?,
         memory_bytes: config.storage.memory.as_u64(),
         cache: CacheLimits {
             max_bytes: config.storage.cache_size.as_u64(),
@@ -211,6 +204,32 @@ fn services(
         policy: Policy::new(config),
         rules: outside.rules,
         judge: outside.judge,
+    })
+}
+
+/// Makes what makes thumbnails, as it is configured.
+pub fn thumbnail_engine(config: &ThumbnailsConfig) -> ThumbnailEngine {
+    ThumbnailEngine::new(
+        thumbnail::Capacity { workers: config.workers(), queue: config.queue },
+        thumbnail::Limits {
+            max_pixels: config.max_pixels,
+            max_frames: config.max_frames,
+            max_animation_pixels: config.max_animation_pixels,
+        },
+    )
+}
+
+fn thumbnail_rules(config: &ThumbnailsConfig) -> Result<ThumbnailRules> {
+    let rungs: Result<Vec<_>, _> = config.sizes.iter().map(|rung| rung.parse()).collect();
+    let ladder = Ladder::new(rungs.context("thumbnails.sizes")?);
+    Ok(ThumbnailRules {
+        ladder: match config.mode {
+            SizesMode::Ladder => ladder,
+            SizesMode::Exact => ladder.exact(),
+        },
+        max_variants: config.max_variants,
+        on_upload: config.on_upload,
+        webp: config.webp,
     })
 }
 

@@ -14,7 +14,7 @@ use crate::auth::Requester;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::media::{
     Allowance, CacheLimits, Clock, Created, FetchLimits, Freeze, Limits, MediaItem, NewUpload,
-    Once, OtherServers, Parts, Quota,
+    Once, OtherServers, Parts, Quota, ThumbnailRules,
 };
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -52,7 +52,12 @@ impl Service {
                 Capacity { workers: 0, queue: 0 },
                 crate::thumbnail::Limits::default(),
             ),
-            ladder: Ladder::new([]),
+            thumbnails: ThumbnailRules {
+                ladder: Ladder::new([]),
+                max_variants: 1,
+                on_upload: false,
+                webp: false,
+            },
             memory_bytes: 1 << 20,
             cache: CacheLimits { max_bytes: 1 << 20, min_free_bytes: 0 },
             limits: Limits {
