@@ -15,7 +15,7 @@ use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
-use crate::thumbnail::{Ladder, ThumbnailError, Urgency, is_picture};
+use crate::thumbnail::{Ladder, ThumbnailError, Urgency, is_supported};
 use crate::types::{
     ContentHash, ContentType, FileName, Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize,
     ThumbnailSpec,
@@ -248,7 +248,7 @@ impl MediaService {
         let content_hash = source.blob.content_hash;
         let opened = async {
             let start = self.store.open_blob(&source.blob)?.next_chunk().await?;
-            if !is_picture(&start.unwrap_or_default()) {
+            if !is_supported(&start.unwrap_or_default()) {
                 return Ok(None);
             }
             let reader = self.store.open_blob(&source.blob)?;

@@ -23,7 +23,7 @@ mod samples;
 
 pub use engine::{Capacity, ThumbnailEngine, Urgency};
 pub use error::ThumbnailError;
-pub use format::is_picture;
+pub use format::is_supported;
 pub use job::{Job, Rendered};
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};

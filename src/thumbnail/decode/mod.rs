@@ -70,6 +70,16 @@ pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, T
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
         Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),
+        Format::Avif
+        | Format::Heif
+        | Format::JpegXl
+        | Format::Tiff
+        | Format::Bmp
+        | Format::Ico
+        | Format::Qoi
+        | Format::Svg
+        | Format::Video(_)
+        | Format::Audio(_) => return Err(ThumbnailError::Unsupported),
     };
     Ok(source)
 }

@@ -57,7 +57,7 @@ fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailErr
     let Pixels::Image(image) = source.decode(stored)?;
     let render_one = |spec: &ThumbnailSpec| {
         let (crop, to) = match layout_as_stored(spec, stored, orientation) {
-            Layout::Original if !animated || spec.animated => {
+            Layout::Original if format.may_be_sent() && (!animated || spec.animated) => {
                 return Ok(Rendered::Original { content_type: format.content_type(animated) });
             }
             Layout::Original => (Area::whole(stored), stored),
