@@ -49,15 +49,18 @@ impl Limits {
         self.max_pixels.saturating_mul(Self::JPEG_BYTES_PER_PIXEL).saturating_add(Self::FIXED_BYTES)
     }
 
+    /// The most memory that the pixels of one picture may take while it is decoded.
+    pub(super) fn max_decoding_bytes(&self) -> u64 {
+        self.max_pixels.saturating_mul(Self::BYTES_PER_PIXEL).saturating_add(Self::FIXED_BYTES)
+    }
+
     /// For decoding: no side longer than all pixels in a row, and memory for the pixels.
     pub(super) fn for_decoding(&self) -> image::Limits {
         let mut limits = image::Limits::no_limits();
         let longest_side = u32::try_from(self.max_pixels).unwrap_or(u32::MAX);
         limits.max_image_width = Some(longest_side);
         limits.max_image_height = Some(longest_side);
-        limits.max_alloc = Some(
-            self.max_pixels.saturating_mul(Self::BYTES_PER_PIXEL).saturating_add(Self::FIXED_BYTES),
-        );
+        limits.max_alloc = Some(self.max_decoding_bytes());
         limits
     }
 

@@ -7,6 +7,7 @@
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.
 
 mod decode;
+mod encode;
 mod engine;
 mod error;
 mod format;

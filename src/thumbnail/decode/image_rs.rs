@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufReader, Seek};
 
 use image::codecs::gif::GifDecoder;
-use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
@@ -23,21 +22,6 @@ pub(super) struct ImageSource {
 }
 
 impl ImageSource {
-    pub(super) fn open_jpeg(
-        reader: BufReader<File>,
-        length: u64,
-        limits: &Limits,
-    ) -> Result<Self, ThumbnailError> {
-        // The decoder holds the whole file in memory.
-        if length > limits.max_jpeg_bytes() {
-            let limit = limits.max_jpeg_bytes();
-            return Err(ThumbnailError::TooLarge(format!("{length} bytes, allowed are {limit}")));
-        }
-        let mut decoder = JpegDecoder::new(reader)?;
-        let orientation = decoder.orientation()?;
-        Self::new(decoder, Format::Jpeg, limits, false, orientation)
-    }
-
     pub(super) fn open_png(
         reader: BufReader<File>,
         limits: &Limits,
@@ -93,6 +77,10 @@ impl ImageSource {
 impl Source for ImageSource {
     fn header(&self) -> &Header {
         &self.header
+    }
+
+    fn color_profile(&mut self) -> Option<Vec<u8>> {
+        self.decoder.icc_profile().ok().flatten()
     }
 
     fn decode(self: Box<Self>, _: ThumbnailSize) -> Result<Pixels, ThumbnailError> {

@@ -2,6 +2,8 @@
 
 mod gif;
 mod image_rs;
+mod jpeg;
+mod jpeg_header;
 mod webp;
 
 use std::fs::File;
@@ -15,6 +17,8 @@ use super::format::Format;
 use super::limits::Limits;
 use crate::types::ThumbnailSize;
 use image_rs::ImageSource;
+use jpeg::JpegSource;
+pub(super) use jpeg::{JpegChannels, JpegPixels, Planes};
 
 /// What the header of a picture says; no pixel has been decoded yet.
 #[derive(Debug)]
@@ -29,17 +33,24 @@ pub(super) struct Header {
     pub(super) orientation: Orientation,
 }
 
-/// The pixels of one picture, not turned yet.
+/// The pixels of one picture, not turned yet and in the colours of its own profile.
 #[derive(Debug)]
 pub(super) enum Pixels {
-    /// In a layout that the `image` crate knows.
+    /// In a layout that the `image` crate knows; the whole picture, evenly reduced or not.
     Image(DynamicImage),
+    /// As a JPEG holds them, at a known part of their size.
+    Jpeg(JpegPixels),
 }
 
 /// A picture whose header has been read and found to be within the limits.
 pub(super) trait Source {
     /// Returns what the header says.
     fn header(&self) -> &Header;
+
+    /// Returns the embedded ICC profile; whether it makes sense is for the reader to find out.
+    fn color_profile(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Decodes the picture, or the first one of an animation.
     ///
@@ -66,7 +77,7 @@ pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, T
     let mut reader = BufReader::with_capacity(32 * 1024, file);
     let format = detect(&mut reader)?;
     let source: Box<dyn Source> = match format {
-        Format::Jpeg => Box::new(ImageSource::open_jpeg(reader, length, limits)?),
+        Format::Jpeg => Box::new(JpegSource::open(reader, length, limits)?),
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
         Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),

@@ -1,20 +1,30 @@
-//! The whole of one thumbnail: read, cut, resize, turn, write. Blocking and without shared state.
+//! The whole of one job: read, cut, resize, turn, write. Blocking and without shared state.
+//!
+//! [`Picture`] is the source, decoded once for all sizes that are asked. Whatever can wait is done on
+//! the small pictures that are made of it: colours, turning, encoding.
+
+mod color;
+mod original;
+mod picture;
+mod plan;
+mod resize;
+
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 
-use fast_image_resize::{ResizeOptions, Resizer};
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
-use image::metadata::Orientation;
-use image::{ColorType, DynamicImage};
-
-use super::decode::{self, Pixels};
+use super::decode;
+use super::encode::encode;
 use super::error::ThumbnailError;
 use super::job::{Job, Rendered};
-use super::layout::{Area, Layout, layout};
-use crate::types::{ThumbnailSize, ThumbnailSpec};
+use crate::types::{ThumbnailEncoding, ThumbnailSpec};
+use color::ToSrgb;
+use original::Original;
+use picture::Picture;
+use plan::Plan;
 
 /// Makes the thumbnails of a job, in the order of its `specs`.
 ///
@@ -22,8 +32,8 @@ use crate::types::{ThumbnailSize, ThumbnailSpec};
 /// The file is read from its start, wherever its position is.
 ///
 /// A source that is not larger than asked is returned as it is (CS-TH-06), unless it moves and that
-/// was not asked for: then its first frame is made anew at its own size (CS-TH-15, CS-TH-19). A larger
-/// source gives a still thumbnail even where a moving one was asked for (CS-TH-14 allows it).
+/// was not asked for, or is of a kind that thumbnails must not be: then it is made anew at its own size
+/// (CS-TH-15, CS-TH-19, CS-HDR-07). So is a small source whose thumbnail would have more bytes than itself.
 ///
 /// This takes time and memory in proportion to the source's pixels and blocks its thread.
 ///
@@ -49,404 +59,26 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
-    let source = decode::open(file, &job.limits)?;
-    let header = source.header();
-    let (format, animated) = (header.format, header.animated);
-    let (stored, orientation) = (header.size, header.orientation);
+    let length = file.metadata()?.len();
+    let mut source = decode::open(file, &job.limits)?;
+    let original = Original::new(source.header(), length);
+    let stored = original.size;
+    let plans = job.specs.iter().map(|spec| (spec, plan::plan(spec, &original)));
+    let plans: Vec<(&ThumbnailSpec, Plan)> = plans.collect();
+    let to_srgb = source.color_profile().and_then(|profile| ToSrgb::parse(&profile));
     // Decoded even if the original is sent: what only starts like a picture is not passed off as one.
-    let Pixels::Image(image) = source.decode(stored)?;
-    let render_one = |spec: &ThumbnailSpec| {
-        let (crop, to) = match layout_as_stored(spec, stored, orientation) {
-            Layout::Original if format.may_be_sent() && (!animated || spec.animated) => {
-                return Ok(Rendered::Original { content_type: format.content_type(animated) });
-            }
-            Layout::Original => (Area::whole(stored), stored),
-            Layout::Resize { crop, to } => (crop, to),
+    let at_least = plan::decoded_size(plans.iter().map(|(_, plan)| plan), stored);
+    let picture = Picture::new(source.decode(at_least)?, stored)?;
+    let render_one = |(spec, plan): (&ThumbnailSpec, Plan)| {
+        let (crop, to) = match plan {
+            Plan::Original => return Ok(original.rendered()),
+            Plan::Resize { crop, to } => (crop, to),
         };
-        let mut thumbnail = resize(&image, crop, to)?;
-        // Turning the small picture is cheaper than turning the large one.
-        thumbnail.apply_orientation(orientation);
-        encode(thumbnail)
+        let wants_planes = to_srgb.is_none() && spec.encoding == ThumbnailEncoding::Universal;
+        let small = picture.thumbnail(crop, to, wants_planes)?;
+        let small = small.into_srgb(to_srgb.as_ref()).turned(original.orientation);
+        let made = encode(small, spec.encoding)?;
+        Ok(if original.is_better_than(&made, crop, spec) { original.rendered() } else { made })
     };
-    job.specs.iter().map(render_one).collect()
-}
-
-/// Plans for the picture as it is shown and returns the plan for the picture as it is stored.
-///
-/// Areas lie in the middle, so mirroring and turning by half leave them where they are.
-fn layout_as_stored(
-    spec: &ThumbnailSpec,
-    stored: ThumbnailSize,
-    orientation: Orientation,
-) -> Layout {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    if matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) {
-        let shown = ThumbnailSize { width: stored.height, height: stored.width };
-        layout(spec, shown).transposed()
-    } else {
-        layout(spec, stored)
-    }
-}
-
-/// Brings a part of a picture to a size, with Lanczos3 and transparency counted in.
-fn resize(
-    image: &DynamicImage,
-    crop: Area,
-    to: ThumbnailSize,
-) -> Result<DynamicImage, ThumbnailError> {
-    let mut resized = DynamicImage::new(to.width, to.height, image.color());
-    let [left, top, width, height] = [crop.left, crop.top, crop.width, crop.height].map(f64::from);
-    // Counting in transparency takes a copy of the whole picture: not for one that has none.
-    let options = ResizeOptions::new().crop(left, top, width, height).use_alpha(!is_opaque(image));
-    Resizer::new()
-        .resize(image, &mut resized, &options)
-        .map_err(|error| ThumbnailError::Damaged(error.to_string()))?;
-    Ok(resized)
-}
-
-/// Writes JPEG, or PNG where JPEG cannot hold the picture.
-fn encode(image: DynamicImage) -> Result<Rendered, ThumbnailError> {
-    /// Artefacts are hard to see from here on, and every step up costs many bytes.
-    const JPEG_QUALITY: u8 = 80;
-    /// The longest side that the format can express.
-    const JPEG_LONGEST_SIDE: u32 = 65_535;
-
-    let image = without_unused_alpha(with_eight_bits(image));
-    let size = ThumbnailSize { width: image.width(), height: image.height() };
-    let is_too_long = size.width.max(size.height) > JPEG_LONGEST_SIDE;
-    let mut bytes = Vec::new();
-    let content_type = if image.color().has_alpha() || is_too_long {
-        image.write_with_encoder(PngEncoder::new(&mut bytes))?;
-        "image/png"
-    } else {
-        image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
-        "image/jpeg"
-    };
-    Ok(Rendered::Encoded { bytes, content_type, size })
-}
-
-fn with_eight_bits(image: DynamicImage) -> DynamicImage {
-    match image.color() {
-        ColorType::L8 | ColorType::La8 | ColorType::Rgb8 | ColorType::Rgba8 => image,
-        ColorType::L16 => image.into_luma8().into(),
-        ColorType::La16 => image.into_luma_alpha8().into(),
-        color if color.has_alpha() => image.into_rgba8().into(),
-        _ => image.into_rgb8().into(),
-    }
-}
-
-/// Drops an alpha channel that says "opaque" everywhere.
-fn without_unused_alpha(image: DynamicImage) -> DynamicImage {
-    match image.color() {
-        ColorType::La8 if is_opaque(&image) => image.into_luma8().into(),
-        ColorType::Rgba8 if is_opaque(&image) => image.into_rgb8().into(),
-        _ => image,
-    }
-}
-
-fn is_opaque(image: &DynamicImage) -> bool {
-    match image {
-        DynamicImage::ImageLumaA8(image) => image.pixels().all(|pixel| pixel.0[1] == u8::MAX),
-        DynamicImage::ImageRgba8(image) => image.pixels().all(|pixel| pixel.0[3] == u8::MAX),
-        DynamicImage::ImageLumaA16(image) => image.pixels().all(|pixel| pixel.0[1] == u16::MAX),
-        DynamicImage::ImageRgba16(image) => image.pixels().all(|pixel| pixel.0[3] == u16::MAX),
-        other => !other.color().has_alpha(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::thumbnail::limits::Limits;
-    use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
-    use crate::types::MovingEncoding;
-    use crate::types::ThumbnailEncoding;
-    use crate::types::ThumbnailMethod::{self, Crop, Scale};
-    use image::{GenericImageView, ImageFormat};
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
-        ThumbnailSpec {
-            size: ThumbnailSize { width, height },
-            method,
-            animated: false,
-            encoding: ThumbnailEncoding::Universal,
-        }
-    }
-
-    fn rendered(bytes: &[u8], spec: &ThumbnailSpec) -> Result<Rendered, ThumbnailError> {
-        rendered_under(Limits::default(), bytes, spec)
-    }
-
-    fn rendered_under(
-        limits: Limits,
-        bytes: &[u8],
-        spec: &ThumbnailSpec,
-    ) -> Result<Rendered, ThumbnailError> {
-        let job = Job { specs: vec![*spec], limits, moving: MovingEncoding::default() };
-        render(file(bytes), &job).map(|mut made| made.remove(0))
-    }
-
-    /// Returns the type and the decoded picture of a thumbnail that has been made anew.
-    fn made_anew(bytes: &[u8], spec: &ThumbnailSpec) -> (&'static str, DynamicImage) {
-        match rendered(bytes, spec) {
-            Ok(Rendered::Encoded { bytes, content_type, size }) => {
-                let image = image::load_from_memory(&bytes).expect("thumbnails can be decoded");
-                assert_eq!((size.width, size.height), image.dimensions());
-                (content_type, image)
-            }
-            other => panic!("not made anew: {other:?}"),
-        }
-    }
-
-    fn original(bytes: &[u8], spec: &ThumbnailSpec) -> &'static str {
-        match rendered(bytes, spec) {
-            Ok(Rendered::Original { content_type }) => content_type,
-            other => panic!("not the original: {other:?}"),
-        }
-    }
-
-    /// Which of the four colours are in the quarters of a picture.
-    fn quarters_of(image: &DynamicImage) -> [usize; 4] {
-        let (width, height) = image.dimensions();
-        [(1, 1), (3, 1), (1, 3), (3, 3)].map(|(x, y)| {
-            let pixel = image.to_rgb8().get_pixel(width * x / 4, height * y / 4).0;
-            let is_near = |color: &[u8; 3]| {
-                color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 40)
-            };
-            QUARTERS.iter().position(is_near).expect("one of the four colours")
-        })
-    }
-
-    /// CS-TH-10
-    #[test]
-    fn every_format_and_method_gives_the_planned_size() {
-        use ImageFormat::{Gif, Jpeg, Png, WebP};
-        for format in [Jpeg, Png, Gif, WebP] {
-            let source = encoded(&quarters(400, 200), format);
-            for (asked, size) in [
-                (spec(96, 96, Crop), (96, 96)),
-                (spec(100, 25, Crop), (100, 25)),
-                (spec(80, 60, Scale), (120, 60)),
-                (spec(80, 10, Scale), (80, 40)),
-                (spec(300, 300, Crop), (200, 200)),
-            ] {
-                let (content_type, image) = made_anew(&source, &asked);
-                assert_eq!((content_type, image.dimensions()), ("image/jpeg", size), "{format:?}");
-                assert_eq!(quarters_of(&image), [0, 1, 2, 3], "{format:?} {asked:?}");
-            }
-        }
-    }
-
-    /// CS-TH-06
-    #[test]
-    fn what_is_not_larger_than_asked_is_the_original() {
-        for (format, content_type) in [
-            (ImageFormat::Jpeg, "image/jpeg"),
-            (ImageFormat::Png, "image/png"),
-            (ImageFormat::Gif, "image/gif"),
-            (ImageFormat::WebP, "image/webp"),
-        ] {
-            let source = encoded(&quarters(96, 40), format);
-            assert_eq!(original(&source, &spec(96, 96, Crop)), content_type);
-            assert_eq!(original(&source, &spec(320, 240, Scale)), content_type);
-        }
-    }
-
-    /// CS-TH-14, CS-TH-15, CS-TH-16, CS-TH-18, CS-TH-19
-    #[test]
-    fn a_small_moving_picture_moves_only_if_asked() {
-        let moving = [
-            (samples::gif(40, 20, 2), "image/gif"),
-            (samples::animated_png(40, 20), "image/apng"),
-            (samples::animated_webp(40, 20), "image/webp"),
-        ];
-        for (source, content_type) in moving {
-            let still = spec(96, 96, Crop);
-            let (_, image) = made_anew(&source, &still);
-            assert_eq!((image.dimensions(), quarters_of(&image)), ((40, 20), [0, 1, 2, 3]));
-            let moving = ThumbnailSpec { animated: true, ..still };
-            assert_eq!(original(&source, &moving), content_type);
-            let smaller = ThumbnailSpec { animated: true, ..spec(10, 10, Scale) };
-            assert_eq!(made_anew(&source, &smaller).1.dimensions(), (20, 10));
-        }
-    }
-
-    #[test]
-    fn all_orientations_are_applied_after_the_plan() {
-        let upright = quarters(80, 40);
-        // What a camera would have stored for the same scene, and the number that says so.
-        let stored = [
-            (1, upright.clone()),
-            (2, upright.fliph()),
-            (3, upright.rotate180()),
-            (4, upright.flipv()),
-            (5, upright.rotate90().fliph()),
-            (6, upright.rotate270()),
-            (7, upright.rotate270().fliph()),
-            (8, upright.rotate90()),
-        ];
-        for (orientation, image) in stored {
-            let sources = [
-                samples::jpeg_with_orientation(&image, orientation),
-                samples::webp_with_orientation(&image, orientation),
-                samples::png_with(&image, b"eXIf", &samples::exif(orientation)),
-            ];
-            for source in sources {
-                let (_, scaled) = made_anew(&source, &spec(20, 20, Scale));
-                assert_eq!(scaled.dimensions(), (40, 20), "{orientation}");
-                assert_eq!(quarters_of(&scaled), [0, 1, 2, 3], "{orientation}");
-                let (_, cropped) = made_anew(&source, &spec(20, 30, Crop));
-                assert_eq!(cropped.dimensions(), (20, 30), "{orientation}");
-                assert_eq!(quarters_of(&cropped), [0, 1, 2, 3], "{orientation}");
-            }
-        }
-    }
-
-    #[test]
-    fn transparency_makes_a_png_and_hidden_colours_stay_hidden() {
-        let source = encoded(&samples::half_transparent(64, 64), ImageFormat::Png);
-        let (content_type, image) = made_anew(&source, &spec(9, 9, Crop));
-        assert_eq!(content_type, "image/png");
-        for (_, _, pixel) in image.pixels() {
-            assert!(pixel.0[3] == 0 || pixel.0[1] < 8, "the hidden green shows: {pixel:?}");
-        }
-        let opaque = DynamicImage::from(quarters(64, 64).into_rgba8());
-        let source = encoded(&opaque, ImageFormat::Png);
-        assert_eq!(made_anew(&source, &spec(9, 9, Crop)).0, "image/jpeg");
-    }
-
-    #[test]
-    fn sixteen_bits_and_grays_become_eight_bits() {
-        let picture = quarters(64, 32);
-        let alpha = samples::half_transparent(64, 32);
-        for (image, color) in [
-            (picture.to_luma8().into(), ColorType::L8),
-            (picture.to_luma16().into(), ColorType::L8),
-            (picture.to_rgb16().into(), ColorType::Rgb8),
-            (DynamicImage::from(picture.to_rgba16()), ColorType::Rgb8),
-            (alpha.to_rgba16().into(), ColorType::Rgba8),
-            (alpha.to_luma_alpha8().into(), ColorType::La8),
-            (alpha.to_luma_alpha16().into(), ColorType::La8),
-        ] {
-            let source = encoded(&image, ImageFormat::Png);
-            let (_, thumbnail) = made_anew(&source, &spec(16, 8, Scale));
-            assert_eq!(thumbnail.color(), color, "{:?}", image.color());
-        }
-    }
-
-    #[test]
-    fn extreme_shapes_keep_a_pixel_on_each_side() {
-        for (width, height) in [(20_000, 1), (1, 20_000)] {
-            let source = encoded(&quarters(width, height), ImageFormat::Png);
-            assert_eq!(made_anew(&source, &spec(96, 96, Crop)).1.dimensions(), (1, 1));
-            assert_eq!(original(&source, &spec(320, 240, Scale)), "image/png");
-        }
-    }
-
-    #[test]
-    fn what_jpeg_cannot_express_becomes_png() {
-        let long = DynamicImage::from(quarters(66_000, 2).into_luma8());
-        let source = encoded(&long, ImageFormat::Png);
-        let (content_type, image) = made_anew(&source, &spec(66_000, 1, Crop));
-        assert_eq!((content_type, image.dimensions()), ("image/png", (66_000, 1)));
-    }
-
-    #[test]
-    fn metadata_is_not_copied() {
-        let secret = b"Comment\0<script>home address</script>";
-        let source = samples::png_with(&quarters(64, 64), b"tEXt", secret);
-        let Ok(Rendered::Encoded { bytes, .. }) = rendered(&source, &spec(9, 9, Crop)) else {
-            panic!("a thumbnail")
-        };
-        assert!(!bytes.windows(8).any(|window| window == b"<script>"));
-    }
-
-    /// CS-LIM-02, CS-LIM-06
-    #[test]
-    fn pixels_are_counted_before_they_are_decoded() {
-        let limits = Limits { max_pixels: 100, ..Limits::default() };
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
-            let exact =
-                rendered_under(limits, &encoded(&quarters(10, 10), format), &spec(5, 5, Crop));
-            assert!(exact.is_ok(), "{format:?} {exact:?}");
-            // Cut off behind the header: an attempt to decode would say "damaged".
-            let mut over = encoded(&quarters(101, 1), format);
-            over.truncate(over.len() - 14);
-            let over = rendered_under(limits, &over, &spec(5, 5, Crop));
-            assert!(matches!(over, Err(ThumbnailError::TooLarge(_))), "{format:?} {over:?}");
-        }
-    }
-
-    #[test]
-    fn other_files_are_unsupported_and_broken_ones_damaged() {
-        let asked = spec(9, 9, Crop);
-        for other in [&b""[..], b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"BM\0\0"] {
-            assert!(matches!(rendered(other, &asked), Err(ThumbnailError::Unsupported)));
-        }
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
-            let source = encoded(&quarters(40, 40), format);
-            let broken = rendered(&source[..20], &asked);
-            assert!(matches!(broken, Err(ThumbnailError::Damaged(_))), "{format:?} {broken:?}");
-        }
-    }
-
-    #[test]
-    fn a_picture_that_does_not_decode_is_not_passed_off_as_an_original() {
-        let source = encoded(&quarters(40, 40), ImageFormat::Png);
-        let broken = rendered(&source[..source.len() - 30], &spec(96, 96, Crop));
-        assert!(matches!(broken, Err(ThumbnailError::Damaged(_))), "{broken:?}");
-    }
-
-    #[test]
-    fn a_webp_frame_that_lies_about_its_size_is_damaged() {
-        let frame = b"\0\0\0\x9d\x01\x2a\xff\x3f\xff\x3f0123456789";
-        let chunks = [samples::riff_chunk(b"VP8X", &[0; 10]), samples::riff_chunk(b"VP8 ", frame)];
-        let body = [b"WEBP".to_vec(), chunks.concat()].concat();
-        let lie = rendered(&samples::riff_chunk(b"RIFF", &body), &spec(9, 9, Crop));
-        assert!(matches!(lie, Err(ThumbnailError::Damaged(_))), "{lie:?}");
-    }
-
-    fn any_sample() -> impl Strategy<Value = Vec<u8>> {
-        prop_oneof![
-            Just(encoded(&quarters(24, 16), ImageFormat::Jpeg)),
-            Just(samples::jpeg_with_orientation(&quarters(24, 16), 6)),
-            Just(encoded(&samples::half_transparent(24, 16), ImageFormat::Png)),
-            Just(samples::animated_png(24, 16)),
-            Just(samples::gif(24, 16, 2)),
-            Just(samples::animated_webp(24, 16)),
-            Just(samples::webp_with_orientation(&quarters(24, 16), 5)),
-        ]
-    }
-
-    proptest! {
-        /// CS-LIM-06
-        #[test]
-        fn damage_gives_a_picture_or_an_error_but_no_panic(
-            mut bytes in any_sample(),
-            damage in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
-            length in any::<Index>(),
-            cut: bool,
-        ) {
-            for (index, byte) in damage {
-                *index.get_mut(&mut bytes) = byte;
-            }
-            if cut {
-                bytes.truncate(length.index(bytes.len()));
-            }
-            let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
-            let outcome = rendered_under(limits, &bytes, &spec(8, 8, Crop));
-            prop_assert!(!matches!(outcome, Err(ThumbnailError::Panicked(_))), "{:?}", outcome);
-        }
-    }
-
-    #[test]
-    fn a_panic_becomes_an_error() {
-        let outcome = guarded(|| -> Result<(), _> { panic!("a decoder's bug") });
-        match outcome {
-            Err(ThumbnailError::Panicked(message)) => assert_eq!(message, "a decoder's bug"),
-            other => panic!("{other:?}"),
-        }
-    }
+    plans.into_iter().map(render_one).collect()
 }

@@ -1,0 +1,267 @@
+//! JPEG, decoded by libjpeg-turbo at the smallest scale that is large enough.
+//!
+//! The inverse transform gives a picture of a half, a quarter or an eighth of the size for less work than
+//! the whole. Most photographs are kept as they are stored, a plane of luma and two of chroma, so that no
+//! pixel is converted to red, green and blue and back.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
+use turbojpeg::{
+    Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, YuvImage,
+};
+
+use super::jpeg_header::JpegHeader;
+use super::{Header, Pixels, Source};
+use crate::thumbnail::error::ThumbnailError;
+use crate::thumbnail::format::Format;
+use crate::thumbnail::limits::Limits;
+use crate::types::ThumbnailSize;
+
+/// The most scans of a progressive picture; encoders make about ten (threats IM-05).
+const MAX_SCANS: u32 = 100;
+
+/// The scales in eighths, smallest first. Others exist, but are slower than the next larger of these.
+const SCALES: [u32; 4] = [1, 2, 4, 8];
+
+/// The pixels of a JPEG.
+#[derive(Debug)]
+pub(in crate::thumbnail) struct JpegPixels {
+    /// What they are.
+    pub(in crate::thumbnail) channels: JpegChannels,
+    /// The scale that they were decoded at, in eighths. The sides are rounded up from it, so the picture
+    /// ends in the last pixel, not necessarily behind it.
+    pub(in crate::thumbnail) eighths: u32,
+}
+
+/// What a JPEG is made of.
+#[derive(Debug)]
+pub(in crate::thumbnail) enum JpegChannels {
+    /// Luma alone, or red, green and blue.
+    Image(DynamicImage),
+    /// Luma and chroma in planes of their own.
+    Planes(Planes),
+    /// How much of the paper each ink (cyan, magenta, yellow, black) leaves white: 255 is no ink.
+    Inks(RgbaImage),
+}
+
+/// A plane of luma and two of chroma, of full range (JFIF 1.02).
+#[derive(Debug)]
+pub(in crate::thumbnail) struct Planes {
+    /// The planes, one behind the other without gaps.
+    samples: Vec<u8>,
+    /// The size of one plane of chroma.
+    chroma: ThumbnailSize,
+    /// How many samples of luma there are for one of chroma, across and down.
+    subsampling: ThumbnailSize,
+}
+
+impl Planes {
+    /// Returns how many samples of luma there are for one of chroma, across and down.
+    pub(in crate::thumbnail) fn subsampling(&self) -> ThumbnailSize {
+        self.subsampling
+    }
+
+    /// Returns the sizes of the planes: luma, blue, red. That of luma is filled up to whole samples of chroma.
+    pub(in crate::thumbnail) fn sizes(&self) -> [ThumbnailSize; 3] {
+        let luma = ThumbnailSize {
+            width: self.chroma.width * self.subsampling.width,
+            height: self.chroma.height * self.subsampling.height,
+        };
+        [luma, self.chroma, self.chroma]
+    }
+
+    /// Returns the samples of the planes, row by row: luma, blue, red.
+    pub(in crate::thumbnail) fn samples(&self) -> [&[u8]; 3] {
+        let [luma, blue, _] = self.sizes().map(area);
+        let (luma, rest) = self.samples.split_at(luma);
+        let (blue, red) = rest.split_at(blue);
+        [luma, blue, red]
+    }
+}
+
+/// A JPEG whose header has been read.
+pub(super) struct JpegSource {
+    file: Vec<u8>,
+    header: Header,
+    profile: Option<Vec<u8>>,
+    by_adobe: bool,
+    decompressor: Decompressor,
+    stored: DecompressHeader,
+}
+
+impl JpegSource {
+    /// Reads the whole file; its header decides whether anything of it is decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::open`].
+    pub(super) fn open(
+        reader: BufReader<File>,
+        length: u64,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        check("file", length, limits.max_jpeg_bytes())?;
+        let mut file = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+        // A file that grows meanwhile is read as far as it was long.
+        reader.take(length).read_to_end(&mut file)?;
+        let JpegHeader { size, orientation, profile, by_adobe, coefficient_bytes } =
+            JpegHeader::parse(&file)?;
+        limits.check(size)?;
+        check("coefficients", coefficient_bytes, limits.max_decoding_bytes())?;
+        let mut decompressor = Decompressor::new().map_err(failed)?;
+        decompressor.set_scan_limit(MAX_SCANS).map_err(failed)?;
+        let stored = decompressor.read_header(&file).map_err(failed)?;
+        // The limits were checked for the size that the walk has found.
+        if size_of(&stored)? != size {
+            return Err(damaged("two sizes"));
+        }
+        let header = Header { format: Format::Jpeg, size, animated: false, orientation };
+        Ok(Self { file, header, profile, by_adobe, decompressor, stored })
+    }
+
+    /// Decodes at the scale that has been set, into the channels that the file holds.
+    fn channels(&mut self, scaled: &DecompressHeader) -> Result<JpegChannels, ThumbnailError> {
+        match (scaled.colorspace, scaled.subsamp) {
+            (Colorspace::YCbCr, Subsamp::Unknown) | (Colorspace::RGB, _) => {
+                let image = self.interleaved(scaled, PixelFormat::RGB, RgbImage::from_raw)?;
+                Ok(JpegChannels::Image(image.into()))
+            }
+            (Colorspace::YCbCr, _) => Ok(JpegChannels::Planes(self.planes(scaled)?)),
+            (Colorspace::Gray, _) => {
+                let image = self.interleaved(scaled, PixelFormat::GRAY, GrayImage::from_raw)?;
+                Ok(JpegChannels::Image(image.into()))
+            }
+            (Colorspace::CMYK | Colorspace::YCCK, _) => {
+                let mut inks = self.interleaved(scaled, PixelFormat::CMYK, RgbaImage::from_raw)?;
+                // Adobe writes them the other way around, and everybody who writes the marker does, too.
+                if !self.by_adobe {
+                    inks.iter_mut().for_each(|ink| *ink = !*ink);
+                }
+                Ok(JpegChannels::Inks(inks))
+            }
+        }
+    }
+
+    /// Decodes into one buffer and makes an image of it.
+    fn interleaved<T>(
+        &mut self,
+        scaled: &DecompressHeader,
+        format: PixelFormat,
+        image: impl FnOnce(u32, u32, Vec<u8>) -> Option<T>,
+    ) -> Result<T, ThumbnailError> {
+        let size = size_of(scaled)?;
+        let (width, height) = (scaled.width, scaled.height);
+        let pitch = width * format.size();
+        let mut pixels = vec![0; pitch * height];
+        let output = Image { pixels: &mut pixels[..], width, pitch, height, format };
+        let outcome = self.decompressor.decompress(&self.file, output);
+        forgive(outcome, &self.file)?;
+        image(size.width, size.height, pixels).ok_or_else(|| damaged("a size that changes"))
+    }
+
+    fn planes(&mut self, scaled: &DecompressHeader) -> Result<Planes, ThumbnailError> {
+        let size = size_of(scaled)?;
+        let DecompressHeader { width, height, subsamp, .. } = *scaled;
+        let length = turbojpeg::yuv_pixels_len(width, 1, height, subsamp).map_err(failed)?;
+        let mut samples = vec![0; length];
+        let output = YuvImage { pixels: &mut samples[..], width, align: 1, height, subsamp };
+        let outcome = self.decompressor.decompress_to_yuv(&self.file, output);
+        forgive(outcome, &self.file)?;
+        let (across, down) = match subsamp {
+            Subsamp::Sub2x1 => (2, 1),
+            Subsamp::Sub2x2 => (2, 2),
+            Subsamp::Sub1x2 => (1, 2),
+            Subsamp::Sub4x1 => (4, 1),
+            Subsamp::Sub1x4 => (1, 4),
+            _ => (1, 1),
+        };
+        let subsampling = ThumbnailSize { width: across, height: down };
+        let chroma = ThumbnailSize {
+            width: size.width.div_ceil(across),
+            height: size.height.div_ceil(down),
+        };
+        let planes = Planes { samples, chroma, subsampling };
+        let counted: usize = planes.sizes().map(area).iter().sum();
+        if counted == length { Ok(planes) } else { Err(damaged("planes of another size")) }
+    }
+}
+
+impl Source for JpegSource {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn color_profile(&mut self) -> Option<Vec<u8>> {
+        self.profile.take()
+    }
+
+    fn decode(mut self: Box<Self>, at_least: ThumbnailSize) -> Result<Pixels, ThumbnailError> {
+        // Lossless pictures have no transform that could give less.
+        let eighths = if self.stored.is_lossless { 8 } else { scale(self.header.size, at_least) };
+        let factor = ScalingFactor::new(eighths as usize, 8);
+        self.decompressor.set_scaling_factor(factor).map_err(failed)?;
+        let scaled = self.stored.scaled(factor);
+        Ok(Pixels::Jpeg(JpegPixels { channels: self.channels(&scaled)?, eighths }))
+    }
+}
+
+/// Returns the smallest scale, in eighths, that leaves both sides as long as asked; the full one if none does.
+fn scale(stored: ThumbnailSize, at_least: ThumbnailSize) -> u32 {
+    let is_enough = |eighths: &u32| {
+        // Not rounded up: the last pixel may be there only in part.
+        let leaves = |side: u32, least| u64::from(side) * u64::from(*eighths) >= 8 * u64::from(least);
+        leaves(stored.width, at_least.width) && leaves(stored.height, at_least.height)
+    };
+    SCALES.into_iter().find(is_enough).unwrap_or(8)
+}
+
+fn size_of(header: &DecompressHeader) -> Result<ThumbnailSize, ThumbnailError> {
+    let side = |pixels: usize| u32::try_from(pixels).map_err(|_| damaged("an endless side"));
+    Ok(ThumbnailSize { width: side(header.width)?, height: side(header.height)? })
+}
+
+/// Returns the pixels of a size.
+fn area(size: ThumbnailSize) -> usize {
+    size.width as usize * size.height as usize
+}
+
+/// Lets pass what the decoder warns of if the picture is there from its start to its end.
+///
+/// It decodes on after a warning, and fails then as after an error; the text alone tells the two apart,
+/// and only the first warning is kept. Cameras and messengers write many files with a few bytes too many.
+/// One that was cut off is no picture, as for other formats: its end marker is missing.
+fn forgive(outcome: turbojpeg::Result<()>, file: &[u8]) -> Result<(), ThumbnailError> {
+    const WARNINGS: [&str; 4] = [
+        "Corrupt JPEG data: ",
+        "Inconsistent progression sequence",
+        "Unknown Adobe color transform",
+        "Warning: ",
+    ];
+    const END_OF_IMAGE: &[u8] = b"\xff\xd9";
+    match outcome {
+        Err(turbojpeg::Error::TurboJpegError(text))
+            if WARNINGS.iter().any(|warning| text.starts_with(warning))
+                && memchr::memmem::rfind(file, END_OF_IMAGE).is_some() =>
+        {
+            Ok(())
+        }
+        outcome => outcome.map_err(failed),
+    }
+}
+
+fn failed(error: turbojpeg::Error) -> ThumbnailError {
+    damaged(&error.to_string())
+}
+
+fn damaged(what: &str) -> ThumbnailError {
+    ThumbnailError::Damaged(what.to_owned())
+}
+
+fn check(what: &str, bytes: u64, limit: u64) -> Result<(), ThumbnailError> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(ThumbnailError::TooLarge(format!("{what} of {bytes} bytes, allowed are {limit}")))
+}

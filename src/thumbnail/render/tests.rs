@@ -1,0 +1,295 @@
+//! The promises of a thumbnail, kept for every format.
+
+use super::*;
+use crate::thumbnail::limits::Limits;
+use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
+use crate::types::MovingEncoding;
+use crate::types::ThumbnailEncoding;
+use crate::types::ThumbnailMethod::{self, Crop, Scale};
+use image::{GenericImageView, ImageFormat};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
+    ThumbnailSpec {
+        size: ThumbnailSize { width, height },
+        method,
+        animated: false,
+        encoding: ThumbnailEncoding::Universal,
+    }
+}
+
+fn rendered(bytes: &[u8], spec: &ThumbnailSpec) -> Result<Rendered, ThumbnailError> {
+    rendered_under(Limits::default(), bytes, spec)
+}
+
+fn rendered_under(
+    limits: Limits,
+    bytes: &[u8],
+    spec: &ThumbnailSpec,
+) -> Result<Rendered, ThumbnailError> {
+    let job = Job { specs: vec![*spec], limits, moving: MovingEncoding::default() };
+    render(file(bytes), &job).map(|mut made| made.remove(0))
+}
+
+/// Returns the type and the decoded picture of a thumbnail that has been made anew.
+fn made_anew(bytes: &[u8], spec: &ThumbnailSpec) -> (&'static str, DynamicImage) {
+    match rendered(bytes, spec) {
+        Ok(Rendered::Encoded { bytes, content_type, size }) => {
+            let image = image::load_from_memory(&bytes).expect("thumbnails can be decoded");
+            assert_eq!((size.width, size.height), image.dimensions());
+            (content_type, image)
+        }
+        other => panic!("not made anew: {other:?}"),
+    }
+}
+
+fn original(bytes: &[u8], spec: &ThumbnailSpec) -> &'static str {
+    match rendered(bytes, spec) {
+        Ok(Rendered::Original { content_type }) => content_type,
+        other => panic!("not the original: {other:?}"),
+    }
+}
+
+/// Which of the four colours are in the quarters of a picture.
+fn quarters_of(image: &DynamicImage) -> [usize; 4] {
+    let (width, height) = image.dimensions();
+    [(1, 1), (3, 1), (1, 3), (3, 3)].map(|(x, y)| {
+        let pixel = image.to_rgb8().get_pixel(width * x / 4, height * y / 4).0;
+        let is_near = |color: &[u8; 3]| {
+            color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 40)
+        };
+        QUARTERS.iter().position(is_near).expect("one of the four colours")
+    })
+}
+
+/// CS-TH-10
+#[test]
+fn every_format_and_method_gives_the_planned_size() {
+    use ImageFormat::{Gif, Jpeg, Png, WebP};
+    for format in [Jpeg, Png, Gif, WebP] {
+        let source = encoded(&quarters(400, 200), format);
+        for (asked, size) in [
+            (spec(96, 96, Crop), (96, 96)),
+            (spec(100, 25, Crop), (100, 25)),
+            (spec(80, 60, Scale), (120, 60)),
+            (spec(80, 10, Scale), (80, 40)),
+            (spec(300, 300, Crop), (200, 200)),
+        ] {
+            let (content_type, image) = made_anew(&source, &asked);
+            assert_eq!((content_type, image.dimensions()), ("image/jpeg", size), "{format:?}");
+            assert_eq!(quarters_of(&image), [0, 1, 2, 3], "{format:?} {asked:?}");
+        }
+    }
+}
+
+/// CS-TH-06
+#[test]
+fn what_is_not_larger_than_asked_is_the_original() {
+    for (format, content_type) in [
+        (ImageFormat::Jpeg, "image/jpeg"),
+        (ImageFormat::Png, "image/png"),
+        (ImageFormat::Gif, "image/gif"),
+        (ImageFormat::WebP, "image/webp"),
+    ] {
+        let source = encoded(&quarters(96, 40), format);
+        assert_eq!(original(&source, &spec(96, 96, Crop)), content_type);
+        assert_eq!(original(&source, &spec(320, 240, Scale)), content_type);
+    }
+}
+
+/// CS-TH-14, CS-TH-15, CS-TH-16, CS-TH-18, CS-TH-19
+#[test]
+fn a_small_moving_picture_moves_only_if_asked() {
+    let moving = [
+        (samples::gif(40, 20, 2), "image/gif"),
+        (samples::animated_png(40, 20), "image/apng"),
+        (samples::animated_webp(40, 20), "image/webp"),
+    ];
+    for (source, content_type) in moving {
+        let still = spec(96, 96, Crop);
+        let (_, image) = made_anew(&source, &still);
+        assert_eq!((image.dimensions(), quarters_of(&image)), ((40, 20), [0, 1, 2, 3]));
+        let moving = ThumbnailSpec { animated: true, ..still };
+        assert_eq!(original(&source, &moving), content_type);
+        let smaller = ThumbnailSpec { animated: true, ..spec(10, 10, Scale) };
+        assert_eq!(made_anew(&source, &smaller).1.dimensions(), (20, 10));
+    }
+}
+
+#[test]
+fn all_orientations_are_applied_after_the_plan() {
+    let upright = quarters(80, 40);
+    // What a camera would have stored for the same scene, and the number that says so.
+    let stored = [
+        (1, upright.clone()),
+        (2, upright.fliph()),
+        (3, upright.rotate180()),
+        (4, upright.flipv()),
+        (5, upright.rotate90().fliph()),
+        (6, upright.rotate270()),
+        (7, upright.rotate270().fliph()),
+        (8, upright.rotate90()),
+    ];
+    for (orientation, image) in stored {
+        let sources = [
+            samples::jpeg_with_orientation(&image, orientation),
+            samples::webp_with_orientation(&image, orientation),
+            samples::png_with(&image, b"eXIf", &samples::exif(orientation)),
+        ];
+        for source in sources {
+            let (_, scaled) = made_anew(&source, &spec(20, 20, Scale));
+            assert_eq!(scaled.dimensions(), (40, 20), "{orientation}");
+            assert_eq!(quarters_of(&scaled), [0, 1, 2, 3], "{orientation}");
+            let (_, cropped) = made_anew(&source, &spec(20, 30, Crop));
+            assert_eq!(cropped.dimensions(), (20, 30), "{orientation}");
+            assert_eq!(quarters_of(&cropped), [0, 1, 2, 3], "{orientation}");
+        }
+    }
+}
+
+#[test]
+fn transparency_makes_a_png_and_hidden_colours_stay_hidden() {
+    let source = encoded(&samples::half_transparent(64, 64), ImageFormat::Png);
+    let (content_type, image) = made_anew(&source, &spec(9, 9, Crop));
+    assert_eq!(content_type, "image/png");
+    for (_, _, pixel) in image.pixels() {
+        assert!(pixel.0[3] == 0 || pixel.0[1] < 8, "the hidden green shows: {pixel:?}");
+    }
+    let opaque = DynamicImage::from(quarters(64, 64).into_rgba8());
+    let source = encoded(&opaque, ImageFormat::Png);
+    assert_eq!(made_anew(&source, &spec(9, 9, Crop)).0, "image/jpeg");
+}
+
+#[test]
+fn sixteen_bits_and_grays_become_eight_bits() {
+    let picture = quarters(64, 32);
+    let alpha = samples::half_transparent(64, 32);
+    for (image, color) in [
+        (picture.to_luma8().into(), ColorType::L8),
+        (picture.to_luma16().into(), ColorType::L8),
+        (picture.to_rgb16().into(), ColorType::Rgb8),
+        (DynamicImage::from(picture.to_rgba16()), ColorType::Rgb8),
+        (alpha.to_rgba16().into(), ColorType::Rgba8),
+        (alpha.to_luma_alpha8().into(), ColorType::La8),
+        (alpha.to_luma_alpha16().into(), ColorType::La8),
+    ] {
+        let source = encoded(&image, ImageFormat::Png);
+        let (_, thumbnail) = made_anew(&source, &spec(16, 8, Scale));
+        assert_eq!(thumbnail.color(), color, "{:?}", image.color());
+    }
+}
+
+#[test]
+fn extreme_shapes_keep_a_pixel_on_each_side() {
+    for (width, height) in [(20_000, 1), (1, 20_000)] {
+        let source = encoded(&quarters(width, height), ImageFormat::Png);
+        assert_eq!(made_anew(&source, &spec(96, 96, Crop)).1.dimensions(), (1, 1));
+        assert_eq!(original(&source, &spec(320, 240, Scale)), "image/png");
+    }
+}
+
+#[test]
+fn what_jpeg_cannot_express_becomes_png() {
+    let long = DynamicImage::from(quarters(66_000, 2).into_luma8());
+    let source = encoded(&long, ImageFormat::Png);
+    let (content_type, image) = made_anew(&source, &spec(66_000, 1, Crop));
+    assert_eq!((content_type, image.dimensions()), ("image/png", (66_000, 1)));
+}
+
+#[test]
+fn metadata_is_not_copied() {
+    let secret = b"Comment\0<script>home address</script>";
+    let source = samples::png_with(&quarters(64, 64), b"tEXt", secret);
+    let Ok(Rendered::Encoded { bytes, .. }) = rendered(&source, &spec(9, 9, Crop)) else {
+        panic!("a thumbnail")
+    };
+    assert!(!bytes.windows(8).any(|window| window == b"<script>"));
+}
+
+/// CS-LIM-02, CS-LIM-06
+#[test]
+fn pixels_are_counted_before_they_are_decoded() {
+    let limits = Limits { max_pixels: 100, ..Limits::default() };
+    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
+        let exact =
+            rendered_under(limits, &encoded(&quarters(10, 10), format), &spec(5, 5, Crop));
+        assert!(exact.is_ok(), "{format:?} {exact:?}");
+        // Cut off behind the header: an attempt to decode would say "damaged".
+        let mut over = encoded(&quarters(101, 1), format);
+        over.truncate(over.len() - 14);
+        let over = rendered_under(limits, &over, &spec(5, 5, Crop));
+        assert!(matches!(over, Err(ThumbnailError::TooLarge(_))), "{format:?} {over:?}");
+    }
+}
+
+#[test]
+fn other_files_are_unsupported_and_broken_ones_damaged() {
+    let asked = spec(9, 9, Crop);
+    for other in [&b""[..], b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"BM\0\0"] {
+        assert!(matches!(rendered(other, &asked), Err(ThumbnailError::Unsupported)));
+    }
+    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
+        let source = encoded(&quarters(40, 40), format);
+        let broken = rendered(&source[..20], &asked);
+        assert!(matches!(broken, Err(ThumbnailError::Damaged(_))), "{format:?} {broken:?}");
+    }
+}
+
+#[test]
+fn a_picture_that_does_not_decode_is_not_passed_off_as_an_original() {
+    let source = encoded(&quarters(40, 40), ImageFormat::Png);
+    let broken = rendered(&source[..source.len() - 30], &spec(96, 96, Crop));
+    assert!(matches!(broken, Err(ThumbnailError::Damaged(_))), "{broken:?}");
+}
+
+#[test]
+fn a_webp_frame_that_lies_about_its_size_is_damaged() {
+    let frame = b"\0\0\0\x9d\x01\x2a\xff\x3f\xff\x3f0123456789";
+    let chunks = [samples::riff_chunk(b"VP8X", &[0; 10]), samples::riff_chunk(b"VP8 ", frame)];
+    let body = [b"WEBP".to_vec(), chunks.concat()].concat();
+    let lie = rendered(&samples::riff_chunk(b"RIFF", &body), &spec(9, 9, Crop));
+    assert!(matches!(lie, Err(ThumbnailError::Damaged(_))), "{lie:?}");
+}
+
+fn any_sample() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(encoded(&quarters(24, 16), ImageFormat::Jpeg)),
+        Just(samples::jpeg_with_orientation(&quarters(24, 16), 6)),
+        Just(encoded(&samples::half_transparent(24, 16), ImageFormat::Png)),
+        Just(samples::animated_png(24, 16)),
+        Just(samples::gif(24, 16, 2)),
+        Just(samples::animated_webp(24, 16)),
+        Just(samples::webp_with_orientation(&quarters(24, 16), 5)),
+    ]
+}
+
+proptest! {
+    /// CS-LIM-06
+    #[test]
+    fn damage_gives_a_picture_or_an_error_but_no_panic(
+        mut bytes in any_sample(),
+        damage in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+        length in any::<Index>(),
+        cut: bool,
+    ) {
+        for (index, byte) in damage {
+            *index.get_mut(&mut bytes) = byte;
+        }
+        if cut {
+            bytes.truncate(length.index(bytes.len()));
+        }
+        let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
+        let outcome = rendered_under(limits, &bytes, &spec(8, 8, Crop));
+        prop_assert!(!matches!(outcome, Err(ThumbnailError::Panicked(_))), "{:?}", outcome);
+    }
+}
+
+#[test]
+fn a_panic_becomes_an_error() {
+    let outcome = guarded(|| -> Result<(), _> { panic!("a decoder's bug") });
+    match outcome {
+        Err(ThumbnailError::Panicked(message)) => assert_eq!(message, "a decoder's bug"),
+        other => panic!("{other:?}"),
+    }
+}
