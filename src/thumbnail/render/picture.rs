@@ -68,10 +68,8 @@ impl Picture {
             Channels::Inks(inks) => Small::Inks(resize(inks, part, to)?.into_rgba8()),
             Channels::Planes(planes) if wants_planes => {
                 // One sample of chroma for four of luma, as JPEG is written.
-                let chroma = ThumbnailSize {
-                    width: to.width.div_ceil(2),
-                    height: to.height.div_ceil(2),
-                };
+                let chroma =
+                    ThumbnailSize { width: to.width.div_ceil(2), height: to.height.div_ceil(2) };
                 let small = self.resize_planes(planes, crop, [to, chroma, chroma])?;
                 Small::Encodable(Encodable::Planes(small))
             }
@@ -94,8 +92,7 @@ impl Picture {
             down / f64::from(planes.subsampling().height),
         );
         let ([luma, blue, red], sizes) = (planes.samples(), planes.sizes());
-        let [of_luma, of_chroma] =
-            [self.scale, of_chroma].map(|scale| Part::scaled(crop, scale));
+        let [of_luma, of_chroma] = [self.scale, of_chroma].map(|scale| Part::scaled(crop, scale));
         Ok([
             resize_plane(luma, sizes[0], of_luma, to[0])?,
             resize_plane(blue, sizes[1], of_chroma, to[1])?,

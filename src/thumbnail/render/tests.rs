@@ -56,9 +56,8 @@ fn quarters_of(image: &DynamicImage) -> [usize; 4] {
     let (width, height) = image.dimensions();
     [(1, 1), (3, 1), (1, 3), (3, 3)].map(|(x, y)| {
         let pixel = image.to_rgb8().get_pixel(width * x / 4, height * y / 4).0;
-        let is_near = |color: &[u8; 3]| {
-            color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 40)
-        };
+        let is_near =
+            |color: &[u8; 3]| color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 40);
         QUARTERS.iter().position(is_near).expect("one of the four colours")
     })
 }
@@ -212,8 +211,7 @@ fn metadata_is_not_copied() {
 fn pixels_are_counted_before_they_are_decoded() {
     let limits = Limits { max_pixels: 100, ..Limits::default() };
     for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
-        let exact =
-            rendered_under(limits, &encoded(&quarters(10, 10), format), &spec(5, 5, Crop));
+        let exact = rendered_under(limits, &encoded(&quarters(10, 10), format), &spec(5, 5, Crop));
         assert!(exact.is_ok(), "{format:?} {exact:?}");
         // Cut off behind the header: an attempt to decode would say "damaged".
         let mut over = encoded(&quarters(101, 1), format);
