@@ -170,7 +170,7 @@ fn services(
         store: store.clone(),
         homeserver: homeserver.clone(),
         servers: outside.servers,
-        engine: thumbnail_engine(&config.thumbnails),
+        engine: thumbnail_engine(&config.thumbnails)?,
         thumbnails: thumbnail_rules(&config.thumbnails)?,
         memory_bytes: config.storage.memory.as_u64(),
         cache: CacheLimits {
@@ -208,25 +208,41 @@ fn services(
 }
 
 /// Makes what makes thumbnails, as it is configured.
-pub fn thumbnail_engine(config: &ThumbnailsConfig) -> ThumbnailEngine {
-    ThumbnailEngine::new(
-        thumbnail::Capacity { workers: config.workers(), queue: config.queue },
-        thumbnail::Limits {
-            max_pixels: config.max_pixels,
-            max_frames: config.max_frames,
-            max_animation_pixels: config.max_animation_pixels,
-        },
-    )
+///
+/// # Errors
+///
+/// If it cannot be started as the configuration asks.
+pub fn thumbnail_engine(config: &ThumbnailsConfig) -> Result<ThumbnailEngine> {
+    let capacity = thumbnail::Capacity { workers: config.workers(), queue: config.queue };
+    Ok(ThumbnailEngine::new(capacity, thumbnail_limits(config)))
+}
+
+/// Returns how much a picture may cost.
+pub fn thumbnail_limits(config: &ThumbnailsConfig) -> thumbnail::Limits {
+    thumbnail::Limits {
+        max_pixels: config.max_pixels,
+        max_frames: config.max_frames,
+        max_animation_pixels: config.max_animation_pixels,
+    }
+}
+
+/// Returns the sizes that thumbnails are made in.
+///
+/// # Errors
+///
+/// If one of them is none, which a valid configuration does not have.
+pub fn thumbnail_ladder(config: &ThumbnailsConfig) -> Result<Ladder> {
+    let rungs: Result<Vec<_>, _> = config.sizes.iter().map(|rung| rung.parse()).collect();
+    let ladder = Ladder::new(rungs.context("thumbnails.sizes")?);
+    Ok(match config.mode {
+        SizesMode::Ladder => ladder,
+        SizesMode::Exact => ladder.exact(),
+    })
 }
 
 fn thumbnail_rules(config: &ThumbnailsConfig) -> Result<ThumbnailRules> {
-    let rungs: Result<Vec<_>, _> = config.sizes.iter().map(|rung| rung.parse()).collect();
-    let ladder = Ladder::new(rungs.context("thumbnails.sizes")?);
     Ok(ThumbnailRules {
-        ladder: match config.mode {
-            SizesMode::Ladder => ladder,
-            SizesMode::Exact => ladder.exact(),
-        },
+        ladder: thumbnail_ladder(config)?,
         max_variants: config.max_variants,
         on_upload: config.on_upload,
         webp: config.webp,

@@ -17,10 +17,23 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 const ROOMS: &[Room] = &[
     // Process: wires everything together.
-    room("main", &["check", "config", "federation_test", "key_tool", "logging", "server", "types"]),
+    room(
+        "main",
+        &[
+            "check",
+            "config",
+            "federation_test",
+            "key_tool",
+            "logging",
+            "server",
+            "thumbnail_tool",
+            "types",
+        ],
+    ),
     room("check", &["config", "federation", "homeserver", "server", "types"]),
     room("federation_test", &["config", "egress", "federation", "server", "types"]),
     room("key_tool", &["federation"]),
+    room("thumbnail_tool", &["config", "server", "thumbnail", "types"]),
     room("logging", &["config"]),
     room(
         "server",
@@ -180,6 +193,7 @@ const RESERVED: &[Reserved] = &[
             "main",
             "check",
             "key_tool",
+            "thumbnail_tool",
             "server/listeners.rs",
             "homeserver/upstream.rs",
             "thumbnail",
@@ -199,6 +213,7 @@ const RESERVED: &[Reserved] = &[
             "check",
             "federation_test",
             "key_tool",
+            "thumbnail_tool",
             "logging",
             "server",
             "connection",
