@@ -486,6 +486,7 @@ fn store_answer(error: &StoreError) -> ErrorAnswer {
         StoreError::Corrupt { .. }
         | StoreError::Missing { .. }
         | StoreError::AlreadyExists(_)
+        | StoreError::TooManyVariants
         | StoreError::Torn
         | StoreError::Io { .. }
         | StoreError::Database(_) => {

@@ -11,8 +11,9 @@ use mediary::config::{
 };
 use mediary::key_tool::{self, KeyCommand};
 use mediary::thumbnail::{self, ProbeCommand, WorkerSettings};
+use mediary::thumbnail_tool::ThumbnailArguments;
 use mediary::types::{Mxc, ServerName};
-use mediary::{check, federation_test, logging, server};
+use mediary::{check, federation_test, logging, server, thumbnail_tool};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// jemalloc keeps memory flat under many connections and costs the least time of those measured.
@@ -48,12 +49,38 @@ enum Command {
     /// Show, make or find the key that requests to other servers are signed with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make a thumbnail of a file as the server would, and say what was found and made
+    ///
+    /// Needs no homeserver and no store. Which sizes there are, and how much a picture may cost, is as in
+    /// the section [thumbnails] of the configuration. The exit code is 0 if a thumbnail was made, else 1.
+    Thumbnail(Thumbnail),
     /// Decode pictures for the process that started this one
     #[command(hide = true)]
     ThumbnailWorker(WorkerSettings),
     /// Lock oneself in as a thumbnail worker does, and try one thing
     #[command(hide = true)]
     ThumbnailProbe(ProbeCommand),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    mediary thumbnail photo.jpg --out small.jpg\n  \
+    mediary thumbnail party.gif --size 96x96 --method crop --animated -o small.webp\n  \
+    mediary thumbnail photo.jpg --config /etc/mediary/mediary.toml")]
+struct Thumbnail {
+    #[command(flatten)]
+    arguments: ThumbnailArguments,
+    /// The configuration file [default: none, all settings at their defaults]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Thumbnail {
+    fn run(self) -> anyhow::Result<()> {
+        let file = self.config.or_else(|| filled("MEDIARY_CONFIG"));
+        let config = Config::load(file.as_deref(), Overrides::default())?;
+        thumbnail_tool::run(&config, &self.arguments, &mut std::io::stdout().lock())
+    }
 }
 
 #[derive(Args)]
@@ -167,6 +194,7 @@ fn main() -> ExitCode {
         }
         Command::ThumbnailWorker(settings) => thumbnail::work(settings)
             .context("a thumbnail worker, which only Mediary itself starts"),
+        Command::Thumbnail(command) => command.run(),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
         Command::ThumbnailProbe(command) => {
             return thumbnail::probe(&command, &mut std::io::stdout());

@@ -258,6 +258,16 @@ impl Default for ThumbnailMetrics {
     }
 }
 
+/// Thumbnails that are made before anybody asks.
+pub struct AheadMetrics {
+    /// Thumbnails that were made and kept.
+    pub made: IntCounter,
+    /// Uploads whose thumbnails could not be made.
+    pub failed: IntCounter,
+    /// Uploads that were left out, because too many waited already.
+    pub dropped: IntCounter,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -290,6 +300,10 @@ pub struct Metrics {
     pub thumbnail_failures: IntCounter,
     /// Thumbnail workers and who waits for them.
     pub thumbnails: ThumbnailMetrics,
+    /// Thumbnails that were made and not kept, being one variant too many.
+    pub thumbnails_not_kept: IntCounter,
+    /// Thumbnails that are made before anybody asks.
+    pub thumbnails_ahead: AheadMetrics,
     /// Stored bodies that did not match their checksum.
     pub corrupt_blobs: IntCounter,
 }
@@ -376,6 +390,11 @@ impl Metrics {
             "mediary_store_bytes",
             "Bytes in the store, by kind: owned, upstream, remote, thumbnail.",
             &["kind"],
+        )?;
+        let ahead = declare.counters(
+            "mediary_thumbnails_ahead_total",
+            "With thumbnails.on_upload, by result: made (thumbnails), failed, dropped (uploads).",
+            &["result"],
         )?;
         let holdings = |kind| Holdings {
             items: items.with_label_values(&[kind]),
@@ -466,6 +485,15 @@ impl Metrics {
                 "Thumbnails that could not be made.",
             )?,
             thumbnails: ThumbnailMetrics::new(&declare)?,
+            thumbnails_not_kept: declare.counter(
+                "mediary_thumbnails_not_kept_total",
+                "Thumbnails made and not kept, because of thumbnails.max_variants.",
+            )?,
+            thumbnails_ahead: AheadMetrics {
+                made: ahead.with_label_values(&["made"]),
+                failed: ahead.with_label_values(&["failed"]),
+                dropped: ahead.with_label_values(&["dropped"]),
+            },
             corrupt_blobs: declare.counter(
                 "mediary_corrupt_blobs_total",
                 "Stored bodies that were damaged or gone when they were read.",

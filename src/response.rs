@@ -163,6 +163,16 @@ impl Reply {
         }
     }
 
+    /// Says that what is sent depends on what the request accepts (RFC 9110, section 12.5.5).
+    #[must_use]
+    pub fn varying_by_accept(mut self) -> Self {
+        // In one field: not every cache reads a second one.
+        let is_private = self.headers.contains_key(header::VARY);
+        let fields = if is_private { "Authorization, Accept" } else { "Accept" };
+        insert(&mut self.headers, header::VARY, fields);
+        self
+    }
+
     /// Returns how many bytes of media are about to be sent, if that is known. What else there is to
     /// send is little.
     pub fn media_length(&self) -> Option<u64> {

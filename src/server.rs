@@ -31,7 +31,6 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::store::Store;
-use crate::thumbnail::Ladder;
 
 use admin::Admin;
 use background::{Drain, Housekeeping};
@@ -40,7 +39,10 @@ use listeners::{Listener, Prebound};
 use outside::Outside;
 
 pub use outside::{egress, fetcher, rules, servers, signing_key};
-pub use thumbnails::worker as thumbnail_worker;
+pub use thumbnails::{
+    engine as thumbnail_engine, ladder as thumbnail_ladder, limits as thumbnail_limits,
+    worker as thumbnail_worker,
+};
 
 /// The setting under which the store remembers whose media it holds.
 const SERVER_NAME_SETTING: &str = "server_name";
@@ -166,14 +168,12 @@ fn services(
         None => auth,
     };
     let outside = Outside::new(config, metrics)?;
-    let thumbnails = &config.thumbnails;
-    let rungs: Result<Vec<_>, _> = thumbnails.sizes.iter().map(|rung| rung.parse()).collect();
     let media = MediaService::new(Parts {
         store: store.clone(),
         homeserver: homeserver.clone(),
         servers: outside.servers,
-        engine: thumbnails::engine(thumbnails, metrics)?,
-        ladder: Ladder::new(rungs.context("thumbnails.sizes")?),
+        engine: thumbnails::engine(&config.thumbnails, metrics.thumbnails.clone())?,
+        thumbnails: thumbnails::rules(&config.thumbnails)?,
         memory_bytes: config.storage.memory.as_u64(),
         cache: CacheLimits {
             max_bytes: config.storage.cache_size.as_u64(),

@@ -1,6 +1,7 @@
 //! The rules that a configuration keeps, whichever way its values came.
 
 mod federation;
+mod thumbnails;
 
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use bytesize::ByteSize;
 
 use super::pattern::UserPattern;
 use super::sections::RuleConfig;
-use super::thumbnail_size::parse_thumbnail_size;
 use super::words::LegacyMode;
 use super::{Config, ConfigError, Warning};
 
@@ -53,7 +53,7 @@ impl Config {
         self.check_durations()?;
         self.check_sizes()?;
         self.check_counts()?;
-        self.check_ladder()?;
+        self.check_thumbnails()?;
         self.check_limits()?;
         self.check_federation()?;
         self.check_rules()?;
@@ -252,19 +252,9 @@ impl Config {
         Ok(())
     }
 
-    fn check_ladder(&self) -> Result<(), ConfigError> {
-        const KEY: &str = "thumbnails.sizes";
-        if self.thumbnails.sizes.is_empty() {
-            return Err(broken(KEY, "must name at least one size"));
-        }
-        for size in &self.thumbnails.sizes {
-            parse_thumbnail_size(size).map_err(|error| broken(KEY, error.to_string()))?;
-        }
-        Ok(())
-    }
-
     fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::from_iter(self.federation_warning());
+        warnings.extend(self.thumbnails_warning());
         if let Some(admin) = self.server.admin_listen.address().filter(|admin| !admin.is_local()) {
             warnings.push(Warning {
                 key: "server.admin_listen",
@@ -421,8 +411,6 @@ mod tests {
             ("rules = [{ users = ['*'], max_pending = 0 }]", "rules.max_pending"),
             ("remote.max_size = 0", "remote.max_size"),
             ("thumbnails.max_pixels = 0", "thumbnails.max_pixels"),
-            ("thumbnails.sizes = []", "thumbnails.sizes"),
-            ("thumbnails.sizes = ['32x32 crop', '9999x1 crop']", "thumbnails.sizes"),
             ("thumbnails.concurrency = 100000", "thumbnails.concurrency"),
             ("thumbnails.queue = 1000000", "thumbnails.queue"),
             ("thumbnails.timeout = '0s'", "thumbnails.timeout"),

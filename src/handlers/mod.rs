@@ -1,6 +1,7 @@
 //! One file for each family of endpoints: a typed request in, one call of the media service, a
 //! reply out.
 
+mod accept;
 mod config;
 mod create;
 mod download;
@@ -126,7 +127,8 @@ impl Services {
                 let requester = self.admit_reader(access, claim).await?;
                 let reader = reader(requester.as_ref());
                 let conditions = Conditions::of(method, headers);
-                thumbnail::thumbnail(&self.media, reader, access, &mxc, &conditions, query).await
+                let received = thumbnail::Received { headers, conditions: &conditions, query };
+                thumbnail::thumbnail(&self.media, reader, access, &mxc, received).await
             }
             Operation::Config => {
                 let admitted = self.admit(claim, Purpose::Ask).await?;

@@ -1,27 +1,44 @@
 //! `GET …/thumbnail/{serverName}/{mediaId}` (checklist section 9).
 
+use http::HeaderMap;
+
+use super::accept::accepts_webp;
 use super::{invalid, search};
 use crate::error::ApiError;
 use crate::media::{MediaService, Reader, ThumbnailRequest};
 use crate::response::{Conditions, Reply};
 use crate::route::{Access, Query};
-use crate::types::{Mxc, ThumbnailMethod, ThumbnailSize};
+use crate::types::{Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
+
+/// What a request says beside whose thumbnail it wants.
+#[derive(Clone, Copy)]
+pub(super) struct Received<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) conditions: &'a Conditions,
+    pub(super) query: Query<'a>,
+}
 
 pub(super) async fn thumbnail(
     media: &MediaService,
     reader: Reader<'_>,
     access: Access,
     mxc: &Mxc,
-    conditions: &Conditions,
-    query: Query<'_>,
+    received: Received<'_>,
 ) -> Result<Reply, ApiError> {
-    let request = parse(query)?;
+    let Received { headers, conditions, query } = received;
+    let mut request = parse(query)?;
+    let is_negotiated = media.negotiates_thumbnails();
+    if is_negotiated && accepts_webp(headers) {
+        request.encoding = ThumbnailEncoding::WebP;
+    }
     let item = media.thumbnail(reader, mxc, request, search(access, query)).await?;
-    Ok(Reply::media(item, None, access, conditions))
+    let reply = Reply::media(item, None, access, conditions);
+    // Also where it made no difference: another request for the same URI might get something else.
+    Ok(if is_negotiated { reply.varying_by_accept() } else { reply })
 }
 
 /// Reads what is asked for. Sides are whole numbers from one on; the method is `scale` if it is not
-/// named (FLD-13).
+/// named (FLD-13), and the encoding one that everybody reads.
 ///
 /// # Errors
 ///
@@ -40,7 +57,8 @@ pub(super) fn parse(query: Query<'_>) -> Result<ThumbnailRequest, ApiError> {
         Some("true") => true,
         Some(_) => return Err(invalid("animated", "true or false")),
     };
-    Ok(ThumbnailRequest { size: ThumbnailSize { width, height }, method, animated })
+    let (size, encoding) = (ThumbnailSize { width, height }, ThumbnailEncoding::Universal);
+    Ok(ThumbnailRequest { size, method, animated, encoding })
 }
 
 fn side(query: Query<'_>, name: &'static str) -> Result<u32, ApiError> {

@@ -36,7 +36,7 @@ use crate::federation::ServerRules;
 use crate::homeserver::{Homeserver, HomeserverError};
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::thumbnail::{Ladder, ThumbnailEngine};
+use crate::thumbnail::ThumbnailEngine;
 use crate::types::{AccessToken, BodyError, BodyReader, ContentHash, ContentType, FileName};
 
 pub use clock::Clock;
@@ -48,7 +48,7 @@ pub use reserve::Created;
 pub use retention::CacheLimits;
 pub use source::{Direct, OtherServers, SignedRequest, Signer};
 pub use stored::StoredBody;
-pub use thumbnail::ThumbnailRequest;
+pub use thumbnail::{ThumbnailRequest, ThumbnailRules};
 pub use upload::NewUpload;
 pub use visibility::{Freeze, Provenance};
 
@@ -59,6 +59,7 @@ use quota::Quotas;
 use retention::Retention;
 use source::Source;
 use stored::Damage;
+use thumbnail::Ahead;
 
 /// Bounds on what is taken in.
 #[derive(Debug, Clone, Copy)]
@@ -172,7 +173,8 @@ pub struct MediaService {
     board: Arc<Board>,
     quotas: Arc<Quotas>,
     engine: ThumbnailEngine,
-    ladder: Ladder,
+    thumbnails: ThumbnailRules,
+    ahead: Ahead,
     memory: Arc<Memory>,
     damage: Damage,
     renders: thumbnail::Renders,
@@ -194,8 +196,8 @@ pub struct Parts {
     pub servers: OtherServers,
     /// What makes thumbnails.
     pub engine: ThumbnailEngine,
-    /// The sizes that they are made in.
-    pub ladder: Ladder,
+    /// Which of them are made and kept.
+    pub thumbnails: ThumbnailRules,
     /// How many bytes of hot bodies and records may be kept in memory.
     pub memory_bytes: u64,
     /// Bounds on what is kept although it can be had again.
@@ -242,7 +244,8 @@ impl MediaService {
             fetcher: Arc::new(fetcher),
             board: Board::new(parts.metrics.waiting_readers.clone()),
             engine: parts.engine,
-            ladder: parts.ladder,
+            ahead: Ahead::new(parts.thumbnails.on_upload),
+            thumbnails: parts.thumbnails,
             memory,
             damage,
             renders: thumbnail::Renders::new(),

@@ -93,7 +93,9 @@ impl MediaService {
         let arrival = Arc::clone(incoming.arrival());
         let taken = incoming.take(body, cap, &self.store, || claim.announce(&arrival));
         let end = timeout(LONGEST_UPLOAD, taken).await.map_err(|_| BodyError::TimedOut)?;
-        end.map(drop).map_err(in_the_uploaders_words)
+        let record = end.map_err(in_the_uploaders_words)?;
+        self.note_upload(&record);
+        Ok(())
     }
 
     /// Looks whether a user may give a media id its content now, and returns until when it is

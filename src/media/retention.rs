@@ -254,12 +254,12 @@ mod tests {
     use crate::homeserver::{Homeserver, Upstream};
     use crate::media::{
         Clock, FetchLimits, Freeze, Limits, MediaItem, OtherServers, Parts, Reader, Search,
-        ThumbnailRequest,
+        ThumbnailRequest, ThumbnailRules,
     };
     use crate::metrics::Metrics;
     use crate::store::{NewMedia, Store};
     use crate::thumbnail::{self, Ladder, ThumbnailEngine};
-    use crate::types::{ContentType, ThumbnailMethod, ThumbnailSize};
+    use crate::types::{ContentType, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
     use std::sync::Arc;
     use std::time::Duration;
     use tempfile::TempDir;
@@ -280,7 +280,12 @@ mod tests {
                 thumbnail::Limits { max_pixels: 1_000_000, ..thumbnail::Limits::default() },
             ))
             .unwrap(),
-            ladder: Ladder::new(vec!["32x32 crop".parse().unwrap()]),
+            thumbnails: ThumbnailRules {
+                ladder: Ladder::new(vec!["32x32 crop".parse().unwrap()]),
+                max_variants: 64,
+                on_upload: false,
+                webp: false,
+            },
             memory_bytes: 1 << 20,
             cache,
             limits: Limits {
@@ -347,6 +352,7 @@ mod tests {
             size: ThumbnailSize { width: 32, height: 32 },
             method: ThumbnailMethod::Crop,
             animated: false,
+            encoding: ThumbnailEncoding::Universal,
         };
         let thumbnail = service.thumbnail(Reader::Anybody, &mxc, request, SEARCH).await;
         assert!(is_miss(thumbnail));
@@ -360,8 +366,8 @@ mod tests {
         service.download(Reader::Anybody, &mxc, SEARCH).await.unwrap();
         service.store.evict(1).await.unwrap();
         let size = ThumbnailSize { width: 32, height: 32 };
-        let method = ThumbnailMethod::Crop;
-        let request = ThumbnailRequest { size, method, animated: false };
+        let (method, encoding) = (ThumbnailMethod::Crop, ThumbnailEncoding::Universal);
+        let request = ThumbnailRequest { size, method, animated: false, encoding };
         let thumbnail = service.thumbnail(Reader::Anybody, &mxc, request, SEARCH).await;
         assert!(is_miss(thumbnail));
         assert_eq!(service.metrics.corrupt_blobs.get(), 0);

@@ -1,9 +1,12 @@
-//! Thumbnails: planned on the ladder, made once per content and plan, kept.
+//! Thumbnails: planned on the ladder, made once per content and plan, kept (`keep`), and where that is
+//! wanted made as soon as something is uploaded (`ahead`).
+
+mod ahead;
+mod keep;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use moka::Expiry;
 use moka::future::Cache;
 use tokio::time::timeout_at;
@@ -12,14 +15,13 @@ use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
-use crate::thumbnail::{Rendered, ThumbnailError, Urgency, is_supported};
+use crate::thumbnail::{Ladder, ThumbnailError, Urgency, is_supported};
 use crate::types::{
-    ContentHash, ContentType, FileName, Mxc, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
+    ContentHash, ContentType, FileName, Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize,
+    ThumbnailSpec,
 };
-
-/// How many thumbnails of one content are kept; past that they are made anew each time, so that
-/// odd sizes cannot fill the disk (threats IM-11).
-const MAX_VARIANTS: u64 = 64;
+pub(super) use ahead::Ahead;
+use keep::Unkept;
 
 /// How long it is remembered that no thumbnail can be made of a content.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(60);
@@ -30,6 +32,20 @@ const COSTLY_FAILURE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// How many contents and renderings are remembered at once, at most.
 const REMEMBERED: u64 = 10_000;
 
+/// Which thumbnails are made, and how many are kept.
+#[derive(Debug, Clone)]
+pub struct ThumbnailRules {
+    /// The sizes that they are made in.
+    pub ladder: Ladder,
+    /// How many of one content are kept; past that they are made anew each time, so that odd sizes
+    /// cannot fill the disk (threats IM-11).
+    pub max_variants: u64,
+    /// Whether all sizes of the ladder are made when something is uploaded.
+    pub on_upload: bool,
+    /// Whether still ones may be WebP for clients that read it.
+    pub webp: bool,
+}
+
 /// What a client asks for, before it is put on the ladder (CS-TH-01, CS-TH-02).
 #[derive(Debug, Clone, Copy)]
 pub struct ThumbnailRequest {
@@ -39,6 +55,23 @@ pub struct ThumbnailRequest {
     pub method: ThumbnailMethod,
     /// Whether it may move (CS-TH-14).
     pub animated: bool,
+    /// What may be sent if it does not.
+    pub encoding: ThumbnailEncoding,
+}
+
+impl ThumbnailRules {
+    /// Returns the thumbnail to make for a request.
+    fn spec(&self, request: ThumbnailRequest) -> ThumbnailSpec {
+        let spec = self.ladder.snap(request.size, request.method, request.animated);
+        ThumbnailSpec { encoding: request.encoding, ..spec }
+    }
+
+    /// Returns all thumbnails of the ladder, in each encoding that may be asked for.
+    fn all(&self) -> Vec<ThumbnailSpec> {
+        let webp = self.webp.then(|| self.ladder.stills(ThumbnailEncoding::WebP));
+        let universal = self.ladder.stills(ThumbnailEncoding::Universal);
+        universal.chain(webp.into_iter().flatten()).collect()
+    }
 }
 
 /// A content and what is to be made of it.
@@ -76,21 +109,12 @@ impl Expiry<RenderKey, Arc<ThumbnailRecord>> for AtOnce {
     }
 }
 
-/// Why there is no kept thumbnail, for everybody who waited for it.
-#[derive(Debug)]
-enum Unkept {
-    /// It was made, but is one variant too many to keep.
-    OneTooMany(Bytes, ContentType),
-    Failed(Arc<MediaError>),
-}
-
-impl<E: Into<MediaError>> From<E> for Unkept {
-    fn from(error: E) -> Self {
-        Self::Failed(Arc::new(error.into()))
-    }
-}
-
 impl MediaService {
+    /// Whether thumbnails may differ by what the request says that it accepts.
+    pub fn negotiates_thumbnails(&self) -> bool {
+        self.thumbnails.webp
+    }
+
     /// Finds or makes a thumbnail.
     ///
     /// # Errors
@@ -125,7 +149,7 @@ impl MediaService {
         };
         // Who looks at thumbnails uses the media: it and they go together.
         self.touch(&source);
-        let spec = self.ladder.snap(request.size, request.method, request.animated);
+        let spec = self.thumbnails.spec(request);
         if let Some(thumbnail) = self.kept_thumbnail(&source, spec)? {
             match self.open_thumbnail(&source, spec, &thumbnail).await {
                 Ok(Some(body)) => return Ok(kept_item(&thumbnail, body)),
@@ -147,6 +171,10 @@ impl MediaService {
             Err(unkept) => match &*unkept {
                 Unkept::OneTooMany(body, content_type) => {
                     Ok(item(content_type.clone(), hash(body), MediaBody::Memory(body.clone())))
+                }
+                Unkept::OriginalOneTooMany(content_type) => {
+                    let body = self.open_blob(&source.blob).await?;
+                    Ok(item(content_type.clone(), source.blob.content_hash, body))
                 }
                 Unkept::Failed(error) => Err(MediaError::Shared(error.clone())),
             },
@@ -238,32 +266,6 @@ impl MediaService {
                     self.damage.is_found(&content_hash, &error).await;
                 }
                 Err(error.into())
-            }
-        }
-    }
-
-    async fn keep_thumbnail(
-        &self,
-        source: ContentHash,
-        spec: ThumbnailSpec,
-        rendered: Rendered,
-    ) -> Result<Arc<ThumbnailRecord>, Unkept> {
-        match rendered {
-            Rendered::Original { content_type } => {
-                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
-                let kept = self.store.record_original_as_thumbnail(source, spec, content_type);
-                Ok(Arc::new(kept.await?))
-            }
-            Rendered::Encoded { bytes, content_type, .. } => {
-                let body = Bytes::from(bytes);
-                let content_type = ContentType::from_header(Some(content_type.as_bytes()));
-                if self.store.thumbnail_count(&source)? >= MAX_VARIANTS {
-                    return Err(Unkept::OneTooMany(body, content_type));
-                }
-                let mut staging = self.store.stage().await?;
-                staging.write(&body).await?;
-                let kept = self.store.commit_thumbnail(staging, source, spec, content_type);
-                Ok(Arc::new(kept.await?))
             }
         }
     }

@@ -62,7 +62,8 @@ impl MediaService {
         received.map_err(too_large)?;
         let media = self.owned_media(mxc.clone(), requester, upload);
         let charge = cap.into_charge(&staging);
-        self.store.commit_media_with(staging, media, charge).await?;
+        let record = self.store.commit_media_with(staging, media, charge).await?;
+        self.note_upload(&record);
         Ok(mxc)
     }
 

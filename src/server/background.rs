@@ -1,5 +1,5 @@
 //! What goes on beside the requests: learning the homeserver's name, counting the store, making room
-//! in it, sweeping, and the orderly end.
+//! in it, sweeping, making thumbnails ahead, and the orderly end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// it in flight. Without this a restart would cut off who came in its moment.
 const DRAIN_SETTLE: Duration = Duration::from_millis(250);
 
-/// Learns, counts and sweeps until the process ends.
+/// Learns, counts, sweeps and makes thumbnails ahead until the process ends.
 pub(super) struct Housekeeping {
     store: Store,
     services: Arc<Services>,
@@ -240,7 +240,13 @@ impl BackgroundService for Housekeeping {
         // The sockets listen since before the services were started.
         notify(&[NotifyState::Ready]);
         let work = async {
-            tokio::join!(self.learn(), self.sweep(), self.tend_cache(), self.keep_counting());
+            tokio::join!(
+                self.learn(),
+                self.sweep(),
+                self.tend_cache(),
+                self.keep_counting(),
+                self.services.media.make_thumbnails_ahead(),
+            );
         };
         tokio::select! {
             () = work => {}

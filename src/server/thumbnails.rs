@@ -1,14 +1,14 @@
 //! The thumbnail workers: how they are started, and what is said of how far they are locked in.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::{SandboxMode, ThumbnailsConfig};
-use crate::metrics::Metrics;
+use crate::config::{SandboxMode, SizesMode, ThumbnailsConfig};
+use crate::media::ThumbnailRules;
+use crate::metrics::ThumbnailMetrics;
 use crate::thumbnail::{
-    Capacity, EngineSettings, Launch, Limits, ProcessSettings, ThumbnailEngine,
+    Capacity, EngineSettings, Ladder, Launch, Limits, ProcessSettings, ThumbnailEngine,
 };
 
 /// How long the start waits for the first worker. Each is given less to come up.
@@ -19,17 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// The system gives no threads; or the workers have to be locked in and are not.
-pub(super) fn engine(config: &ThumbnailsConfig, metrics: &Arc<Metrics>) -> Result<ThumbnailEngine> {
+pub fn engine(config: &ThumbnailsConfig, metrics: ThumbnailMetrics) -> Result<ThumbnailEngine> {
     let settings = EngineSettings {
         capacity: Capacity { workers: config.workers(), queue: config.queue },
-        limits: Limits {
-            max_pixels: config.max_pixels,
-            max_frames: config.max_frames,
-            max_animation_pixels: config.max_animation_pixels,
-        },
+        limits: limits(config),
         moving: config.moving,
         launch: Launch::Processes(worker(config)),
-        metrics: metrics.thumbnails.clone(),
+        metrics,
     };
     let engine = ThumbnailEngine::new(settings).context("cannot start the thumbnail workers")?;
     let lacks = match engine.first_start(PATIENCE) {
@@ -61,4 +57,37 @@ pub fn worker(config: &ThumbnailsConfig) -> ProcessSettings {
         memory_bytes: config.worker_memory.as_u64(),
         jobs: config.worker_jobs,
     }
+}
+
+/// Returns how much a picture may cost.
+pub fn limits(config: &ThumbnailsConfig) -> Limits {
+    Limits {
+        max_pixels: config.max_pixels,
+        max_frames: config.max_frames,
+        max_animation_pixels: config.max_animation_pixels,
+    }
+}
+
+/// Returns the sizes that thumbnails are made in.
+///
+/// # Errors
+///
+/// If one of them is none, which a valid configuration does not have.
+pub fn ladder(config: &ThumbnailsConfig) -> Result<Ladder> {
+    let rungs: Result<Vec<_>, _> = config.sizes.iter().map(|rung| rung.parse()).collect();
+    let ladder = Ladder::new(rungs.context("thumbnails.sizes")?);
+    Ok(match config.mode {
+        SizesMode::Ladder => ladder,
+        SizesMode::Exact => ladder.exact(),
+    })
+}
+
+/// Returns which thumbnails are made and kept.
+pub(super) fn rules(config: &ThumbnailsConfig) -> Result<ThumbnailRules> {
+    Ok(ThumbnailRules {
+        ladder: ladder(config)?,
+        max_variants: config.max_variants,
+        on_upload: config.on_upload,
+        webp: config.webp,
+    })
 }

@@ -2,8 +2,8 @@
 
 use super::publishing::InPublication;
 use super::staging::Settled;
-use super::{BlobRecord, Inner, MediaRecord, NewMedia, StoreError, ThumbnailRecord};
-use crate::types::{ContentHash, ContentType, ThumbnailSpec};
+use super::{BlobRecord, Inner, MediaRecord, NewMedia, NewThumbnail, StoreError, ThumbnailRecord};
+use crate::types::ContentHash;
 
 impl Inner {
     /// Stores a body and its record.
@@ -31,16 +31,14 @@ impl Inner {
     pub(super) fn commit_thumbnail(
         &self,
         settled: Settled,
-        source: ContentHash,
-        spec: ThumbnailSpec,
-        content_type: ContentType,
+        thumbnail: NewThumbnail,
     ) -> Result<ThumbnailRecord, StoreError> {
-        if let Some(present) = self.metadata.thumbnail(&source, &spec)? {
+        if let Some(present) = self.metadata.thumbnail(&thumbnail.source, &thumbnail.spec)? {
             return Ok(present);
         }
         let (blob, published) = self.publish(settled)?;
         let content_hash = blob.content_hash;
-        let recorded = self.metadata.insert_thumbnail(source, spec, blob, content_type);
+        let recorded = self.metadata.insert_thumbnail(thumbnail, blob);
         drop(published);
         self.tally_cache();
         // It may be another's that is recorded, or be evicted again.
@@ -76,5 +74,6 @@ impl Inner {
 /// After any other, a record may turn up when the database is opened next: its blob must stay until
 /// the sweep after that, which knows.
 fn leaves_no_doubt(error: &StoreError) -> bool {
-    matches!(error, StoreError::AlreadyExists(_) | StoreError::Full | StoreError::Busy)
+    use StoreError::{AlreadyExists, Busy, Full, TooManyVariants};
+    matches!(error, AlreadyExists(_) | Full | Busy | TooManyVariants)
 }

@@ -39,6 +39,9 @@ pub enum StoreError {
         /// When the first of them expires, or the moment of asking if none is allowed at all.
         earliest_expiry: UnixMillis,
     },
+    /// As many thumbnails of the content are kept as allowed; nothing is wrong with the store.
+    #[error("as many thumbnails of this content are kept as are allowed")]
+    TooManyVariants,
     /// A write was given up halfway, so that nobody knows what of it is in the file.
     #[error("a write to the staged body was given up halfway")]
     Torn,

@@ -76,10 +76,11 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::store::tests::{
-        SPEC, body, entries, open, path_of, put, put_from, put_thumbnail, read, stage,
+        SPEC, body, entries, new_thumbnail, open, path_of, put, put_from, put_thumbnail, read,
+        stage,
     };
     use crate::store::{MediaRecord, MediaSource, Store, Swept, Tally};
-    use crate::types::{ContentType, UnixMillis};
+    use crate::types::UnixMillis;
     use std::time::Duration;
     use tempfile::TempDir;
 
@@ -186,8 +187,7 @@ mod tests {
         let (_directory, store) = open();
         let media = put_remote(&store, "media", 1000).await;
         let hash = media.blob.content_hash;
-        let png = ContentType::from_header(Some(b"image/png"));
-        store.record_original_as_thumbnail(hash, SPEC, png).await.unwrap();
+        store.record_original_as_thumbnail(new_thumbnail(&media, SPEC)).await.unwrap();
         assert_eq!(store.cached(), Tally { count: 1, bytes: 1000 });
         let removed = store.evict(u64::MAX).await.unwrap();
         assert_eq!((removed.contents, removed.bytes), (vec![hash], 1000));

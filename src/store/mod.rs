@@ -51,12 +51,12 @@ pub use follow::{Follower, Growing};
 pub use orphans::Swept;
 pub use reader::BlobReader;
 pub use record::{
-    BlobRecord, Holdings, MediaRecord, MediaSource, NewMedia, Presence, Reservation, Tally,
-    ThumbnailRecord, Usage,
+    BlobRecord, Holdings, MediaRecord, MediaSource, NewMedia, NewThumbnail, Presence, Reservation,
+    Tally, ThumbnailRecord, Usage,
 };
 pub use staging::Staging;
 
-use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis, UserId};
+use crate::types::{ContentHash, Mxc, ThumbnailSpec, UnixMillis, UserId};
 use blob::Blobs;
 use metadata::Metadata;
 use publishing::Publishing;
@@ -305,17 +305,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`] or [`StoreError::Database`].
+    /// [`StoreError::TooManyVariants`] if there are as many of its content as may be, however many are
+    /// stored at the same time; otherwise [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Io`]
+    /// or [`StoreError::Database`].
     pub async fn commit_thumbnail(
         &self,
         staged: Staging,
-        source: ContentHash,
-        spec: ThumbnailSpec,
-        content_type: ContentType,
+        thumbnail: NewThumbnail,
     ) -> Result<ThumbnailRecord, StoreError> {
         let settled = staged.settle().await?;
-        self.blocking(move |inner| inner.commit_thumbnail(settled, source, spec, content_type))
-            .await
+        self.blocking(move |inner| inner.commit_thumbnail(settled, thumbnail)).await
     }
 
     /// Records that the best thumbnail of a content is the content itself.
@@ -328,11 +327,9 @@ impl Store {
     /// [`commit_thumbnail`](Self::commit_thumbnail).
     pub async fn record_original_as_thumbnail(
         &self,
-        source: ContentHash,
-        spec: ThumbnailSpec,
-        content_type: ContentType,
+        thumbnail: NewThumbnail,
     ) -> Result<ThumbnailRecord, StoreError> {
-        self.blocking(move |inner| inner.metadata.link_thumbnail(source, spec, content_type)).await
+        self.blocking(move |inner| inner.metadata.link_thumbnail(thumbnail)).await
     }
 
     /// Lets media be read without a token although it arrived after the freeze. Does nothing to

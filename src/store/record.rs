@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::types::{ContentHash, ContentType, FileName, Mxc, UnixMillis, UserId};
+use crate::types::{ContentHash, ContentType, FileName, Mxc, ThumbnailSpec, UnixMillis, UserId};
 
 /// A body on disk, as any number of records may share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,19 @@ pub struct ThumbnailRecord {
     pub content_type: ContentType,
     /// When it was made.
     pub created_at: UnixMillis,
+}
+
+/// A thumbnail on its way into the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewThumbnail {
+    /// The content that it was made of.
+    pub source: ContentHash,
+    /// What it was asked to be.
+    pub spec: ThumbnailSpec,
+    /// The type it was encoded as.
+    pub content_type: ContentType,
+    /// How many thumbnails of the content may be kept, this one included (threats IM-11).
+    pub max_variants: u64,
 }
 
 /// How many there are, and how large they are together.

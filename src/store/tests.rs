@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use crate::types::{FileName, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
+use crate::types::{ContentType, FileName, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize};
 
 /// Opens an empty store.
 pub(super) fn open() -> (TempDir, Store) {
@@ -62,10 +62,7 @@ pub(super) async fn put_thumbnail(
     body: &[u8],
 ) -> ThumbnailRecord {
     let staged = stage(store, body).await;
-    store
-        .commit_thumbnail(staged, source.blob.content_hash, SPEC, source.content_type.clone())
-        .await
-        .unwrap()
+    store.commit_thumbnail(staged, new_thumbnail(source, SPEC)).await.unwrap()
 }
 
 pub(super) async fn read(store: &Store, blob: &BlobRecord) -> Result<Vec<u8>, StoreError> {
@@ -118,6 +115,16 @@ pub(super) const SPEC: ThumbnailSpec = ThumbnailSpec {
     animated: false,
     encoding: ThumbnailEncoding::Universal,
 };
+
+/// A thumbnail of a piece of media, one of as many as you like.
+pub(super) fn new_thumbnail(source: &MediaRecord, spec: ThumbnailSpec) -> NewThumbnail {
+    NewThumbnail {
+        source: source.blob.content_hash,
+        spec,
+        content_type: source.content_type.clone(),
+        max_variants: u64::MAX,
+    }
+}
 
 #[tokio::test]
 async fn what_was_stored_is_read_back_also_by_the_next_process() {
@@ -298,6 +305,7 @@ async fn thumbnails_are_found_by_content_and_specification() {
     for other in [
         ThumbnailSpec { animated: true, ..SPEC },
         ThumbnailSpec { method: ThumbnailMethod::Crop, ..SPEC },
+        ThumbnailSpec { encoding: ThumbnailEncoding::WebP, ..SPEC },
         ThumbnailSpec { size: ThumbnailSize { width: 240, height: 320 }, ..SPEC },
     ] {
         assert_eq!(store.thumbnail(&source, &other).unwrap(), None);
@@ -335,18 +343,76 @@ async fn of_racing_thumbnails_one_is_kept_and_the_others_leave_nothing() {
 }
 
 #[tokio::test]
+async fn a_thumbnail_of_each_encoding_is_kept_and_goes_with_its_body() {
+    let (directory, store) = open();
+    let original = put(&store, "original", b"large").await;
+    let source = original.blob.content_hash;
+    let webp = ThumbnailSpec { encoding: ThumbnailEncoding::WebP, ..SPEC };
+    let universal = put_thumbnail(&store, &original, b"everybody's").await;
+    let staged = stage(&store, b"smaller").await;
+    let smaller = store.commit_thumbnail(staged, new_thumbnail(&original, webp)).await.unwrap();
+    assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), Some(universal));
+    assert_eq!(store.thumbnail(&source, &webp).unwrap(), Some(smaller.clone()));
+    assert_eq!(store.thumbnail_count(&source).unwrap(), 2);
+    flip_bit(&directory, &smaller.blob, 3);
+    let removed = store.set_aside(&smaller.blob.content_hash).await.unwrap().unwrap();
+    assert_eq!(removed.thumbnails, [(source, webp)]);
+    assert_eq!(store.thumbnail_count(&source).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn of_racing_variants_no_more_are_kept_than_may_be_and_the_others_leave_nothing() {
+    let (_directory, store) = open();
+    let original = put(&store, "original", b"large").await;
+    let source = original.blob.content_hash;
+    let variant = |number: u8| {
+        let size = ThumbnailSize { width: 1 + u32::from(number), height: 1 };
+        NewThumbnail { max_variants: 3, ..new_thumbnail(&original, ThumbnailSpec { size, ..SPEC }) }
+    };
+    let mut racers = Vec::new();
+    for number in 0..12_u8 {
+        let (store, variant) = (store.clone(), variant(number));
+        racers.push(tokio::spawn(async move {
+            // Every third is the original itself.
+            if number.is_multiple_of(3) {
+                return store.record_original_as_thumbnail(variant).await;
+            }
+            let staged = stage(&store, &[number]).await;
+            store.commit_thumbnail(staged, variant).await
+        }));
+    }
+    let mut kept = 0;
+    for racer in racers {
+        match racer.await.unwrap() {
+            Ok(_) => kept += 1,
+            Err(StoreError::TooManyVariants) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((kept, store.thumbnail_count(&source).unwrap()), (3, 3));
+    let named = store.usage().await.unwrap().blobs.count;
+    assert!(named <= 4, "{named} blobs have records");
+    assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 0);
+    // What is there is found as ever.
+    let present = (0..12).find(|&n| store.thumbnail(&source, &variant(n).spec).unwrap().is_some());
+    let present = variant(present.expect("three are kept"));
+    store.record_original_as_thumbnail(present).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_original_can_be_its_own_thumbnail() {
     let (_directory, store) = open();
     let original = put(&store, "original", b"small already").await;
     let source = original.blob.content_hash;
-    let png = original.content_type.clone();
-    let linked = store.record_original_as_thumbnail(source, SPEC, png.clone()).await.unwrap();
+    let thumbnail = new_thumbnail(&original, SPEC);
+    let linked = store.record_original_as_thumbnail(thumbnail.clone()).await.unwrap();
     assert_eq!(linked.blob, original.blob);
     assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), Some(linked.clone()));
-    let again = store.record_original_as_thumbnail(source, SPEC, png.clone()).await.unwrap();
+    let again = store.record_original_as_thumbnail(thumbnail.clone()).await.unwrap();
     assert_eq!(again, linked);
     let nothing = ContentHash([7; 32]);
-    let refused = store.record_original_as_thumbnail(nothing, SPEC, png).await;
+    let unknown = NewThumbnail { source: nothing, ..thumbnail };
+    let refused = store.record_original_as_thumbnail(unknown).await;
     assert!(
         matches!(refused, Err(StoreError::Missing { content_hash }) if content_hash == nothing)
     );
@@ -399,7 +465,7 @@ async fn corrupt_media_owned_here_keeps_its_record_until_it_is_uploaded_again() 
     let owned = put(&store, "owned", b"body").await;
     let copy = put_from(&store, "copy", b"body", MediaSource::Remote).await;
     let hash = owned.blob.content_hash;
-    store.record_original_as_thumbnail(hash, SPEC, owned.content_type.clone()).await.unwrap();
+    store.record_original_as_thumbnail(new_thumbnail(&owned, SPEC)).await.unwrap();
     flip_bit(&directory, &owned.blob, 0);
     assert!(store.set_aside(&hash).await.unwrap().is_some());
     assert_eq!(store.media(&copy.mxc).unwrap(), None);

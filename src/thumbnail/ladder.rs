@@ -1,5 +1,5 @@
 //! Which sizes thumbnails are made in: a short ladder, so that a stranger who asks for every size
-//! from 1 to 10,000 gets a handful of files made (threats IM-11).
+//! from 1 to 10,000 gets a handful of files made (threats IM-11); or each as it is asked for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,6 +59,7 @@ impl fmt::Display for Rung {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
     rungs: Vec<Rung>,
+    is_exact: bool,
 }
 
 impl Default for Ladder {
@@ -79,11 +80,36 @@ impl Ladder {
     /// Where a method begins that has no rung of its own.
     const FOOT: ThumbnailSize = ThumbnailSize { width: 32, height: 32 };
 
+    /// The longest side of a size that is made as it is asked for.
+    const LONGEST_EXACT_SIDE: u32 = 4096;
+
     /// Makes a ladder of the given rungs, in any order.
     ///
     /// A method without a rung is served all the same, by doubling from a small square.
     pub fn new(rungs: impl IntoIterator<Item = Rung>) -> Self {
-        Self { rungs: rungs.into_iter().collect() }
+        Self { rungs: rungs.into_iter().collect(), is_exact: false }
+    }
+
+    /// Makes every size as it is asked for, up to a longest side of 4096 pixels, the longest that a rung
+    /// may have. What is larger than that is no thumbnail any more and climbs the ladder.
+    ///
+    /// There are millions of such sizes: **their number has to be bounded by the caller**, per content.
+    pub fn exact(self) -> Self {
+        Self { is_exact: true, ..self }
+    }
+
+    /// Returns the thumbnails of the ladder itself, none of which moves.
+    pub fn stills(
+        &self,
+        encoding: ThumbnailEncoding,
+    ) -> impl Iterator<Item = ThumbnailSpec> + use<'_> {
+        let spec = move |rung: &Rung| ThumbnailSpec {
+            size: rung.size,
+            method: rung.method,
+            animated: false,
+            encoding,
+        };
+        self.rungs.iter().map(spec)
     }
 
     /// Returns the thumbnail to make for a request: never smaller than asked (CS-TH-03, CS-TH-04).
@@ -93,14 +119,18 @@ impl Ladder {
     ///
     /// A crop keeps its aspect ratio exactly (CS-TH-08) and is therefore looked up among the rungs of
     /// that aspect only. Squares always find one. Another aspect that is not on the ladder keeps its
-    /// own size: **the number of those has to be bounded by the caller**, per content.
+    /// own size: **the number of those has to be bounded by the caller**, per content. So it is with all
+    /// sizes of a ladder that is [exact](Self::exact).
     pub fn snap(
         &self,
         requested: ThumbnailSize,
         method: ThumbnailMethod,
         animated: bool,
     ) -> ThumbnailSpec {
+        let is_kept =
+            self.is_exact && requested.width.max(requested.height) <= Self::LONGEST_EXACT_SIDE;
         let size = match method {
+            _ if is_kept => requested,
             ThumbnailMethod::Scale => self.snap_scale(requested),
             ThumbnailMethod::Crop => self.snap_crop(requested),
         };
@@ -223,6 +253,37 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_ladder_keeps_every_size_but_the_very_large() {
+        let exact = Ladder::default().exact();
+        for (asked, scaled, cropped) in [
+            ((1, 1), (1, 1), (1, 1)),
+            ((321, 5), (321, 5), (321, 5)),
+            ((4096, 4096), (4096, 4096), (4096, 4096)),
+            ((4097, 1), (6400, 4800), (4097, 1)),
+            ((4097, 4097), (6400, 4800), (6144, 6144)),
+            ((u32::MAX, u32::MAX), (u32::MAX, u32::MAX), (u32::MAX, u32::MAX)),
+        ] {
+            for (method, made) in [(Scale, scaled), (Crop, cropped)] {
+                let spec = exact.snap(size(asked.0, asked.1), method, true);
+                assert_eq!(spec.size, size(made.0, made.1), "{asked:?} {method:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_stills_of_a_ladder_are_what_its_own_sizes_snap_to() {
+        for ladder in [Ladder::default(), Ladder::default().exact()] {
+            let stills: Vec<_> = ladder.stills(ThumbnailEncoding::Universal).collect();
+            assert_eq!(stills.len(), 5);
+            for still in stills {
+                assert_eq!(ladder.snap(still.size, still.method, false), still);
+            }
+            let webp = ladder.stills(ThumbnailEncoding::WebP);
+            assert!(webp.into_iter().all(|still| still.encoding == ThumbnailEncoding::WebP));
+        }
+    }
+
+    #[test]
     fn an_empty_ladder_serves_everybody() {
         let empty = Ladder::new([]);
         assert_eq!(empty.snap(size(100, 50), Scale, false).size, size(128, 128));
@@ -272,6 +333,10 @@ mod tests {
         ]
     }
 
+    fn any_ladder_or_exact() -> impl Strategy<Value = Ladder> {
+        (any_ladder(), any::<bool>()).prop_map(|(ladder, is_exact)| Ladder { is_exact, ..ladder })
+    }
+
     proptest! {
         #[test]
         fn printing_and_parsing_a_rung_gives_the_same(rung in any_rung()) {
@@ -281,7 +346,8 @@ mod tests {
         /// CS-TH-03, CS-TH-04
         #[test]
         fn snapping_covers_the_request_and_is_stable(
-            ladder in any_ladder(), asked in any_size(), method in any_method(), animated: bool
+            ladder in any_ladder_or_exact(), asked in any_size(), method in any_method(),
+            animated: bool,
         ) {
             let spec = ladder.snap(asked, method, animated);
             prop_assert!(covers(spec.size, asked));
@@ -291,7 +357,7 @@ mod tests {
 
         /// CS-TH-08
         #[test]
-        fn crops_keep_their_aspect(ladder in any_ladder(), asked in any_size()) {
+        fn crops_keep_their_aspect(ladder in any_ladder_or_exact(), asked in any_size()) {
             prop_assert!(have_same_aspect(ladder.snap(asked, Crop, false).size, asked));
         }
 

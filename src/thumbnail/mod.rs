@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 mod error;
 mod format;
+mod inspect;
 mod job;
 mod ladder;
 mod layout;
@@ -31,6 +32,7 @@ pub use engine::{
 };
 pub use error::ThumbnailError;
 pub use format::is_supported;
+pub use inspect::{Inspected, InspectedHeader, inspect};
 pub use job::{Job, Rendered};
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};

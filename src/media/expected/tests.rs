@@ -14,7 +14,7 @@ use crate::auth::Requester;
 use crate::homeserver::{Homeserver, Upstream};
 use crate::media::{
     Allowance, CacheLimits, Clock, Created, FetchLimits, Freeze, Limits, MediaItem, NewUpload,
-    Once, OtherServers, Parts, Quota,
+    Once, OtherServers, Parts, Quota, ThumbnailRules,
 };
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -53,7 +53,12 @@ impl Service {
                 crate::thumbnail::Limits::default(),
             ))
             .unwrap(),
-            ladder: Ladder::new([]),
+            thumbnails: ThumbnailRules {
+                ladder: Ladder::new([]),
+                max_variants: 1,
+                on_upload: false,
+                webp: false,
+            },
             memory_bytes: 1 << 20,
             cache: CacheLimits { max_bytes: 1 << 20, min_free_bytes: 0 },
             limits: Limits {

@@ -86,7 +86,7 @@ fn tally(row: &Row<'_>) -> rusqlite::Result<Tally> {
 mod tests {
     use super::super::{Metadata, media, thumbnail};
     use super::*;
-    use crate::store::{BlobRecord, MediaRecord, MediaSource, Removed};
+    use crate::store::{BlobRecord, MediaRecord, MediaSource, NewThumbnail, Removed};
     use crate::types::{
         ContentType, Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
     };
@@ -112,6 +112,10 @@ mod tests {
 
     fn png() -> ContentType {
         ContentType::from_header(Some(b"image/png"))
+    }
+
+    fn new_thumbnail(source: ContentHash, width: u32) -> NewThumbnail {
+        NewThumbnail { source, spec: spec(width), content_type: png(), max_variants: u64::MAX }
     }
 
     /// Returns a blob whose size follows from its content, as sizes do.
@@ -178,10 +182,10 @@ mod tests {
             }
             Operation::Thumbnail { source, width, content } => {
                 let blob = blob(content);
-                metadata.insert_thumbnail(hash(source), spec(width), blob, png()).unwrap();
+                metadata.insert_thumbnail(new_thumbnail(hash(source), width), blob).unwrap();
             }
             Operation::Link { source, width } => {
-                let _ = metadata.link_thumbnail(hash(source), spec(width), png());
+                let _ = metadata.link_thumbnail(new_thumbnail(hash(source), width));
             }
             Operation::Touch { content, at } => {
                 metadata.touch(vec![(hash(content), UnixMillis(at))]).unwrap();

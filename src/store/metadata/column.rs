@@ -7,7 +7,9 @@ use std::sync::Arc;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 
 use crate::store::MediaSource;
-use crate::types::{ContentHash, ContentType, FileName, ThumbnailMethod, UnixMillis, UserId};
+use crate::types::{
+    ContentHash, ContentType, FileName, ThumbnailEncoding, ThumbnailMethod, UnixMillis, UserId,
+};
 
 impl ToSql for ContentHash {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -62,6 +64,26 @@ impl FromSql for ThumbnailMethod {
             .into_iter()
             .find(|known| known.as_str() == method)
             .ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for ThumbnailEncoding {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Universal => "universal",
+            Self::WebP => "webp",
+        }
+        .into())
+    }
+}
+
+impl FromSql for ThumbnailEncoding {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "universal" => Ok(Self::Universal),
+            "webp" => Ok(Self::WebP),
+            _ => Err(FromSqlError::InvalidType),
+        }
     }
 }
 

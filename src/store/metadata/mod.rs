@@ -23,10 +23,10 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
-    BlobRecord, Holdings, MediaRecord, OpenError, Removed, Reservation, StoreError, Tally,
-    ThumbnailRecord, Usage,
+    BlobRecord, Holdings, MediaRecord, NewThumbnail, OpenError, Removed, Reservation, StoreError,
+    Tally, ThumbnailRecord, Usage,
 };
-use crate::types::{ContentHash, ContentType, Mxc, ThumbnailSpec, UnixMillis, UserId};
+use crate::types::{ContentHash, Mxc, ThumbnailSpec, UnixMillis, UserId};
 use readers::Readers;
 use writer::Writer;
 
@@ -182,40 +182,31 @@ impl Metadata {
     /// Records a thumbnail whose blob is on disk, or returns the one there is; waits for the disk.
     pub(super) fn insert_thumbnail(
         &self,
-        source: ContentHash,
-        spec: ThumbnailSpec,
+        thumbnail: NewThumbnail,
         blob: BlobRecord,
-        content_type: ContentType,
     ) -> Result<ThumbnailRecord, StoreError> {
         self.writer.write(move |connection| {
-            if let Some(present) = thumbnail::find(connection, &source, &spec)? {
+            if let Some(present) = present_or_room(connection, &thumbnail)? {
                 return Ok(present);
             }
-            let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
-            blob::keep(connection, &record.blob)?;
-            thumbnail::insert(connection, &source, &spec, &record)?;
-            named(connection, &record.blob.content_hash)?;
-            Ok(record)
+            blob::keep(connection, &blob)?;
+            record_thumbnail(connection, thumbnail, blob)
         })
     }
 
     /// Records that a content is its own thumbnail, or returns the one there is; waits for the disk.
     pub(super) fn link_thumbnail(
         &self,
-        source: ContentHash,
-        spec: ThumbnailSpec,
-        content_type: ContentType,
+        thumbnail: NewThumbnail,
     ) -> Result<ThumbnailRecord, StoreError> {
         self.writer.write(move |connection| {
-            if let Some(present) = thumbnail::find(connection, &source, &spec)? {
+            if let Some(present) = present_or_room(connection, &thumbnail)? {
                 return Ok(present);
             }
-            let blob = blob::find(connection, &source)?
-                .ok_or(StoreError::Missing { content_hash: source })?;
-            let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
-            thumbnail::insert(connection, &source, &spec, &record)?;
-            named(connection, &source)?;
-            Ok(record)
+            let content_hash = thumbnail.source;
+            let blob = blob::find(connection, &content_hash)?
+                .ok_or(StoreError::Missing { content_hash })?;
+            record_thumbnail(connection, thumbnail, blob)
         })
     }
 
@@ -233,6 +224,38 @@ impl Metadata {
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         self.readers.read(usage::add_up)
     }
+}
+
+/// Returns the thumbnail that there is already.
+///
+/// # Errors
+///
+/// [`StoreError::TooManyVariants`] if there is none and no more may be kept. Only one thread changes
+/// records, so that nobody comes between this and the insertion.
+fn present_or_room(
+    connection: &Connection,
+    thumbnail: &NewThumbnail,
+) -> Result<Option<ThumbnailRecord>, StoreError> {
+    if let Some(present) = thumbnail::find(connection, &thumbnail.source, &thumbnail.spec)? {
+        return Ok(Some(present));
+    }
+    if thumbnail::count(connection, &thumbnail.source)? >= thumbnail.max_variants {
+        return Err(StoreError::TooManyVariants);
+    }
+    Ok(None)
+}
+
+/// Records a thumbnail whose blob has a record.
+fn record_thumbnail(
+    connection: &Connection,
+    thumbnail: NewThumbnail,
+    blob: BlobRecord,
+) -> Result<ThumbnailRecord, StoreError> {
+    let NewThumbnail { source, spec, content_type, .. } = thumbnail;
+    let record = ThumbnailRecord { blob, content_type, created_at: UnixMillis::now() };
+    thumbnail::insert(connection, &source, &spec, &record)?;
+    named(connection, &record.blob.content_hash)?;
+    Ok(record)
 }
 
 /// Settles a blob that a new record names, which is a use of it too.

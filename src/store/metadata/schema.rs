@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("002_cache.sql"),
     include_str!("003_reservation.sql"),
     include_str!("004_uploaded.sql"),
+    include_str!("005_encoding.sql"),
 ];
 
 /// How long a change waits for another process that has locked the database, such as a backup.
@@ -236,6 +237,62 @@ mod tests {
             .and_then(|rows| rows.collect())
             .unwrap();
         assert_eq!(rows, [("@alice:a".to_owned(), 2, 20), ("@bob:a".to_owned(), 1, 200)]);
+    }
+
+    #[test]
+    fn thumbnails_from_before_there_were_encodings_are_everybodys_and_stand_still() {
+        let (_directory, path) = empty();
+        create_private(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        prepare(&connection).unwrap();
+        take(&STEPS[..4], &mut connection).unwrap();
+        let hash = |digit: u8| format!("x'{}'", digit.to_string().repeat(64));
+        let mut sql = String::new();
+        for (content, size) in [(1, 1000), (2, 20), (3, 300), (4, 4)] {
+            sql += &format!("INSERT INTO blob VALUES ({}, {size}, x'00000000');", hash(content));
+        }
+        sql += &format!(
+            "INSERT INTO media VALUES ('a', 'b', {}, 'a/b', NULL, NULL, 'owned', 0, 0);",
+            hash(1)
+        );
+        for content in [2, 3, 4] {
+            sql += &format!(
+                "INSERT INTO cached SELECT content_hash, size, 7 FROM blob WHERE content_hash = {};",
+                hash(content)
+            );
+        }
+        // One that stands still, one that might have moved, one that is both, and the original itself.
+        for (width, animated, content) in
+            [(1, 0, 2), (1, 1, 3), (2, 0, 4), (2, 1, 4), (9, 0, 1), (9, 1, 1)]
+        {
+            sql += &format!(
+                "INSERT INTO thumbnail VALUES ({}, {width}, 5, 'crop', {animated}, {}, 'a/b', 60);",
+                hash(1),
+                hash(content)
+            );
+        }
+        connection.execute_batch(&sql).unwrap();
+        drop(connection);
+
+        let connection = open(&path, true).unwrap();
+        let mut rows = connection
+            .prepare(
+                "SELECT width, size, encoding FROM thumbnail JOIN blob USING (content_hash)
+                 WHERE animated = 0 AND created_at = 60 AND height = 5 ORDER BY width",
+            )
+            .unwrap();
+        let rows: Vec<(i64, i64, String)> = rows
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .and_then(|rows| rows.collect())
+            .unwrap();
+        let universal = || "universal".to_owned();
+        assert_eq!(rows, [(1, 20, universal()), (2, 4, universal()), (9, 1000, universal())]);
+        let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT count(*) FROM thumbnail"), 3);
+        assert_eq!(number("SELECT count(*) FROM blob"), 3, "what nothing names is gone");
+        assert_eq!(number("SELECT bytes FROM cached_total"), 24);
+        assert_eq!(number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        assert!(!connection.table_exists(None, "standing_still").unwrap());
     }
 
     #[test]

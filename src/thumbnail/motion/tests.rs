@@ -572,6 +572,8 @@ fn a_moving_source_is_read_by_position() {
     let made = super::render(&film, (whole, to), |frame| frame, &job).expect("readable");
     assert!(made.is_some());
     // The other reader goes on where it was.
-    let decode::Pixels::Image(image) = opened.decode(to).expect("a picture");
+    let decode::Pixels::Image(image) = opened.decode(to).expect("a picture") else {
+        panic!("a GIF is read by `image`")
+    };
     assert_eq!(DynamicImage::dimensions(&image), (120, 90));
 }

@@ -49,7 +49,9 @@ pub fn render(source: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> 
 }
 
 /// Runs a job and turns its panic into an error.
-fn guarded<T>(job: impl FnOnce() -> Result<T, ThumbnailError>) -> Result<T, ThumbnailError> {
+pub(super) fn guarded<T>(
+    job: impl FnOnce() -> Result<T, ThumbnailError>,
+) -> Result<T, ThumbnailError> {
     // Everything that the job could leave half done is dropped with it.
     panic::catch_unwind(AssertUnwindSafe(job))
         .unwrap_or_else(|payload| Err(ThumbnailError::Panicked(message(payload.as_ref()))))

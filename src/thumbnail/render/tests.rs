@@ -298,9 +298,7 @@ fn a_panic_becomes_an_error() {
 
 #[test]
 fn a_small_source_whose_thumbnail_has_more_bytes_is_the_original() {
-    let flat = |width, height| {
-        encoded(&DynamicImage::new_rgb8(width, height), ImageFormat::Png)
-    };
+    let flat = |width, height| encoded(&DynamicImage::new_rgb8(width, height), ImageFormat::Png);
     assert_eq!(original(&flat(400, 300), &spec(40, 30, Scale)), "image/png");
     assert_eq!(original(&flat(300, 300), &spec(40, 40, Crop)), "image/png");
     // Another part of it, more than everybody should have to decode, one that would have to be turned.
@@ -323,7 +321,8 @@ fn one_job_makes_what_its_specs_make_alone() {
     for format in [ImageFormat::Jpeg, ImageFormat::Png] {
         let source = encoded(&quarters(640, 480), format);
         let moving = MovingEncoding::default();
-        let job = Job { specs: specs.to_vec(), limits: Limits::default(), moving };
+        let job =
+            Job { specs: specs.to_vec(), limits: Limits::default(), moving, is_extracted: false };
         let together = render(file(&source), &job).expect("thumbnails");
         for (made, spec) in together.iter().zip(&specs) {
             let alone = rendered(&source, spec).expect("a thumbnail");
