@@ -330,3 +330,12 @@ fn where_workers_cannot_be_started_media_is_served_all_the_same() {
     assert_eq!((answer.status, answer.errcode().as_str()), (503, "M_UNKNOWN"));
     mediary.wait_for_log("no thumbnail worker can be started");
 }
+
+#[test]
+fn where_workers_have_to_be_locked_in_and_cannot_be_the_start_is_refused_with_what_to_do() {
+    let fake = FakeHomeserver::start();
+    let settings = Settings::new(&fake.url).with("[thumbnails]\nsandbox = \"require\"");
+    let (status, said) = settings.in_namespace("mount -t tmpfs none /proc").refusal();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("set thumbnails.sandbox = \"prefer\""), "{said}");
+}

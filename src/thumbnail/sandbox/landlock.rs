@@ -21,8 +21,8 @@ use super::report::Layer;
 /// The newest kind of rules that the crate knows. Of these, all that the kernel knows are applied.
 const NEWEST: ABI = ABI::V9;
 
-/// Where a program's libraries are, and what they load in their turn; and nothing, as a file.
-const LIBRARIES: [&str; 9] = [
+/// Where a program's libraries are, with what they load in their turn; and the file without contents.
+const READABLE: [&str; 9] = [
     "/dev/null",
     "/lib",
     "/lib64",
@@ -59,8 +59,8 @@ fn restrict(
     let execute = make_bitflags!(AccessFs::{ReadFile | Execute});
     let own = read | make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
     let mut rules = ruleset()?;
-    for library in LIBRARIES {
-        rules = allow_path(rules, Path::new(library), read)?;
+    for path in READABLE {
+        rules = allow_path(rules, Path::new(path), read)?;
     }
     for file in [Some(program), loader].into_iter().flatten() {
         rules = allow(rules, file, execute)?;

@@ -11,6 +11,10 @@ const WORKER_FILES: u64 = 16;
 /// A program opens its libraries one by one, and may have a few files open at once.
 const PROGRAM_FILES: u64 = 64;
 
+/// Of threads of all processes of this user, after which a program is given no more. Below what systemd
+/// lets a service have (`TasksMax=`), so that the proxy still gets some; above what a desktop takes.
+const THREADS: u64 = 4_000;
+
 /// Of addresses beside memory: libraries, and what glibc reserves for each thread and mostly never uses.
 const RESERVED: u64 = 4 << 30;
 
@@ -57,8 +61,7 @@ pub(super) fn worker(confinement: &Confinement) -> Layer {
     )
 }
 
-/// Limits a program. Its threads would count as processes, together with all others of this user, so
-/// their number is bounded by the memory that each of them takes.
+/// Limits a program. What counts for its threads is how many this user has in all.
 pub(super) fn program(confinement: &ProgramConfinement<'_>) -> Layer {
     let cpu = seconds(confinement.cpu);
     apply(
@@ -69,6 +72,7 @@ pub(super) fn program(confinement: &ProgramConfinement<'_>) -> Layer {
             ("CPU time", Resource::Cpu, cpu_limit(cpu)),
             ("file size", Resource::Fsize, both(confinement.file_bytes)),
             ("open files", Resource::Nofile, both(PROGRAM_FILES)),
+            ("threads", Resource::Nproc, both(THREADS)),
             ("core dumps", Resource::Core, both(NO_CORE)),
             ("locked memory", Resource::Memlock, both(0)),
             ("message queues", Resource::Msgqueue, both(0)),

@@ -12,12 +12,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::panic;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::error::ThumbnailError;
 use super::job::Job;
 use super::render::render;
 use super::sandbox::{Confinement, confine};
@@ -60,6 +63,7 @@ pub fn run(settings: WorkerSettings) -> io::Result<()> {
     let _ = fs::write("/proc/self/oom_score_adj", "800");
     let memory = File::open("/proc/self/statm").ok();
     warm::up();
+    silence()?;
     let report = confine(&Confinement {
         memory_bytes: settings.memory,
         cpu: Duration::from_secs(settings.cpu),
@@ -71,11 +75,36 @@ pub fn run(settings: WorkerSettings) -> io::Result<()> {
     while let Some((packet, files)) = channel::receive_files(&socket, &mut buffer)? {
         let (job, [source, mut body]) = (serde_json::from_slice(packet)?, both(files)?);
         let job: Job = job;
-        let rendered = render(source, &job);
+        let rendered = render(source, &job).map_err(with_place);
         let answer = Answer::new(rendered, &mut body, used(memory.as_ref()));
         channel::send(&socket, &serde_json::to_vec(&answer)?, &[])?;
     }
     Ok(())
+}
+
+/// Where the last panic was, for the answer.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Takes our log away from whatever a picture does: what there is to say is in answers, and in how the
+/// process ends.
+fn silence() -> io::Result<()> {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }));
+    let nothing = File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stderr(nothing)?)
+}
+
+/// Says where a panic was, which the hook alone gets to know.
+fn with_place(error: ThumbnailError) -> ThumbnailError {
+    let place = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (error, place) {
+        (ThumbnailError::Panicked(text), Some(place)) => {
+            ThumbnailError::Panicked(format!("{place}: {text}"))
+        }
+        (error, _) => error,
+    }
 }
 
 fn both(files: Vec<OwnedFd>) -> io::Result<[File; channel::FILES]> {
@@ -87,17 +116,19 @@ fn used(memory: Option<&File>) -> Used {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     Used {
         cpu: Duration::try_from(cpu).unwrap_or_default(),
-        memory_bytes: memory.and_then(resident_bytes).unwrap_or_default(),
+        memory_bytes: memory.and_then(own_bytes).unwrap_or_default(),
     }
 }
 
-/// Reads the second number of `/proc/self/statm`, which is in pages.
-fn resident_bytes(statm: &File) -> Option<u64> {
+/// Reads `/proc/self/statm`, in pages: what is there without what it shares with all others, which is
+/// the program itself.
+fn own_bytes(statm: &File) -> Option<u64> {
     let mut text = [0; 64];
     let length = statm.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    pages.checked_mul(rustix::param::page_size() as u64)
+    let mut pages = text.split(' ').skip(1).map_while(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    resident.saturating_sub(shared).checked_mul(rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]
@@ -106,9 +137,13 @@ mod tests {
 
     #[test]
     fn the_memory_that_is_held_is_known() {
+        const MUCH: usize = 64 * 1024 * 1024;
         let statm = File::open("/proc/self/statm").unwrap();
-        let used = used(Some(&statm));
-        assert!(used.memory_bytes > 1024 * 1024, "{used:?}");
-        assert!(!used.cpu.is_zero());
+        let before = used(Some(&statm));
+        let much = vec![1_u8; MUCH];
+        let after = used(Some(&statm));
+        let more = after.memory_bytes.saturating_sub(before.memory_bytes);
+        assert!(more >= (much.len() as u64) / 2, "{before:?}, {after:?}");
+        assert!(after.cpu > Duration::ZERO);
     }
 }

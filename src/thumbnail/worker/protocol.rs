@@ -22,8 +22,11 @@ pub(in crate::thumbnail) const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
 /// The longest text of a failure, in characters; it is for the log.
 const MAX_TEXT: usize = 200;
 
+/// Whether a file begins as one of its type does.
+type Begins = fn(&[u8]) -> bool;
+
 /// What thumbnails may be (CS-HDR-07), and how such files begin.
-const TYPES: [(&str, fn(&[u8]) -> bool); 5] = [
+const TYPES: [(&str, Begins); 5] = [
     ("image/jpeg", |body| body.starts_with(b"\xff\xd8\xff")),
     ("image/png", |body| body.starts_with(b"\x89PNG\r\n\x1a\n")),
     ("image/apng", |body| body.starts_with(b"\x89PNG\r\n\x1a\n")),
@@ -45,7 +48,7 @@ pub(in crate::thumbnail) struct Answer {
 pub(in crate::thumbnail) struct Used {
     /// CPU time over its whole life.
     pub(in crate::thumbnail) cpu: Duration,
-    /// Memory that it holds at the moment, in bytes.
+    /// Memory that it holds at the moment beside the program itself, in bytes.
     pub(in crate::thumbnail) memory_bytes: u64,
 }
 
@@ -156,7 +159,7 @@ fn write(rendered: &[Rendered], body: &mut File) -> Result<Vec<Made>, ThumbnailE
     rendered.iter().map(&mut write_one).collect()
 }
 
-fn known_type(name: &str) -> Result<(&'static str, fn(&[u8]) -> bool), Disbelief> {
+fn known_type(name: &str) -> Result<(&'static str, Begins), Disbelief> {
     let known = TYPES.into_iter().find(|(known, _)| *known == name);
     known.ok_or(Disbelief("a thumbnail has a type that thumbnails do not have"))
 }
