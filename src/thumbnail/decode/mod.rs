@@ -121,3 +121,6 @@ fn detect(reader: &mut BufReader<File>) -> Result<Format, ThumbnailError> {
     let start = reader.fill_buf()?;
     Format::detect(start).ok_or(ThumbnailError::Unsupported)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,10 @@ const MAX_ROUNDS: u32 = 64;
 ///
 /// `Damaged`, or `TooLarge` if the picture or the memory for it is over `max_pixels`.
 pub(super) fn decode(data: Vec<u8>, max_pixels: u32) -> Result<Picture, ThumbnailError> {
+    // The decoder would complain of it to the error output.
+    if data.is_empty() {
+        return Err(damaged("an item of nothing"));
+    }
     let mut settings = Settings::new();
     // No thread beside this one: a confined process must not start any.
     settings.set_n_threads(1);
