@@ -6,6 +6,7 @@ use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
 use crate::types::MovingEncoding;
 use crate::types::ThumbnailEncoding;
 use crate::types::ThumbnailMethod::{self, Crop, Scale};
+use image::{ColorType, DynamicImage};
 use image::{GenericImageView, ImageFormat};
 use proptest::prelude::*;
 use proptest::sample::Index;
