@@ -2,6 +2,7 @@
 //! found, what is missing and how to get it. It changes nothing.
 
 mod federation;
+mod thumbnails;
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -40,6 +41,7 @@ pub fn run(config: &Config, output: &mut dyn Write) -> bool {
     let listeners = config.server.listen.iter().chain(config.server.admin_listen.address());
     findings.extend(listeners.map(listener));
     findings.extend(modes(config));
+    findings.extend(thumbnails::worker(&config.thumbnails));
 
     let is_good = !findings.iter().any(|finding| matches!(finding, Finding::Bad(_)));
     for finding in &findings {

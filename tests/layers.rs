@@ -245,9 +245,14 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         signs: &["thread::Builder"],
-        only_in: &["server", "store/metadata/writer.rs", "thumbnail/engine/mod.rs"],
+        only_in: &[
+            "server",
+            "store/metadata/writer.rs",
+            "thumbnail/engine/mod.rs",
+            "thumbnail/sandbox/probe.rs",
+        ],
         free_in_tests: true,
-        rule: "only server starts threads, but for the database's own and the keepers of workers",
+        rule: "only server starts threads, but for the database's own, the keepers of workers, and proof that a worker cannot",
     },
     Reserved {
         signs: &["spawn_blocking"],

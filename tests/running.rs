@@ -516,6 +516,7 @@ fn check_says_what_works_and_that_mediary_can_run() {
         "ok    it has authenticated media",
         "ok    it checks access tokens",
         "which will be made",
+        "thumbnail workers are",
         "Mediary can run.",
     ] {
         assert!(said.contains(finding), "no {finding:?} in\n{said}");

@@ -21,8 +21,9 @@ use super::report::Layer;
 /// The newest kind of rules that the crate knows. Of these, all that the kernel knows are applied.
 const NEWEST: ABI = ABI::V9;
 
-/// Where a program's libraries are, and what they load in their turn.
-const LIBRARIES: [&str; 8] = [
+/// Where a program's libraries are, and what they load in their turn; and nothing, as a file.
+const LIBRARIES: [&str; 9] = [
+    "/dev/null",
     "/lib",
     "/lib64",
     "/usr/lib",

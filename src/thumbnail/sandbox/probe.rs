@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal};
 
-use super::{Confinement, Report, landlock, rlimits, seccomp};
+use super::{Confinement, ProgramConfinement, Report, landlock, rlimits, seccomp};
 use crate::thumbnail::{Job, Limits, render};
 use crate::types::{
     MovingEncoding, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
@@ -33,6 +33,9 @@ pub struct ProbeCommand {
     /// How much memory a worker may take
     #[arg(long, default_value_t = 512 << 20)]
     memory_bytes: u64,
+    /// How much CPU time it may use
+    #[arg(long, default_value_t = 60)]
+    cpu_seconds: u64,
     #[command(subcommand)]
     attempt: Attempt,
 }
@@ -90,6 +93,15 @@ enum Attempt {
     Recurse,
     /// Make thumbnails of the picture on the standard input, again and again
     Work { times: u32 },
+    /// Execute a program as for a picture on the standard input, behind the walls for programs
+    Program {
+        /// A directory in which it may make files
+        #[arg(long)]
+        writable: Option<PathBuf>,
+        program: PathBuf,
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Puts the walls up, tries what is asked, and writes what came of it: the exit code is 0 if it could
@@ -97,9 +109,13 @@ enum Attempt {
 pub fn probe(command: &ProbeCommand, output: &mut dyn Write) -> ExitCode {
     let confinement = Confinement {
         memory_bytes: command.memory_bytes,
-        cpu: Duration::from_secs(1),
+        cpu: Duration::from_secs(command.cpu_seconds),
         file_bytes: 1 << 20,
     };
+    if let Attempt::Program { writable, program, arguments } = &command.attempt {
+        let error = execute(&confinement, writable.clone(), program, arguments);
+        return say(output, Err(error));
+    }
     // A worker is sent one; it cannot make it.
     let memory = rustix::fs::memfd_create("probe", MemfdFlags::CLOEXEC).map(File::from);
     let report = put_up(command.walls, &confinement);
@@ -111,12 +127,38 @@ pub fn probe(command: &ProbeCommand, output: &mut dyn Write) -> ExitCode {
         }),
         attempt => attempt.run().map(|()| "done".to_owned()),
     };
+    say(output, outcome)
+}
+
+fn say(output: &mut dyn Write, outcome: io::Result<String>) -> ExitCode {
     let (line, code) = match outcome {
         Ok(line) => (line, ExitCode::SUCCESS),
         Err(error) => (format!("refused: {error}"), ExitCode::FAILURE),
     };
     let _ = writeln!(output, "{line}");
     code
+}
+
+/// Becomes a program; returns only why that is not possible.
+fn execute(
+    confinement: &Confinement,
+    writable: Option<PathBuf>,
+    program: &Path,
+    arguments: &[String],
+) -> io::Error {
+    let stdin = io::stdin();
+    let confinement = ProgramConfinement {
+        memory_bytes: confinement.memory_bytes,
+        cpu: confinement.cpu,
+        file_bytes: confinement.file_bytes,
+        readable: &[stdin.as_fd()],
+        writable,
+    };
+    match super::confine_program(&confinement, program) {
+        Ok(report) if report.is_complete() => Command::new(program).args(arguments).exec(),
+        Ok(report) => io::Error::other(report.lacks().join("; ")),
+        Err(error) => error,
+    }
 }
 
 fn put_up(walls: Walls, confinement: &Confinement) -> Report {
@@ -132,7 +174,7 @@ fn put_up(walls: Walls, confinement: &Confinement) -> Report {
 impl Attempt {
     fn run(&self) -> io::Result<()> {
         match self {
-            Self::Report | Self::Grow { .. } => Ok(()),
+            Self::Report | Self::Grow { .. } | Self::Program { .. } => Ok(()),
             Self::Open { path } => File::open(path).map(drop),
             Self::Stat { path } => path.metadata().map(drop),
             Self::List { path } => path.read_dir().map(drop),

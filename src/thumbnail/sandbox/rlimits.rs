@@ -11,6 +11,9 @@ const WORKER_FILES: u64 = 16;
 /// A program opens its libraries one by one, and may have a few files open at once.
 const PROGRAM_FILES: u64 = 64;
 
+/// Of addresses beside memory: libraries, and what glibc reserves for each thread and mostly never uses.
+const RESERVED: u64 = 4 << 30;
+
 /// Whoever waits for a download goes first. The lowest that there is: a worker has still its share of a
 /// core where nobody else wants it.
 const NICENESS: i32 = 19;
@@ -61,7 +64,8 @@ pub(super) fn program(confinement: &ProgramConfinement<'_>) -> Layer {
     apply(
         confinement.memory_bytes,
         &[
-            ("memory", Resource::As, both(confinement.memory_bytes)),
+            ("memory", Resource::Data, both(confinement.memory_bytes)),
+            ("addresses", Resource::As, both(confinement.memory_bytes.saturating_add(RESERVED))),
             ("CPU time", Resource::Cpu, cpu_limit(cpu)),
             ("file size", Resource::Fsize, both(confinement.file_bytes)),
             ("open files", Resource::Nofile, both(PROGRAM_FILES)),

@@ -21,10 +21,15 @@ pub(super) enum Test {
 
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const WRITABLE: u64 = libc::PROT_WRITE as u64;
+const ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
+const SHARED: u64 = libc::MAP_SHARED as u64;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 /// Of `open`: everything by which a file is made or changed.
 const CHANGING: u64 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
+const O_ACCMODE: u64 = libc::O_ACCMODE as u64;
 const O_RDONLY: u64 = libc::O_RDONLY as u64;
+const O_WRONLY: u64 = libc::O_WRONLY as u64;
+const O_RDWR: u64 = libc::O_RDWR as u64;
 
 fn any(numbers: &[i64]) -> Vec<Call> {
     numbers.iter().map(|&number| Call { number, rules: Vec::new() }).collect()
@@ -158,26 +163,37 @@ pub(super) fn allowed_to_program(writes_files: bool) -> Vec<Call> {
         only(libc::SYS_prctl, [vec![dword(0, libc::PR_SET_NAME)]]),
         // To ask for its limits, never to change one.
         only(libc::SYS_prlimit64, [vec![Test::Is(2, 0)]]),
-        // Code is mapped, but nothing that can be written at the same time, or could be before.
-        only(
-            libc::SYS_mmap,
-            [vec![Test::Masked(2, EXECUTABLE, 0)], vec![Test::Masked(2, WRITABLE, 0)]],
-        ),
+        only(libc::SYS_mmap, mapping()),
         only(libc::SYS_mprotect, [vec![Test::Masked(2, EXECUTABLE, 0)]]),
     ]);
     calls.extend(opening(writes_files));
     calls
 }
 
-/// Landlock decides what can be opened. That nothing can be emptied by being opened is beyond the
-/// landlock of kernels before Linux 6.2.
+/// Code is mapped, but nothing that can be written at the same time. No memory is mapped that is not
+/// counted as data.
+fn mapping() -> Vec<Rule> {
+    let no_code = [Test::Masked(2, EXECUTABLE, 0), Test::Masked(2, WRITABLE, 0)];
+    let private = [Test::Masked(3, ANONYMOUS, 0), Test::Masked(3, SHARED, 0)];
+    no_code.iter().flat_map(|code| private.iter().map(|kind| vec![*code, *kind])).collect()
+}
+
+/// Landlock decides what can be opened. That nothing can be emptied by being opened for reading is
+/// beyond the landlock of kernels before Linux 6.2.
 fn opening(writes_files: bool) -> Vec<Call> {
-    let changing = if writes_files { 0 } else { CHANGING };
-    let mut calls = vec![only(libc::SYS_openat, [vec![Test::Masked(2, changing, O_RDONLY)]])];
+    let rules = |argument| {
+        let mut rules = vec![vec![Test::Masked(argument, CHANGING, O_RDONLY)]];
+        if writes_files {
+            let access = |wanted| vec![Test::Masked(argument, O_ACCMODE, wanted)];
+            rules.extend([access(O_WRONLY), access(O_RDWR)]);
+        }
+        rules
+    };
+    let mut calls = vec![only(libc::SYS_openat, rules(2))];
     #[cfg(target_arch = "x86_64")]
-    calls.push(only(libc::SYS_open, [vec![Test::Masked(1, changing, O_RDONLY)]]));
+    calls.push(only(libc::SYS_open, rules(1)));
     if writes_files {
-        calls.extend(any(&[libc::SYS_unlinkat, libc::SYS_fchmod]));
+        calls.extend(any(&[libc::SYS_unlinkat]));
         #[cfg(target_arch = "x86_64")]
         calls.extend(any(&[libc::SYS_unlink]));
     }
