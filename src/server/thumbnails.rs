@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::config::{SandboxMode, ThumbnailsConfig};
 use crate::metrics::Metrics;
 use crate::thumbnail::{
-    Capacity, EngineSettings, Launch, Limits, ProcessSettings, ThumbnailEngine,
+    Capacity, EngineSettings, Launch, Limits, ProcessSettings, Programs, ThumbnailEngine,
 };
 
 /// How long the start waits for the first worker. Each is given less to come up.
@@ -28,6 +28,7 @@ pub(super) fn engine(config: &ThumbnailsConfig, metrics: &Arc<Metrics>) -> Resul
             max_animation_pixels: config.max_animation_pixels,
         },
         moving: config.moving,
+        programs: Arc::new(programs(config)),
         launch: Launch::Processes(worker(config)),
         metrics: metrics.thumbnails.clone(),
     };
@@ -51,6 +52,15 @@ pub(super) fn engine(config: &ThumbnailsConfig, metrics: &Arc<Metrics>) -> Resul
         tracing::warn!("thumbnail workers are not wholly locked in: {lack}");
     }
     Ok(engine)
+}
+
+/// Looks for the programs that videos and HEIC pictures take, and says which there are.
+fn programs(config: &ThumbnailsConfig) -> Programs {
+    let programs = Programs::find(config, ProcessSettings::own_program());
+    for line in programs.report() {
+        tracing::info!("thumbnails: {line}");
+    }
+    programs
 }
 
 /// Returns how a worker is started and what it may cost.

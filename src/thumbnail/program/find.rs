@@ -103,11 +103,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_with_what_to_do() {
         let missing = Found::Missing.sentence(Tool::Ffmpeg);
-        assert_eq!(
-            missing,
-            "videos have no thumbnails: install ffmpeg, or set thumbnails.ffmpeg"
-        );
-        let ready = Found::Ready { path: PathBuf::from("/usr/bin/ffmpeg"), version: "5.1.9".into() };
+        assert_eq!(missing, "videos have no thumbnails: install ffmpeg, or set thumbnails.ffmpeg");
+        let ready =
+            Found::Ready { path: PathBuf::from("/usr/bin/ffmpeg"), version: "5.1.9".into() };
         assert_eq!(ready.sentence(Tool::Ffmpeg), "videos by ffmpeg 5.1.9 at /usr/bin/ffmpeg");
     }
 }

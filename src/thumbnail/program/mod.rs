@@ -91,10 +91,7 @@ impl Programs {
 
     /// Says in a sentence each what there is and what is missing.
     pub fn report(&self) -> Vec<String> {
-        vec![
-            self.ffmpeg.sentence(Tool::Ffmpeg),
-            self.heif.sentence(Tool::HeifConvert),
-        ]
+        vec![self.ffmpeg.sentence(Tool::Ffmpeg), self.heif.sentence(Tool::HeifConvert)]
     }
 
     /// Makes a picture of a source that takes a program, in a file in memory. Returns `None` for all other

@@ -93,7 +93,8 @@ impl Tool {
         let word = after.split(' ').next()?;
         let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
         // A build of the latest sources has a hash in place of a number.
-        let is_named = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        let is_named =
+            |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
         match &word[..end] {
             "" => (!word.is_empty() && word.len() < 80 && is_named(word)).then_some(word),
             version => Some(version),
