@@ -32,8 +32,17 @@ impl Drop for Running {
     }
 }
 
-/// Has `own` lock itself in and become a program that reads the first of two files and writes the second;
-/// returns how it ended.
+/// What a program is given.
+pub(super) struct Streams {
+    /// Its standard input.
+    pub(super) source: File,
+    /// Its standard output.
+    pub(super) result: File,
+    /// Its standard error: nowhere, unless it is what is wanted.
+    pub(super) complaints: Stdio,
+}
+
+/// Has `own` lock itself in and become a program, and returns how it ended.
 ///
 /// # Errors
 ///
@@ -41,7 +50,7 @@ impl Drop for Running {
 pub(super) fn run(
     own: &Path,
     command: &ProgramCommand,
-    [source, result]: [File; 2],
+    streams: Streams,
     deadline: Instant,
 ) -> Result<ExitStatus, ThumbnailError> {
     let child = Command::new(own)
@@ -52,9 +61,9 @@ pub(super) fn run(
         .current_dir("/")
         // What the terminal sends is for us, who end it in order.
         .process_group(0)
-        .stdin(Stdio::from(source))
-        .stderr(Stdio::from(result.try_clone()?))
-        .stdout(Stdio::from(result))
+        .stdin(Stdio::from(streams.source))
+        .stdout(Stdio::from(streams.result))
+        .stderr(streams.complaints)
         .spawn()?;
     let mut running = Running(child);
     if !ends_by(&running.0, deadline)? {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 
+use super::deadline::Streams;
 use super::tool::Tool;
 use super::{Programs, memfd};
 use crate::thumbnail::error::ThumbnailError;
@@ -80,7 +81,9 @@ fn version(tool: Tool, path: &Path, programs: &Programs) -> Result<String, Strin
 fn said(tool: Tool, path: &Path, programs: &Programs) -> Result<String, ThumbnailError> {
     let (nothing, output) = (memfd("nothing")?, memfd("version")?);
     let deadline = Instant::now() + PATIENCE;
-    programs.start(path, tool.version_arguments(), &nothing, &output, deadline)?;
+    let complaints = output.try_clone()?.into();
+    let streams = Streams { source: nothing, result: output.try_clone()?, complaints };
+    programs.start(path, tool.version_arguments(), streams, deadline)?;
     let mut said = [0; MOST_SAID];
     let length = output.read_at(&mut said, 0)?;
     Ok(String::from_utf8_lossy(&said[..length]).into_owned())

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -26,6 +26,7 @@ use super::error::ThumbnailError;
 use super::format::Format;
 use super::limits::Limits;
 use crate::config::{SandboxMode, ThumbnailsConfig};
+use deadline::Streams;
 use find::Found;
 use names::Names;
 use tool::Tool;
@@ -122,7 +123,12 @@ impl Programs {
             return Ok(None);
         };
         let still = memfd("still")?;
-        let status = self.start(path, arguments, source, &still, deadline)?;
+        let streams = Streams {
+            source: source.try_clone()?,
+            result: still.try_clone()?,
+            complaints: Stdio::null(),
+        };
+        let status = self.start(path, arguments, streams, deadline)?;
         match cause(tool, status) {
             Some(error) => Err(error),
             None if still.metadata()?.len() == 0 => {
@@ -144,8 +150,7 @@ impl Programs {
         &self,
         program: &Path,
         arguments: Vec<String>,
-        source: &File,
-        result: &File,
+        streams: Streams,
         deadline: Instant,
     ) -> Result<ExitStatus, ThumbnailError> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -158,7 +163,7 @@ impl Programs {
             program: program.to_owned(),
             arguments,
         };
-        deadline::run(&self.own, &command, [source.try_clone()?, result.try_clone()?], deadline)
+        deadline::run(&self.own, &command, streams, deadline)
     }
 }
 

@@ -78,7 +78,7 @@ impl Tool {
     pub(super) fn version_arguments(self) -> Vec<String> {
         match self {
             Self::Ffmpeg => vec!["-version".to_owned()],
-            // With an exit code of failure in some versions, and always with the version in its first line.
+            // Ends as if it had failed, in some versions, but says its own first.
             Self::HeifConvert => vec!["--help".to_owned()],
         }
     }
@@ -89,7 +89,8 @@ impl Tool {
             Self::Ffmpeg => "ffmpeg version ",
             Self::HeifConvert => "libheif version: ",
         };
-        let (_, after) = said.lines().next()?.split_once(before)?;
+        // Libraries may have had their say before.
+        let (_, after) = said.lines().find_map(|line| line.split_once(before))?;
         let word = after.split(' ').next()?;
         let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
         // A build of the latest sources has a hash in place of a number.
@@ -157,6 +158,7 @@ mod tests {
     fn versions_are_found_in_what_programs_say() {
         let ffmpeg = |said| Tool::Ffmpeg.version(said);
         assert_eq!(ffmpeg("ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000"), Some("5.1.9"));
+        assert_eq!(ffmpeg("Warning: a library\nffmpeg version 6.1 Copyright"), Some("6.1"));
         assert_eq!(ffmpeg("ffmpeg version n7.1 Copyright\nmore"), Some("n7.1"));
         assert_eq!(ffmpeg("ffmpeg version N-118-g1a2b3c Copyright"), Some("N-118-g1a2b3c"));
         assert_eq!(ffmpeg("ffmpeg version "), None);
