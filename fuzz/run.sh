@@ -3,6 +3,8 @@
 #
 #   fuzz/run.sh [SECONDS [TARGET...]]    10 seconds for every target when nothing is said
 #
+# The target `picture` has a road for each format, named as in picture/jpeg; its folders of seeds are the list of them.
+#
 # What a target has found worth keeping stays in target/fuzz/TARGET for the next run; an input that breaks it is written
 # beside that, and shown.
 set -euo pipefail
@@ -11,7 +13,15 @@ set -euo pipefail
 
 seconds=${1:-10}
 shift $(($# > 0))
-(($#)) || set -- fuzz/fuzz_targets/*.rs
+if ((!$#)); then
+    for target in fuzz/fuzz_targets/*.rs; do
+        target=$(basename -s .rs "$target")
+        [[ $target == picture ]] || set -- "$@" "$target"
+    done
+    for road in fuzz/seeds/picture/*; do
+        set -- "$@" "picture/${road##*/}"
+    done
+fi
 
 mkdir -p target/fuzz
 CARGO_INCREMENTAL=0 RUSTC_WORKSPACE_WRAPPER=$ROOT/fuzz/rustc.sh \
@@ -19,10 +29,11 @@ CARGO_INCREMENTAL=0 RUSTC_WORKSPACE_WRAPPER=$ROOT/fuzz/rustc.sh \
 
 # run_target TARGET: prints one line of what was done, or what was found.
 run_target() {
-    local target=$1 found=$ROOT/target/fuzz/$1 log=$ROOT/target/fuzz/$1.log
+    local target=$1 found=$ROOT/target/fuzz/$1 log=$ROOT/target/fuzz/$1.log program=${1%%/*}
     mkdir -p "$found"
-    if ! "$CARGO_TARGET/debug/$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
-        -dict="fuzz/dictionaries/$target.dict" -artifact_prefix="$found." "$found" "fuzz/seeds/$target" &>"$log"; then
+    [[ $target == "$program" ]] || export ROAD=${target#*/}
+    if ! "$CARGO_TARGET/debug/$program" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
+        -dict="fuzz/dictionaries/$program.dict" -artifact_prefix="$found." "$found" "fuzz/seeds/$target" &>"$log"; then
         echo "   $target: broken; the end of $log:" >&2
         tail -n 40 "$log" >&2
         return 1
@@ -34,4 +45,4 @@ export -f run_target
 export seconds ROOT CARGO_TARGET
 
 # As many at a time as there are cores.
-basename -s .rs -a "$@" | xargs -P "$(nproc)" -I{} bash -c 'run_target {}'
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'run_target {}'

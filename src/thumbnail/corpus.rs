@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use image::{GenericImageView, ImageReader};
+use image::GenericImageView;
 
-use super::{Job, Layout, Limits, Rendered, ThumbnailError, layout, render};
+use super::{Job, Layout, Limits, Rendered, ThumbnailError, decode, layout, prepare, render};
 use crate::types::ThumbnailMethod::{Crop, Scale};
 use crate::types::{
     MovingEncoding, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize, ThumbnailSpec,
@@ -85,13 +85,16 @@ fn check(path: &Path, spec: &ThumbnailSpec, outcome: &Result<Rendered, Thumbnail
 
 /// Returns the layout for the stored size and for that size turned, each with the size.
 fn layouts(path: &Path, spec: &ThumbnailSpec) -> [(Layout, ThumbnailSize); 2] {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-    let dimensions = reader.map(ImageReader::into_dimensions);
-    let (width, height) = dimensions.expect("the corpus can be read").expect("a picture");
+    let ThumbnailSize { width, height } = stored_size(path).expect("a picture");
     [(width, height), (height, width)].map(|(width, height)| {
         let shown = ThumbnailSize { width, height };
         (layout(spec, shown), shown)
     })
+}
+
+fn stored_size(path: &Path) -> Result<ThumbnailSize, ThumbnailError> {
+    let file = File::open(path).expect("the corpus can be read");
+    decode::open(file, &Limits::default()).map(|source| source.header().size)
 }
 
 #[test]
@@ -99,6 +102,7 @@ fn no_picture_of_the_corpus_panics_or_hangs() {
     if is_absent() {
         return;
     }
+    prepare();
     let mut slowest = (Duration::ZERO, PathBuf::new());
     let mut made = 0;
     for path in files(Path::new(CORPUS)) {
@@ -109,6 +113,7 @@ fn no_picture_of_the_corpus_panics_or_hangs() {
             assert!(taken < LONGEST, "{path:?} took {taken:?}");
             check(&path, &spec, &outcome);
             made += usize::from(outcome.is_ok());
+            eprintln!("{taken:?} {}: {}", path.display(), outcome_text(&outcome));
             slowest = slowest.max((taken, path.clone()));
         }
     }
@@ -148,7 +153,7 @@ fn crafted_pictures_do_what_is_expected_of_them() {
             // From the header alone (threats IM-01): no time to decode anything.
             assert!(start.elapsed() < Duration::from_millis(250), "{file}: {outcome:?}");
         }
-        eprintln!("{file}: {:?} {:?}", start.elapsed(), outcome.map(|made| size_text(&made)));
+        eprintln!("{file}: {:?} {}", start.elapsed(), outcome_text(&outcome));
     }
 }
 
@@ -159,9 +164,93 @@ fn size_of(outcome: &Result<Rendered, ThumbnailError>) -> Option<(u32, u32)> {
     }
 }
 
-fn size_text(made: &Rendered) -> String {
-    match made {
-        Rendered::Original { content_type } => format!("the original, {content_type}"),
-        Rendered::Encoded { size, content_type, .. } => format!("{size}, {content_type}"),
+fn outcome_text(outcome: &Result<Rendered, ThumbnailError>) -> String {
+    match outcome {
+        Ok(Rendered::Original { content_type }) => format!("the original, {content_type}"),
+        Ok(Rendered::Encoded { size, content_type, .. }) => format!("{size}, {content_type}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn pictures_known_to_be_good_are_shown_at_their_size() {
+    if is_absent() {
+        return;
+    }
+    let table = fs::read_to_string(Path::new(CORPUS).join("BASELINE.tsv")).expect("a table");
+    let mut odd = Vec::new();
+    for line in table.lines().skip(1) {
+        let [file, outcome, ..] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("not a row: {line}");
+        };
+        let Some(size) = outcome.strip_prefix("OK ") else { continue };
+        let path = Path::new(CORPUS).join(file);
+        let made = thumbnail(&path, &spec(96, 96, Crop));
+        let stored = stored_size(&path).map(|size| size.to_string());
+        if matches!(stored, Err(ThumbnailError::TooLarge(_))) {
+            assert_eq!(size, "16000x16000", "{file}: the only one above the limit");
+        } else if made.is_err() || stored.as_deref().ok() != Some(size) {
+            odd.push(format!("{file}: {size}, but {stored:?}, {}", outcome_text(&made)));
+        }
+    }
+    assert!(odd.is_empty(), "{odd:#?}");
+}
+
+/// What is shown of formats that the table of the corpus does not speak of, at which stored size, and
+/// what is refused.
+const OTHER_FORMATS: [(&str, Option<(u32, u32)>); 41] = [
+    ("image-ok/bmp_v5_with_icc.ico", Some((127, 64))),
+    ("image-ok/png_rgb8.ico", Some((32, 32))),
+    ("libavif/abc_color_irot_alpha_irot.avif", Some((512, 256))),
+    ("libavif/abc_color_irot_alpha_NOirot.avif", Some((512, 256))),
+    ("libavif/clap_irot_imir_non_essential.avif", Some((12, 34))),
+    ("libavif/color_grid_alpha_grid_gainmap_nogrid.avif", Some((512, 600))),
+    ("libavif/color_grid_alpha_nogrid.avif", Some((80, 80))),
+    ("libavif/color_grid_gainmap_different_grid.avif", Some((512, 600))),
+    ("libavif/colors-animated-12bpc-keyframes-0-2-3.avif", Some((64, 64))),
+    ("libavif/colors-animated-8bpc-depth-exif-xmp.avif", Some((150, 150))),
+    ("libavif/colors_hdr_p3.avif", Some((200, 200))),
+    ("libavif/colors_hdr_rec2020.avif", Some((200, 200))),
+    ("libavif/colors_sdr_srgb.avif", Some((200, 200))),
+    ("libavif/colors_wcg_hdr_rec2020.avif", Some((200, 200))),
+    ("libavif/kodim23_yuv420_8bpc.avif", Some((768, 512))),
+    ("libavif/paris_icc_exif_xmp.avif", Some((403, 302))),
+    ("libavif/sofa_grid1x5_420.avif", Some((1024, 770))),
+    ("libavif/sofa_grid1x5_420_reversed_dimg_order.avif", Some((1024, 770))),
+    ("pillow/badbitssize.bmp", Some((127, 64))),
+    ("pillow/exif.avif", Some((512, 512))),
+    ("pillow/hopper.avif", Some((128, 128))),
+    ("pillow/hopper.iccprofile.tif", Some((128, 128))),
+    ("pillow/hopper_rle8_row_overflow.bmp", Some((128, 128))),
+    ("pillow/pal8rletrns.bmp", Some((127, 64))),
+    ("pillow/rot1mir1.avif", Some((427, 640))),
+    ("pillow/rot2mir0.avif", Some((640, 427))),
+    ("pillow/xmp_tags_orientation.avif", Some((326, 268))),
+    ("afl-bmp-edges-only/17090c2cbb280f95.bmp", None),
+    ("afl-bmp-edges-only/fe871e4d3c0c7d47.bmp", None),
+    ("crafted/avif-ispe-65535sq-no-data.avif", None),
+    ("crafted/svg-script.svg", None),
+    ("crafted/svg-xxe-file.svg", None),
+    ("image-bad/Bad_badbitcount.bmp", None),
+    ("image-bad/Bad_height.bmp", None),
+    ("image-bad/oom-ff076e7064c13ec1f8e2c5bbbfb7a77a08db2361.ico", None),
+    ("pillow/badheadersize.bmp", None),
+    ("pillow/badplanes.bmp", None),
+    ("pillow/crash-0c7e0e8e11ce787078f00b5b0ca409a167f070e0.tif", None),
+    ("pillow/crash-4f085cc12ece8cde18758d42608bed6a2a2cfb1c.tif", None),
+    ("pillow/oom-225817ca0f8c663be7ab4b9e717b02c661e66834.tif", None),
+    ("resvg-svg/structure-svg--elements-via-ENTITY-reference-1.svg", None),
+];
+
+#[test]
+fn pictures_of_other_formats_are_shown_or_refused_as_known() {
+    if is_absent() {
+        return;
+    }
+    for (file, expected) in OTHER_FORMATS {
+        let path = Path::new(CORPUS).join(file);
+        let size = stored_size(&path).ok().map(|size| (size.width, size.height));
+        let made = thumbnail(&path, &spec(16, 16, Scale));
+        assert_eq!(size.filter(|_| made.is_ok()), expected, "{file}: {}", outcome_text(&made));
     }
 }

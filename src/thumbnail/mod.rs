@@ -27,6 +27,7 @@ mod corpus;
 #[cfg(test)]
 mod samples;
 
+pub use decode::prepare;
 pub use engine::{
     Capacity, EngineSettings, Launch, ProcessSettings, ThumbnailEngine, Urgency, try_worker,
 };

@@ -159,3 +159,76 @@ pub(super) fn jpeg_with_orientation(image: &DynamicImage, orientation: u8) -> Ve
     bytes.splice(2..2, segment);
     bytes
 }
+
+/// Returns an uncompressed TIFF that says how it is to be turned.
+pub(super) fn tiff(image: &RgbImage, orientation: u16) -> Vec<u8> {
+    const HEADER_LENGTH: u32 = 8;
+    let (width, height) = image.dimensions();
+    let strip_length = 3 * width * height;
+    let [short, long] = [3_u16, 4];
+    let mut directory = Vec::new();
+    let fields = [
+        (256, long, 1, width),
+        (257, long, 1, height),
+        (258, short, 3, HEADER_LENGTH + strip_length),
+        (259, short, 1, 1),
+        (262, short, 1, 2),
+        (273, long, 1, HEADER_LENGTH),
+        (274, short, 1, u32::from(orientation)),
+        (277, short, 1, 3),
+        (278, long, 1, height),
+        (279, long, 1, strip_length),
+    ];
+    directory.extend((fields.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in fields {
+        directory.extend(u16::to_le_bytes(tag));
+        directory.extend(kind.to_le_bytes());
+        directory.extend(u32::to_le_bytes(count));
+        directory.extend(value.to_le_bytes());
+    }
+    directory.extend([0; 4]);
+    let bits_per_sample = [8, 0, 8, 0, 8, 0];
+    let start = HEADER_LENGTH + strip_length + bits_per_sample.len() as u32;
+    [&b"II*\0"[..], &start.to_le_bytes(), image, &bits_per_sample, &directory].concat()
+}
+
+/// Returns a FLAC without sound that has nothing but a cover.
+pub(super) fn flac(cover: &[u8]) -> Vec<u8> {
+    const LAST: u8 = 0x80;
+    let block = |kind: u8, body: &[u8]| {
+        let [_, length @ ..] = (body.len() as u32).to_be_bytes();
+        [&[kind][..], &length, body].concat()
+    };
+    let cover = flac_picture(cover);
+    [b"fLaC".to_vec(), block(0, &[0; 34]), block(6 | LAST, &cover)].concat()
+}
+
+fn flac_picture(cover: &[u8]) -> Vec<u8> {
+    const FRONT_COVER: u32 = 3;
+    let text = |text: &[u8]| [&(text.len() as u32).to_be_bytes()[..], text].concat();
+    [&FRONT_COVER.to_be_bytes()[..], &text(b"image/png"), &text(b""), &[0; 16], &text(cover)]
+        .concat()
+}
+
+/// Returns an ID3 tag with a cover, and the header of one frame of sound.
+pub(super) fn mp3(cover: &[u8]) -> Vec<u8> {
+    let picture = [&b"\0image/png\0\x03\0"[..], cover].concat();
+    let length = (picture.len() as u32).to_be_bytes();
+    let frame = [&b"APIC"[..], &length, &[0; 2], &picture].concat();
+    // Seven bits in each byte.
+    let length = [21, 14, 7, 0].map(|shift| (frame.len() >> shift) as u8 & 0x7f);
+    [&b"ID3\x03\0\0"[..], &length, &frame, b"\xff\xfb\x90\x64", &[0; 413]].concat()
+}
+
+/// Returns an M4A that has nothing but a cover.
+pub(super) fn m4a(cover: &[u8]) -> Vec<u8> {
+    let boxed = |name: &[u8; 4], body: &[u8]| {
+        [&(8 + body.len() as u32).to_be_bytes()[..], name, body].concat()
+    };
+    let data = boxed(b"data", &[&[0, 0, 0, 14, 0, 0, 0, 0][..], cover].concat());
+    let list = boxed(b"ilst", &boxed(b"covr", &data));
+    let handler = boxed(b"hdlr", &[&[0; 8][..], b"mdirappl", &[0; 9]].concat());
+    let meta = boxed(b"meta", &[&[0; 4][..], &handler, &list].concat());
+    let movie = boxed(b"moov", &boxed(b"udta", &meta));
+    [boxed(b"ftyp", b"M4A \0\0\0\0M4A isom"), movie].concat()
+}
