@@ -42,6 +42,7 @@ pub fn run(config: &Config, output: &mut dyn Write) -> bool {
     findings.extend(listeners.map(listener));
     findings.extend(modes(config));
     findings.extend(thumbnails::worker(&config.thumbnails));
+    findings.extend(thumbnails::programs(&config.thumbnails));
 
     let is_good = !findings.iter().any(|finding| matches!(finding, Finding::Bad(_)));
     for finding in &findings {

@@ -10,7 +10,7 @@ use mediary::config::{
     AdminListen, Config, ENVIRONMENT, HomeserverUrl, ListenAddress, LogFormat, LogLevel, Overrides,
 };
 use mediary::key_tool::{self, KeyCommand};
-use mediary::thumbnail::{self, ProbeCommand, WorkerSettings};
+use mediary::thumbnail::{self, ProbeCommand, ProgramCommand, WorkerSettings};
 use mediary::thumbnail_tool::ThumbnailArguments;
 use mediary::types::{Mxc, ServerName};
 use mediary::{check, federation_test, logging, server, thumbnail_tool};
@@ -57,6 +57,9 @@ enum Command {
     /// Decode pictures for the process that started this one
     #[command(hide = true)]
     ThumbnailWorker(WorkerSettings),
+    /// Lock oneself in and become a program that decodes pictures
+    #[command(hide = true)]
+    ThumbnailProgram(ProgramCommand),
     /// Lock oneself in as a thumbnail worker does, and try one thing
     #[command(hide = true)]
     ThumbnailProbe(ProbeCommand),
@@ -195,6 +198,9 @@ fn main() -> ExitCode {
         Command::ThumbnailWorker(settings) => thumbnail::work(settings)
             .context("a thumbnail worker, which only Mediary itself starts"),
         Command::Thumbnail(command) => command.run(),
+        Command::ThumbnailProgram(command) => thumbnail::run_program(&command)
+            .map(|never| match never {})
+            .context("a program for thumbnails, which only Mediary itself starts"),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
         Command::ThumbnailProbe(command) => {
             return thumbnail::probe(&command, &mut std::io::stdout());

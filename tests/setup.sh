@@ -19,7 +19,7 @@ LOGS=$ROOT/target/setup
 # A command that has to be there, and the Debian package that brings it. CMake and make are for the zlib-ng and jemalloc
 # that Mediary is linked with; systemd-analyze judges its unit; strace sees which files Mediary opens.
 COMMANDS=(g++:g++ make:make cmake:cmake pkg-config:pkg-config curl:curl systemd-analyze:systemd
-    strace:strace)
+    strace:strace ffmpeg:ffmpeg heif-convert:libheif-examples)
 
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2

@@ -1,9 +1,10 @@
-//! What `mediary check` says of the thumbnail workers: one is started, and asked how far it is locked in.
+//! What `mediary check` says of what makes thumbnails: a worker is started and asked how far it is locked
+//! in, and the programs that some kinds of files take are tried.
 
 use super::Finding;
 use crate::config::{SandboxMode, ThumbnailsConfig};
 use crate::server;
-use crate::thumbnail::try_worker;
+use crate::thumbnail::{ProcessSettings, Programs, try_worker};
 
 /// Starts a worker and ends it again.
 pub(super) fn worker(config: &ThumbnailsConfig) -> Vec<Finding> {
@@ -20,6 +21,12 @@ pub(super) fn worker(config: &ThumbnailsConfig) -> Vec<Finding> {
         unlocked(config, format!("thumbnail workers are not wholly locked in: {lack}"))
     });
     lacks.chain(whole).collect()
+}
+
+/// Looks for the programs. None of them has to be there.
+pub(super) fn programs(config: &ThumbnailsConfig) -> Vec<Finding> {
+    let lines = Programs::find(config, ProcessSettings::own_program()).report();
+    lines.into_iter().map(|line| Finding::Good(format!("thumbnails: {line}"))).collect()
 }
 
 /// Something lacks; the configuration says how bad that is.

@@ -8,7 +8,7 @@ use crate::config::{SandboxMode, SizesMode, ThumbnailsConfig};
 use crate::media::ThumbnailRules;
 use crate::metrics::ThumbnailMetrics;
 use crate::thumbnail::{
-    Capacity, EngineSettings, Ladder, Launch, Limits, ProcessSettings, ThumbnailEngine,
+    Capacity, EngineSettings, Ladder, Launch, Limits, ProcessSettings, Programs, ThumbnailEngine,
 };
 
 /// How long the start waits for the first worker. Each is given less to come up.
@@ -24,6 +24,7 @@ pub fn engine(config: &ThumbnailsConfig, metrics: ThumbnailMetrics) -> Result<Th
         capacity: Capacity { workers: config.workers(), queue: config.queue },
         limits: limits(config),
         moving: config.moving,
+        programs: Arc::new(programs(config)),
         launch: Launch::Processes(worker(config)),
         metrics,
     };
@@ -47,6 +48,15 @@ pub fn engine(config: &ThumbnailsConfig, metrics: ThumbnailMetrics) -> Result<Th
         tracing::warn!("thumbnail workers are not wholly locked in: {lack}");
     }
     Ok(engine)
+}
+
+/// Looks for the programs that videos and HEIC pictures take, and says which there are.
+fn programs(config: &ThumbnailsConfig) -> Programs {
+    let programs = Programs::find(config, ProcessSettings::own_program());
+    for line in programs.report() {
+        tracing::info!("thumbnails: {line}");
+    }
+    programs
 }
 
 /// Returns how a worker is started and what it may cost.

@@ -18,6 +18,7 @@ mod ladder;
 mod layout;
 mod limits;
 mod motion;
+mod program;
 mod render;
 mod sandbox;
 mod worker;
@@ -38,6 +39,7 @@ pub use job::{Job, Rendered};
 pub use ladder::{InvalidRung, Ladder, Rung};
 pub use layout::{Area, Layout, layout};
 pub use limits::Limits;
+pub use program::{ProgramCommand, Programs, run_program};
 pub use render::render;
 pub use sandbox::{
     Confinement, ProbeCommand, ProgramConfinement, Report, confine, confine_program, probe,

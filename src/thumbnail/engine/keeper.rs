@@ -17,6 +17,7 @@ use crate::metrics::{ThumbnailMetrics, WorkerEnd};
 use crate::thumbnail::error::ThumbnailError;
 use crate::thumbnail::job::Job;
 use crate::thumbnail::limits::Limits;
+use crate::thumbnail::program::Programs;
 use crate::thumbnail::render::render;
 use crate::types::MovingEncoding;
 
@@ -26,12 +27,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long a program may take where there is no worker that may take as long.
+const THREAD_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What is the same for all keepers of an engine.
 #[derive(Debug)]
 pub(super) struct Shop {
     pub(super) queue: Arc<Queue>,
     pub(super) limits: Limits,
     pub(super) moving: MovingEncoding,
+    pub(super) programs: Arc<Programs>,
     pub(super) metrics: ThumbnailMetrics,
     pub(super) started: Arc<Started>,
 }
@@ -46,13 +51,27 @@ impl Shop {
             is_extracted: false,
         }
     }
+
+    /// Puts a picture in the place of a source that a program has to make one of.
+    fn prepare(
+        &self,
+        job: &mut Job,
+        work: &mut Work,
+        deadline: Instant,
+    ) -> Result<(), ThumbnailError> {
+        if let Some(picture) = self.programs.extract(&work.source, &self.limits, deadline)? {
+            work.source = picture;
+            job.is_extracted = true;
+        }
+        Ok(())
+    }
 }
 
 /// Works in this thread, without a process, until the engine ends.
 pub(super) fn keep_none(shop: &Shop, desk: &Arc<Desk>) {
     while !shop.queue.is_closed() {
         shop.queue.offer(desk);
-        let work = loop {
+        let mut work = loop {
             let _ = first_ready(&[desk.bell()], None);
             match desk.take() {
                 Some(work) => break work,
@@ -60,7 +79,11 @@ pub(super) fn keep_none(shop: &Shop, desk: &Arc<Desk>) {
                 None => {}
             }
         };
-        let job = shop.job(&work);
+        let mut job = shop.job(&work);
+        if let Err(error) = shop.prepare(&mut job, &mut work, Instant::now() + THREAD_PATIENCE) {
+            work.answer(Err(error));
+            continue;
+        }
         let made = work.source.try_clone().map_err(ThumbnailError::from);
         let made = made.and_then(|source| render(source, &job));
         work.answer(made);
@@ -192,9 +215,16 @@ impl Keeper<'_> {
     }
 
     /// Has one piece of work done, and returns how the worker ended, if it did.
-    fn work(&mut self, worker: &mut Process, work: Work) -> Option<WorkerEnd> {
-        let job = self.shop.job(&work);
-        let mut asked = worker.ask(&job, &work.source, self.settings.timeout);
+    fn work(&mut self, worker: &mut Process, mut work: Work) -> Option<WorkerEnd> {
+        let deadline = Instant::now() + self.settings.timeout;
+        let mut job = self.shop.job(&work);
+        if let Err(error) = self.shop.prepare(&mut job, &mut work, deadline) {
+            tracing::debug!(%error, "a program made no picture");
+            work.answer(Err(error));
+            return None;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut asked = worker.ask(&job, &work.source, left);
         if matches!(asked, Asked::NotBegun) {
             // It died while it was idle, which is not this picture's doing.
             self.shop.metrics.ended(WorkerEnd::Crashed);

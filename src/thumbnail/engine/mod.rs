@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::error::ThumbnailError;
 use super::job::Rendered;
 use super::limits::Limits;
+use super::program::Programs;
 use super::sandbox::Report;
 use crate::metrics::ThumbnailMetrics;
 use crate::types::{ContentHash, MovingEncoding, ThumbnailSpec};
@@ -65,6 +66,8 @@ pub struct EngineSettings {
     pub limits: Limits,
     /// What moving thumbnails are encoded as.
     pub moving: MovingEncoding,
+    /// What takes pictures out of videos and HEIC files.
+    pub programs: Arc<Programs>,
     /// Where they are made.
     pub launch: Launch,
     /// What is counted.
@@ -78,6 +81,7 @@ impl EngineSettings {
             capacity,
             limits,
             moving: MovingEncoding::default(),
+            programs: Arc::new(Programs::none()),
             launch: Launch::InThreads,
             metrics: ThumbnailMetrics::default(),
         }
@@ -100,7 +104,7 @@ impl ThumbnailEngine {
     /// The system gives no more threads or open files. That a worker cannot be started is none:
     /// [`first_start`](Self::first_start) says so.
     pub fn new(settings: EngineSettings) -> io::Result<Self> {
-        let EngineSettings { capacity, limits, moving, launch, metrics } = settings;
+        let EngineSettings { capacity, limits, moving, programs, launch, metrics } = settings;
         let desks: io::Result<Vec<_>> =
             (0..capacity.workers).map(|_| Desk::new().map(Arc::new)).collect();
         let desks = desks?;
@@ -108,7 +112,7 @@ impl ThumbnailEngine {
         // From here on, threads that were started end if another one cannot be.
         let engine = Self { queue: queue.clone(), started: Arc::default(), launch };
         let started = engine.started.clone();
-        let shop = Arc::new(Shop { queue, limits, moving, metrics, started });
+        let shop = Arc::new(Shop { queue, limits, moving, programs, metrics, started });
         for desk in desks {
             let (shop, launch) = (shop.clone(), engine.launch.clone());
             let keeper = thread::Builder::new().name("thumbnails".to_owned());

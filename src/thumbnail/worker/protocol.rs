@@ -117,6 +117,10 @@ impl Answer {
         let mut left = written.min(MAX_BODY_BYTES);
         let mut at = 0;
         let mut believe_one = |made| match made {
+            // It would be the whole of what the picture was taken out of, by another name.
+            Made::Original { .. } if job.is_extracted => {
+                Err(Disbelief("it takes a part for the whole"))
+            }
             Made::Original { content_type } => {
                 let (content_type, _) = known_type(&content_type)?;
                 Ok(Rendered::Original { content_type })
