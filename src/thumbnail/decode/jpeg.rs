@@ -9,7 +9,8 @@ use std::io::{BufReader, Read};
 
 use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 use turbojpeg::{
-    Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, YuvImage,
+    Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp,
+    YuvImage,
 };
 
 use super::jpeg_header::JpegHeader;
@@ -211,7 +212,8 @@ impl Source for JpegSource {
 fn scale(stored: ThumbnailSize, at_least: ThumbnailSize) -> u32 {
     let is_enough = |eighths: &u32| {
         // Not rounded up: the last pixel may be there only in part.
-        let leaves = |side: u32, least| u64::from(side) * u64::from(*eighths) >= 8 * u64::from(least);
+        let leaves =
+            |side: u32, least| u64::from(side) * u64::from(*eighths) >= 8 * u64::from(least);
         leaves(stored.width, at_least.width) && leaves(stored.height, at_least.height)
     };
     SCALES.into_iter().find(is_enough).unwrap_or(8)

@@ -131,7 +131,8 @@ impl<'a> Segments<'a> {
                 return Err(damaged("a segment without length"));
             };
             let length = usize::from(u16::from_be_bytes([*l1, *l0])).checked_sub(2);
-            let length = length.ok_or_else(|| damaged("a segment shorter than its length field"))?;
+            let length =
+                length.ok_or_else(|| damaged("a segment shorter than its length field"))?;
             let (body, rest) = rest.split_at_checked(length).ok_or_else(|| damaged("no scan"))?;
             self.rest = rest;
             return Ok((marker, body));

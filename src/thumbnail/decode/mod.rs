@@ -5,6 +5,7 @@ mod image_rs;
 mod jpeg;
 mod jpeg_header;
 mod webp;
+mod webp_still;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
@@ -19,6 +20,8 @@ use crate::types::ThumbnailSize;
 use image_rs::ImageSource;
 use jpeg::JpegSource;
 pub(super) use jpeg::{JpegChannels, JpegPixels, Planes};
+pub(super) use webp_still::WebPPixels;
+use webp_still::WebPSource;
 
 /// What the header of a picture says; no pixel has been decoded yet.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) enum Pixels {
     Image(DynamicImage),
     /// As a JPEG holds them, at a known part of their size.
     Jpeg(JpegPixels),
+    /// As libwebp gives them.
+    WebP(WebPPixels),
 }
 
 /// A picture whose header has been read and found to be within the limits.
@@ -80,7 +85,7 @@ pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, T
         Format::Jpeg => Box::new(JpegSource::open(reader, length, limits)?),
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
-        Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),
+        Format::WebP => Box::new(WebPSource::open(reader, length, limits)?),
         Format::Avif
         | Format::Heif
         | Format::JpegXl

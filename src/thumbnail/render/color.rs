@@ -30,9 +30,8 @@ impl ToSrgb {
         const TOLERANCE: u8 = 1;
         let level = |step: u32| u8::try_from(step).unwrap_or(0) * (u8::MAX / STEPS);
         let side = u32::from(STEPS) + 1;
-        let grid = RgbImage::from_fn(side * side, side, |x, y| {
-            Rgb([x / side, x % side, y].map(level))
-        });
+        let grid =
+            RgbImage::from_fn(side * side, side, |x, y| Rgb([x / side, x % side, y].map(level)));
         let converted = self.transformed(grid.as_raw(), Layout::Rgb, Layout::Rgb)?;
         let differs = |(one, other): (&u8, &u8)| one.abs_diff(*other) > TOLERANCE;
         Some(!grid.as_raw().iter().zip(&converted).any(differs))
@@ -118,6 +117,7 @@ fn rgb_of(luma: u8, blue: u8, red: u8) -> [u8; 3] {
     const BLUE: i32 = 116_130;
     let luma = i32::from(luma) * ONE + ONE / 2;
     let (blue, red) = (i32::from(blue) - 128, i32::from(red) - 128);
-    let sums = [luma + RED * red, luma - GREEN_BY_BLUE * blue - GREEN_BY_RED * red, luma + BLUE * blue];
+    let sums =
+        [luma + RED * red, luma - GREEN_BY_BLUE * blue - GREEN_BY_RED * red, luma + BLUE * blue];
     sums.map(|sum| (sum / ONE).clamp(0, 255) as u8)
 }

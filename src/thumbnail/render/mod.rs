@@ -14,6 +14,7 @@ mod tests;
 
 use std::any::Any;
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
 
 use super::decode;
@@ -59,7 +60,7 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
-    let length = file.metadata()?.len();
+    let length = (&file).seek(SeekFrom::End(0))?;
     let mut source = decode::open(file, &job.limits)?;
     let original = Original::new(source.header(), length);
     let stored = original.size;

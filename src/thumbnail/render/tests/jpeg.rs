@@ -198,7 +198,10 @@ fn wide_colours_become_those_of_srgb() {
     let source = with_profile(subsampled(&image, Subsamp::None), &p3);
     let (_, made) = made_anew(&source, &spec(40, 40, Scale));
     let [red, green, blue] = made.to_rgb8().get_pixel(10, 20).0;
-    assert!(red.abs_diff(200) < 5 && green.abs_diff(60) < 5 && blue.abs_diff(60) < 5, "{red} {green} {blue}");
+    assert!(
+        red.abs_diff(200) < 5 && green.abs_diff(60) < 5 && blue.abs_diff(60) < 5,
+        "{red} {green} {blue}"
+    );
 }
 
 #[test]
