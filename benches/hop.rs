@@ -58,8 +58,12 @@ fn median(times: &mut [Duration]) -> Duration {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let source = source();
-    let job =
-        Job { specs: vec![SPEC], limits: Limits::default(), moving: MovingEncoding::default() };
+    let job = Job {
+        specs: vec![SPEC],
+        limits: Limits::default(),
+        moving: MovingEncoding::default(),
+        is_extracted: false,
+    };
     let thread = engine(Launch::InThreads);
     let process = engine(Launch::Processes(ProcessSettings {
         program: PathBuf::from(env!("CARGO_BIN_EXE_mediary")),

@@ -1,5 +1,6 @@
 //! The thumbnail workers: how they are started, and what is said of how far they are locked in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};

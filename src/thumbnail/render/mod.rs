@@ -14,6 +14,7 @@ mod tests;
 
 use std::any::Any;
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
 
 use image::RgbaImage;
@@ -65,8 +66,9 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
+    let length = (&file).seek(SeekFrom::End(0))?;
     let mut source = decode::open(file.try_clone()?, &job.limits)?;
-    let original = Original::new(source.header(), file.metadata()?.len(), job.is_extracted);
+    let original = Original::new(source.header(), length, job.is_extracted);
     let stored = original.size;
     let plans = job.specs.iter().map(|spec| (spec, plan::plan(spec, &original)));
     let plans: Vec<(&ThumbnailSpec, Plan)> = plans.collect();

@@ -298,13 +298,14 @@ fn a_panic_becomes_an_error() {
 
 #[test]
 fn a_small_source_whose_thumbnail_has_more_bytes_is_the_original() {
-    let flat = |width, height| encoded(&DynamicImage::new_rgb8(width, height), ImageFormat::Png);
-    assert_eq!(original(&flat(400, 300), &spec(40, 30, Scale)), "image/png");
-    assert_eq!(original(&flat(300, 300), &spec(40, 40, Crop)), "image/png");
+    let flat = DynamicImage::new_rgb8;
+    let source = |width, height| encoded(&flat(width, height), ImageFormat::WebP);
+    assert_eq!(original(&source(64, 48), &spec(40, 30, Scale)), "image/webp");
+    assert_eq!(original(&source(64, 64), &spec(40, 40, Crop)), "image/webp");
     // Another part of it, more than everybody should have to decode, one that would have to be turned.
-    assert_eq!(made_anew(&flat(400, 300), &spec(40, 40, Crop)).1.dimensions(), (40, 40));
-    assert_eq!(made_anew(&flat(1200, 1000), &spec(12, 10, Scale)).1.dimensions(), (12, 10));
-    let turned = samples::png_with(&DynamicImage::new_rgb8(40, 30), b"eXIf", &samples::exif(6));
+    assert_eq!(made_anew(&source(64, 48), &spec(40, 40, Crop)).1.dimensions(), (40, 40));
+    assert_eq!(made_anew(&source(1200, 1000), &spec(12, 10, Scale)).1.dimensions(), (12, 10));
+    let turned = samples::webp_with_orientation(&flat(40, 30), 6);
     assert_eq!(made_anew(&turned, &spec(3, 4, Scale)).1.dimensions(), (3, 4));
 }
 
