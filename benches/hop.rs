@@ -1,8 +1,9 @@
 //! What it costs that thumbnails are made in another process: the same tiny picture made directly, by an
-//! engine in a thread, and by an engine in a process, one after the other. The time of day on which the
-//! machine is quiet does not matter that way, only that it is the same for all three.
+//! engine in a thread, and by an engine in a process, in turns: whatever else the machine does, it does to
+//! all three.
 //!
 //! `cargo bench --bench hop`
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
 use std::fs::File;
 use std::io::{Cursor, Write};
@@ -43,7 +44,6 @@ fn source() -> File {
     file
 }
 
-/// Waits for its turn: the worker of the last round may not have sat down again.
 async fn made_by(engine: &ThumbnailEngine, source: &File) {
     let open = async { Ok::<_, ThumbnailError>(source.try_clone()?) };
     let made = engine.render(ContentHash([0; 32]), open, &[SPEC], Urgency::Client).await;
