@@ -109,7 +109,7 @@ fn open_picture(
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
         Format::WebP => Box::new(WebPSource::open(reader, length, limits)?),
-        Format::Avif => Box::new(AvifSource::open(reader, limits)?),
+        Format::Avif => Box::new(AvifSource::open(reader, length, limits)?),
         Format::JpegXl => Box::new(JxlSource::open(reader, length, limits)?),
         Format::Tiff => Box::new(ImageSource::open_tiff(reader, limits)?),
         Format::Bmp => Box::new(ImageSource::open_bmp(reader, limits)?),

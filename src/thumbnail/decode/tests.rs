@@ -99,6 +99,23 @@ fn what_ends_early_is_refused() {
     }
 }
 
+/// What a file says of its own bytes is no failure of the disk.
+#[test]
+fn places_beyond_the_file_are_damage() {
+    let picture = testdata!("quarters-420-8.avif");
+    let at = picture.windows(4).position(|name| name == b"iloc").expect("it has places");
+    // Behind version and sizes: offsets of eight bytes, which then are nonsense.
+    let mut far = picture.to_vec();
+    far[at + 8] = 0x80;
+    let mut long = picture.to_vec();
+    let meta = picture.windows(4).position(|name| name == b"meta").expect("it has items");
+    long[meta - 4..meta].copy_from_slice(&1_u32.to_be_bytes());
+    for odd in [far, long] {
+        let outcome = opened(&odd, &Limits::default()).and_then(|source| source.decode(FULL));
+        assert!(matches!(outcome, Err(ThumbnailError::Damaged(_))), "{outcome:?}");
+    }
+}
+
 #[test]
 fn transparency_is_kept() {
     for bytes in [testdata!("alpha.avif"), testdata!("alpha.jxl")] {

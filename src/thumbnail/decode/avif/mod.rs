@@ -31,6 +31,8 @@ use color::ColorCode;
 /// A file of the `AVIF` family whose boxes have been read.
 pub(super) struct AvifSource {
     reader: BufReader<File>,
+    /// Of the whole file.
+    length: u64,
     meta: Meta,
     limits: Limits,
     header: Header,
@@ -39,9 +41,10 @@ pub(super) struct AvifSource {
 impl AvifSource {
     pub(super) fn open(
         mut reader: BufReader<File>,
+        length: u64,
         limits: &Limits,
     ) -> Result<Self, ThumbnailError> {
-        let meta = Meta::parse(&read_meta(&mut reader)?)?;
+        let meta = Meta::parse(&read_meta(&mut reader, length)?)?;
         let primary = meta.item(meta.primary).ok_or_else(|| damaged("no primary item"))?;
         if !matches!(&primary.kind, b"av01" | b"grid") {
             return Err(ThumbnailError::Unsupported);
@@ -50,7 +53,7 @@ impl AvifSource {
         limits.check(size)?;
         let orientation = orientation::of(&primary.properties);
         let header = Header { format: Format::Avif, size, animated: false, orientation };
-        Ok(Self { reader, meta, limits: *limits, header })
+        Ok(Self { reader, length, meta, limits: *limits, header })
     }
 
     /// Decodes an item, whole or in tiles, one pixel of the result for each pixel.
@@ -109,6 +112,9 @@ impl AvifSource {
                 let inline = inline.ok_or_else(|| damaged("bytes beyond their box"))?;
                 inline.take(length).read_to_end(&mut data)?;
             } else {
+                if extent.offset > self.length {
+                    return Err(damaged("bytes beyond the file"));
+                }
                 self.reader.seek(SeekFrom::Start(extent.offset))?;
                 (&mut self.reader).take(length).read_to_end(&mut data)?;
             }
@@ -258,35 +264,47 @@ impl Grid {
     }
 }
 
-/// Finds the `meta` box and returns what is in it.
-fn read_meta(reader: &mut BufReader<File>) -> Result<Vec<u8>, ThumbnailError> {
+/// Finds the `meta` box of a file and returns what is in it.
+fn read_meta(reader: &mut BufReader<File>, length: u64) -> Result<Vec<u8>, ThumbnailError> {
     /// Behind the type of the file and, in a sequence, its description.
     const MAX_BOXES: u32 = 64;
     /// Colour profiles are the largest in it.
     const MAX_META_BYTES: u64 = 8 * 1024 * 1024;
     for _ in 0..MAX_BOXES {
-        let mut header = [0; 8];
-        reader.read_exact(&mut header).map_err(ImageError::IoError)?;
-        let [l0, l1, l2, l3, name @ ..] = header;
-        let mut length = u64::from(u32::from_be_bytes([l0, l1, l2, l3]));
-        let mut header_length = 8;
-        if length == 1 {
-            let mut long = [0; 8];
-            reader.read_exact(&mut long).map_err(ImageError::IoError)?;
-            (length, header_length) = (u64::from_be_bytes(long), 16);
-        }
-        let is_last = length == 0;
-        let body = if is_last { MAX_META_BYTES } else { length.wrapping_sub(header_length) };
-        if &name == b"meta" {
-            if body > MAX_META_BYTES {
-                return Err(damaged("a box of an absurd size"));
-            }
+        let (name, end) = read_box_header(reader, length)?;
+        let body = end - reader.stream_position()?;
+        if &name != b"meta" {
+            reader.seek_relative(body.cast_signed())?;
+        } else if body > MAX_META_BYTES {
+            return Err(damaged("a box of an absurd size"));
+        } else {
             let mut content = Vec::new();
             reader.take(body).read_to_end(&mut content)?;
             return Ok(content);
         }
-        let skipped = i64::try_from(body).ok().filter(|_| !is_last && length >= header_length);
-        reader.seek_relative(skipped.ok_or_else(|| damaged("no list of items"))?)?;
     }
     Err(damaged("no list of items"))
+}
+
+/// Returns the name of the next box, and where it ends: behind the reader and within the file.
+fn read_box_header(
+    reader: &mut BufReader<File>,
+    file_length: u64,
+) -> Result<([u8; 4], u64), ThumbnailError> {
+    let start = reader.stream_position()?;
+    let mut header = [0; 8];
+    reader.read_exact(&mut header).map_err(ImageError::IoError)?;
+    let [l0, l1, l2, l3, name @ ..] = header;
+    let end = match u32::from_be_bytes([l0, l1, l2, l3]) {
+        0 => Some(file_length),
+        1 => {
+            let mut long = [0; 8];
+            reader.read_exact(&mut long).map_err(ImageError::IoError)?;
+            start.checked_add(u64::from_be_bytes(long))
+        }
+        length => start.checked_add(length.into()),
+    };
+    let here = reader.stream_position()?;
+    let end = end.filter(|&end| (here..=file_length).contains(&end));
+    Ok((name, end.ok_or_else(|| damaged("a box beyond the file"))?))
 }

@@ -124,7 +124,7 @@ fn embedded_pictures(limits: &Limits) -> usvg::ImageHrefDataResolverFn<'static> 
         let (width, height) = reader.with_guessed_format().ok()?.into_dimensions().ok()?;
         let pixels = u64::from(width) * u64::from(height);
         let take = |left: u64| left.checked_sub(pixels);
-        left.try_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(kind(data))
     })
 }

@@ -114,9 +114,7 @@ fn huge_drawings_are_made_smaller_and_keep_their_shape() {
 #[test]
 fn what_is_nested_or_chained_too_deep_is_refused() {
     let nested = format!("{}{}", "<g>".repeat(120), "</g>".repeat(120));
-    let chain = |count: u32, link: fn(u32) -> String| -> String {
-        (0..count).map(|number| link(number)).collect()
-    };
+    let chain = |count: u32, link: fn(u32) -> String| -> String { (0..count).map(link).collect() };
     let uses = chain(120, |n| format!("<g id='a{n}'><use href='#a{}'/></g>", n + 1));
     let masks = chain(120, |n| {
         format!("<mask id='a{n}' mask='url(#a{})'><rect width='9' height='9'/></mask>", n + 1)
