@@ -9,7 +9,7 @@ use crate::thumbnail::error::ThumbnailError;
 pub(super) const LONGEST_SIDE: u32 = 16_383;
 
 /// A sixth fewer bytes than the JPEG of the same photograph, at a slightly lower likeness (SSIM 0.988 against
-/// 0.991 at 320x240); from 86 on both are the same for both. Transparency is where it gains most.
+/// 0.991 at 320x240); at 86 both are about the same for both.
 const QUALITY: f32 = 80.0;
 
 /// How hard the encoder tries, of 0 to 6. One less gives a quarter more bytes for 15 % less time, one more 4 %
