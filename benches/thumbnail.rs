@@ -4,6 +4,8 @@
 //! after a warm-up and prints one line of JSON: CPU and wall time for each, the bytes, the peak memory of the
 //! process. [`thumbnails.py`](thumbnails.py) runs it beside others.
 
+#![expect(clippy::print_stdout, reason = "what it has measured is its output")]
+
 use std::fs::{self, File};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

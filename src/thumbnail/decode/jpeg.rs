@@ -23,7 +23,7 @@ use crate::types::ThumbnailSize;
 /// The most scans of a progressive picture; encoders make about ten (threats IM-05).
 const MAX_SCANS: u32 = 100;
 
-/// The scales in eighths, smallest first. Others exist, but are slower than the next larger of these.
+/// The scales in eighths, smallest first. The others are computed without vector instructions.
 const SCALES: [u32; 4] = [1, 2, 4, 8];
 
 /// The pixels of a JPEG.

@@ -1,6 +1,6 @@
 //! Still WebP, decoded by libwebp; animations are left to the `image` crate.
 //!
-//! libwebp takes 106 ms of CPU for a lossy picture of 12 megapixels where `image-webp` takes 275, and about
+//! libwebp takes 106 ms of CPU for a lossy picture of 12 megapixels where `image-webp` takes 280, and about
 //! as much for a lossless one. What the file claims is checked before, by [`super::webp`].
 
 use std::fmt;

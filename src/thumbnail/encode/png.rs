@@ -7,7 +7,8 @@ use crate::thumbnail::error::ThumbnailError;
 
 /// Encodes a picture of eight bits a channel.
 ///
-/// The fast setting gives two thirds of the bytes of libvips' default and those of Pillow's, within 1 %.
+/// The fast setting gives two thirds to three quarters of the bytes of libvips' default, and 1 to 4 % more than
+/// Pillow's.
 pub(super) fn encode(image: &DynamicImage) -> Result<Vec<u8>, ThumbnailError> {
     let mut bytes = Vec::new();
     let encoder =
