@@ -65,7 +65,12 @@ fn job(size: &str, method: &str) -> Option<Job> {
         _ => return None,
     };
     let spec = ThumbnailSpec { size, method, animated: false, encoding };
-    Some(Job { specs: vec![spec], limits: Limits::default(), moving: MovingEncoding::default() })
+    Some(Job {
+        specs: vec![spec],
+        limits: Limits::default(),
+        moving: MovingEncoding::default(),
+        is_extracted: false,
+    })
 }
 
 fn cpu_time() -> Duration {

@@ -12,19 +12,28 @@ pub(super) const QUARTERS: [[u8; 3]; 4] =
     [[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 20]];
 
 /// Returns a picture whose quarters differ, so that turning and cutting can be seen.
+///
+/// Rough as a photograph is: a flat one would take fewer bytes than its own thumbnail.
 pub(super) fn quarters(width: u32, height: u32) -> DynamicImage {
     RgbImage::from_fn(width, height, |x, y| {
         let right = usize::from(x >= width / 2);
         let bottom = usize::from(y >= height / 2);
-        Rgb(QUARTERS[right + 2 * bottom])
+        Rgb(QUARTERS[right + 2 * bottom].map(|channel| channel + roughness(x, y)))
     })
     .into()
 }
 
+/// Returns the same small number for the same place, without a pattern.
+fn roughness(x: u32, y: u32) -> u8 {
+    let mixed = x.wrapping_mul(0x9e37_79b9) ^ y.wrapping_mul(0x85eb_ca6b);
+    (mixed.wrapping_mul(0xc2b2_ae35) >> 28) as u8
+}
+
 /// Returns a picture that is half transparent and invisibly green, half opaque and red.
 pub(super) fn half_transparent(width: u32, height: u32) -> DynamicImage {
-    RgbaImage::from_fn(width, height, |x, _| {
-        if x < width / 2 { Rgba([0, 255, 0, 0]) } else { Rgba([255, 0, 0, 255]) }
+    RgbaImage::from_fn(width, height, |x, y| {
+        let rough = roughness(x, y);
+        if x < width / 2 { Rgba([rough, 255, 0, 0]) } else { Rgba([255 - rough, 0, rough, 255]) }
     })
     .into()
 }
@@ -151,13 +160,17 @@ pub(super) fn exif(orientation: u8) -> Vec<u8> {
 
 /// Returns a JPEG with an EXIF block behind its first marker.
 pub(super) fn jpeg_with_orientation(image: &DynamicImage, orientation: u8) -> Vec<u8> {
-    let mut bytes = encoded(image, ImageFormat::Jpeg);
-    let body = [b"Exif\0\0".to_vec(), exif(orientation)].concat();
-    let mut segment = vec![0xff, 0xe1];
+    let exif = [b"Exif\0\0".to_vec(), exif(orientation)].concat();
+    jpeg_with(encoded(image, ImageFormat::Jpeg), 0xe1, &exif)
+}
+
+/// Returns a JPEG with one more segment behind its first marker.
+pub(super) fn jpeg_with(mut jpeg: Vec<u8>, marker: u8, body: &[u8]) -> Vec<u8> {
+    let mut segment = vec![0xff, marker];
     segment.extend((body.len() as u16 + 2).to_be_bytes());
     segment.extend(body);
-    bytes.splice(2..2, segment);
-    bytes
+    jpeg.splice(2..2, segment);
+    jpeg
 }
 
 /// Returns an uncompressed TIFF that says how it is to be turned.

@@ -1,7 +1,7 @@
 //! The formats that the `image` crate decodes as a whole.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Seek};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
@@ -47,7 +47,7 @@ impl ImageSource {
     }
 
     pub(super) fn open_webp(
-        mut reader: BufReader<File>,
+        mut reader: impl BufRead + Seek + 'static,
         limits: &Limits,
     ) -> Result<Self, ThumbnailError> {
         let webp::Survey { orientation, largest_frame } = webp::survey(&mut reader)?;

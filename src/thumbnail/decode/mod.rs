@@ -10,6 +10,7 @@ mod jpeg_header;
 mod jxl;
 mod svg;
 mod webp;
+mod webp_still;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -28,6 +29,8 @@ use jpeg::JpegSource;
 pub(super) use jpeg::{JpegChannels, JpegPixels, Planes};
 use jxl::JxlSource;
 use svg::SvgSource;
+pub(super) use webp_still::WebPPixels;
+use webp_still::WebPSource;
 
 /// What the header of a picture says; no pixel has been decoded yet.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(super) enum Pixels {
     Image(DynamicImage),
     /// As a JPEG holds them, at a known part of their size.
     Jpeg(JpegPixels),
+    /// As libwebp gives them.
+    WebP(WebPPixels),
 }
 
 /// A picture whose header has been read and found to be within the limits.
@@ -102,7 +107,7 @@ fn open_picture(
         Format::Jpeg => Box::new(JpegSource::open(reader, length, limits)?),
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
-        Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),
+        Format::WebP => Box::new(WebPSource::open(reader, length, limits)?),
         Format::Avif => Box::new(AvifSource::open(reader, limits)?),
         Format::JpegXl => Box::new(JxlSource::open(reader, length, limits)?),
         Format::Tiff => Box::new(ImageSource::open_tiff(reader, limits)?),

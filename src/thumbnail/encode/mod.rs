@@ -84,10 +84,15 @@ fn without_unused_alpha(image: DynamicImage) -> DynamicImage {
 /// Whether nothing behind a picture of eight bits a channel would be seen.
 pub(super) fn is_opaque(image: &DynamicImage) -> bool {
     let channels = usize::from(image.color().channel_count());
+    !image.color().has_alpha() || is_opaque_in(image.as_bytes(), channels)
+}
+
+/// Whether the last of so many channels is full everywhere.
+pub(super) fn is_opaque_in(pixels: &[u8], channels: usize) -> bool {
     // In runs that the compiler turns into wide instructions, and no further than needed.
     let is_opaque = |run: &[u8]| {
         let alpha = run.iter().skip(channels - 1).step_by(channels);
         alpha.fold(u8::MAX, |all, alpha| all & alpha) == u8::MAX
     };
-    !image.color().has_alpha() || image.as_bytes().chunks(channels * 1024).all(is_opaque)
+    pixels.chunks(channels * 1024).all(is_opaque)
 }

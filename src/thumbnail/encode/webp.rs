@@ -8,9 +8,10 @@ use crate::thumbnail::error::ThumbnailError;
 /// The longest side that the format can express.
 pub(super) const LONGEST_SIDE: u32 = 16_383;
 
-const QUALITY: f32 = 76.0;
+/// What libwebp and libvips take if they are not told.
+const QUALITY: f32 = 75.0;
 
-/// How hard the encoder tries, of 0 to 6.
+/// How hard the encoder tries, of 0 to 6: above this the bytes hardly shrink for twice the time.
 const METHOD: i32 = 2;
 
 /// Encodes a picture of eight bits a channel, with transparency or without.

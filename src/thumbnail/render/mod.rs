@@ -14,6 +14,7 @@ mod tests;
 
 use std::any::Any;
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
 
 use image::RgbaImage;
@@ -63,8 +64,9 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailError> {
+    let length = (&file).seek(SeekFrom::End(0))?;
     let mut source = decode::open(file.try_clone()?, &job.limits)?;
-    let original = Original::new(source.header(), file.metadata()?.len(), job.is_extracted);
+    let original = Original::new(source.header(), length, job.is_extracted);
     let stored = original.size;
     let plans = job.specs.iter().map(|spec| (spec, plan::plan(spec, &original)));
     let plans: Vec<(&ThumbnailSpec, Plan)> = plans.collect();
@@ -101,7 +103,8 @@ fn moving(
     let Some(format) = original.moving_format().filter(|_| spec.animated) else {
         return Ok(None);
     };
-    let film = Film { file, format, canvas: original.size, orientation: original.orientation };
+    let Original { size: canvas, orientation, bytes: length, .. } = *original;
+    let film = Film { file, length, format, canvas, orientation };
     let in_srgb = |frame: RgbaImage| match to_srgb {
         Some(to_srgb) => to_srgb.convert(frame.into()).into_rgba8(),
         None => frame,

@@ -1,12 +1,13 @@
 //! A decoded picture, and the small ones that are made of it.
 
-use fast_image_resize::MulDiv;
+use fast_image_resize::images::Image;
+use fast_image_resize::{MulDiv, PixelType};
 use image::{ColorType, DynamicImage, GrayImage, RgbaImage};
 
 use super::color::{self, ToSrgb};
-use super::resize::{Part, resize, resize_plane};
-use crate::thumbnail::decode::{JpegChannels, JpegPixels, Pixels, Planes};
-use crate::thumbnail::encode::{Encodable, is_opaque};
+use super::resize::{Part, resize, resize_packed, resize_plane};
+use crate::thumbnail::decode::{JpegChannels, JpegPixels, Pixels, Planes, WebPPixels};
+use crate::thumbnail::encode::{Encodable, is_opaque, is_opaque_in};
 use crate::thumbnail::error::ThumbnailError;
 use crate::thumbnail::layout::Area;
 use crate::types::ThumbnailSize;
@@ -25,6 +26,11 @@ enum Channels {
     Premultiplied(DynamicImage),
     Planes(Planes),
     Inks(DynamicImage),
+    /// Three bytes, or four that may have been multiplied, a pixel.
+    Packed {
+        pixels: WebPPixels,
+        is_premultiplied: bool,
+    },
 }
 
 impl Picture {
@@ -35,6 +41,9 @@ impl Picture {
                 let across = f64::from(image.width()) / f64::from(stored.width.max(1));
                 let down = f64::from(image.height()) / f64::from(stored.height.max(1));
                 Ok(Self { channels: Channels::of_image(image)?, scale: (across, down) })
+            }
+            Pixels::WebP(pixels) => {
+                Ok(Self { channels: Channels::of_packed(pixels)?, scale: (1.0, 1.0) })
             }
             Pixels::Jpeg(JpegPixels { channels, eighths }) => {
                 let scale = f64::from(eighths) / 8.0;
@@ -63,6 +72,13 @@ impl Picture {
             Channels::Premultiplied(image) => {
                 let mut small = resize(image, part, to)?;
                 MulDiv::new().divide_alpha_inplace(&mut small).map_err(impossible)?;
+                small.into()
+            }
+            Channels::Packed { pixels, is_premultiplied } => {
+                let mut small = resize_packed(pixels, part, to)?;
+                if *is_premultiplied {
+                    MulDiv::new().divide_alpha_inplace(&mut small).map_err(impossible)?;
+                }
                 small.into()
             }
             Channels::Inks(inks) => Small::Inks(resize(inks, part, to)?.into_rgba8()),
@@ -110,6 +126,18 @@ impl Channels {
         }
         MulDiv::new().multiply_alpha_inplace(&mut image).map_err(impossible)?;
         Ok(Self::Premultiplied(image))
+    }
+
+    /// The same for pixels in memory of a decoder's.
+    fn of_packed(mut pixels: WebPPixels) -> Result<Self, ThumbnailError> {
+        let is_premultiplied = pixels.has_alpha() && !is_opaque_in(pixels.bytes(), 4);
+        if is_premultiplied {
+            let ThumbnailSize { width, height } = pixels.size();
+            let view = Image::from_slice_u8(width, height, pixels.bytes_mut(), PixelType::U8x4);
+            let mut view = view.map_err(impossible)?;
+            MulDiv::new().multiply_alpha_inplace(&mut view).map_err(impossible)?;
+        }
+        Ok(Self::Packed { pixels, is_premultiplied })
     }
 }
 

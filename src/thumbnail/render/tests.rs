@@ -1,15 +1,17 @@
 //! The promises of a thumbnail, kept for every format.
 
+mod jpeg;
+
+use image::{ColorType, DynamicImage, GenericImageView, ImageFormat};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
 use super::*;
 use crate::thumbnail::limits::Limits;
 use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
 use crate::types::MovingEncoding;
-use crate::types::ThumbnailEncoding;
 use crate::types::ThumbnailMethod::{self, Crop, Scale};
-use image::{ColorType, DynamicImage};
-use image::{GenericImageView, ImageFormat};
-use proptest::prelude::*;
-use proptest::sample::Index;
+use crate::types::ThumbnailSize;
 
 fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
     ThumbnailSpec {
@@ -292,4 +294,66 @@ fn a_panic_becomes_an_error() {
         Err(ThumbnailError::Panicked(message)) => assert_eq!(message, "a decoder's bug"),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_small_source_whose_thumbnail_has_more_bytes_is_the_original() {
+    let flat = DynamicImage::new_rgb8;
+    let source = |width, height| encoded(&flat(width, height), ImageFormat::WebP);
+    assert_eq!(original(&source(64, 48), &spec(40, 30, Scale)), "image/webp");
+    assert_eq!(original(&source(64, 64), &spec(40, 40, Crop)), "image/webp");
+    // Another part of it, more than everybody should have to decode, one that would have to be turned.
+    assert_eq!(made_anew(&source(64, 48), &spec(40, 40, Crop)).1.dimensions(), (40, 40));
+    assert_eq!(made_anew(&source(1200, 1000), &spec(12, 10, Scale)).1.dimensions(), (12, 10));
+    let turned = samples::webp_with_orientation(&flat(40, 30), 6);
+    assert_eq!(made_anew(&turned, &spec(3, 4, Scale)).1.dimensions(), (3, 4));
+}
+
+/// CS-TH-15
+#[test]
+fn a_small_moving_source_is_not_the_original_for_its_bytes_alone() {
+    let source = samples::gif(8, 4, 2);
+    assert_eq!(made_anew(&source, &spec(2, 2, Scale)).1.dimensions(), (4, 2));
+}
+
+#[test]
+fn one_job_makes_what_its_specs_make_alone() {
+    let specs = [spec(40, 30, Scale), spec(32, 32, Crop), spec(800, 600, Scale), spec(96, 9, Crop)];
+    for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+        let source = encoded(&quarters(640, 480), format);
+        let moving = MovingEncoding::default();
+        let job =
+            Job { specs: specs.to_vec(), limits: Limits::default(), moving, is_extracted: false };
+        let together = render(file(&source), &job).expect("thumbnails");
+        for (made, spec) in together.iter().zip(&specs) {
+            let alone = rendered(&source, spec).expect("a thumbnail");
+            match (made, &alone) {
+                (Rendered::Encoded { bytes, size, .. }, Rendered::Encoded { size: other, .. }) => {
+                    assert_eq!(size, other);
+                    let image = image::load_from_memory(bytes).expect("a picture");
+                    assert_eq!(quarters_of(&image), [0, 1, 2, 3], "{spec:?}");
+                }
+                _ => assert_eq!(made, &alone),
+            }
+        }
+        assert_eq!(together.len(), specs.len());
+    }
+}
+
+#[test]
+fn webp_is_written_only_where_it_is_asked_for() {
+    let asked = ThumbnailSpec { encoding: ThumbnailEncoding::WebP, ..spec(40, 20, Scale) };
+    let alpha = encoded(&samples::half_transparent(80, 40), ImageFormat::Png);
+    for source in [
+        encoded(&quarters(80, 40), ImageFormat::Jpeg),
+        encoded(&quarters(80, 40).into_luma8().into(), ImageFormat::Png),
+        alpha.clone(),
+    ] {
+        let (content_type, image) = made_anew(&source, &asked);
+        assert_eq!((content_type, image.dimensions()), ("image/webp", (40, 20)));
+    }
+    assert!(made_anew(&alpha, &asked).1.color().has_alpha());
+    let long = encoded(&quarters(20_000, 2), ImageFormat::Png);
+    let long_asked = ThumbnailSpec { encoding: ThumbnailEncoding::WebP, ..spec(20_000, 1, Crop) };
+    assert_eq!(made_anew(&long, &long_asked).0, "image/jpeg");
 }
