@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         spec(600, 600, Scale, true),
     ];
     let limits = Limits { max_pixels: 200_000, max_frames: 20, max_animation_pixels: 400_000 };
-    let job = Job { specs, limits, moving: MovingEncoding::default() };
+    let job = Job { specs, limits, moving: MovingEncoding::default(), is_extracted: false };
     match render(file(input), &job) {
         Ok(made) => {
             assert!(is_supported(input));

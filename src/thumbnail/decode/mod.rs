@@ -28,10 +28,10 @@ use image_rs::ImageSource;
 use jpeg::JpegSource;
 use jxl::JxlSource;
 use svg::SvgSource;
+use webp_still::WebPSource;
 
 pub(super) use jpeg::{JpegChannels, JpegPixels, Planes};
 pub(super) use webp_still::WebPPixels;
-use webp_still::WebPSource;
 
 /// What the header of a picture says; no pixel has been decoded yet.
 #[derive(Debug)]

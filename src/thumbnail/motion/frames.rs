@@ -1,6 +1,5 @@
 //! The composed frames of an animation, one after another.
 
-use std::fs::File;
 use std::io::{self, BufReader};
 
 use image::codecs::gif::GifDecoder;
@@ -8,6 +7,7 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, Frame, Frames, ImageDecoder, ImageError, ImageResult};
 
+use super::Film;
 use super::positioned::Positioned;
 use crate::thumbnail::error::ThumbnailError;
 use crate::thumbnail::format::Format;
@@ -22,12 +22,11 @@ const PICTURES_HELD: u64 = 4;
 ///
 /// `Io` if the file cannot be read.
 pub(super) fn open<'a>(
-    file: &'a File,
-    format: Format,
+    film: &Film<'a>,
     limits: &Limits,
 ) -> Result<Option<Frames<'a>>, ThumbnailError> {
-    let reader = BufReader::with_capacity(32 * 1024, Positioned::new(file));
-    let frames = match format {
+    let reader = BufReader::with_capacity(32 * 1024, Positioned::new(film));
+    let frames = match film.format {
         Format::Gif => gif(reader, limits),
         Format::Png => png(reader, limits),
         Format::WebP => WebPDecoder::new(reader).map(WebPDecoder::into_frames),

@@ -37,6 +37,8 @@ use survey::Survey;
 pub(super) struct Film<'a> {
     /// Read by position: where its cursor is does not matter, and is not changed.
     pub(super) file: &'a File,
+    /// How many bytes it has.
+    pub(super) length: u64,
     pub(super) format: Format,
     /// Its size as it is stored, before turning.
     pub(super) canvas: ThumbnailSize,
@@ -62,14 +64,14 @@ pub(super) fn render(
     in_srgb: impl Fn(RgbaImage) -> RgbaImage,
     job: &Job,
 ) -> Result<Option<Rendered>, ThumbnailError> {
-    let survey = Survey::of(film.file, film.format, &job.limits)?;
+    let survey = Survey::of(film, &job.limits)?;
     if !survey.moves_within(film.canvas, &job.limits) {
         return Ok(None);
     }
     let mut shrinker = Shrinker::new(crop, to, film.orientation);
     let size = shrinker.shown_size();
     let Some(encoder) = encoder(job.moving, size, &survey) else { return Ok(None) };
-    let Some(frames) = frames::open(film.file, film.format, &job.limits)? else {
+    let Some(frames) = frames::open(film, &job.limits)? else {
         return Ok(None);
     };
     let mut strip = Strip::new(encoder);

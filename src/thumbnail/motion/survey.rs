@@ -1,8 +1,8 @@
 //! What an animation says of itself, read without decoding a pixel.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Seek};
 
+use super::Film;
 use super::positioned::Positioned;
 use crate::thumbnail::decode::gif::{self, GifSurvey};
 use crate::thumbnail::format::Format;
@@ -35,10 +35,10 @@ impl Survey {
     /// # Errors
     ///
     /// When the file cannot be read. A file that ends early is no error.
-    pub(super) fn of(file: &File, format: Format, limits: &Limits) -> io::Result<Self> {
-        let mut reader = BufReader::new(Positioned::new(file));
+    pub(super) fn of(film: &Film<'_>, limits: &Limits) -> io::Result<Self> {
+        let mut reader = BufReader::new(Positioned::new(film));
         let most = limits.max_frames.saturating_add(1);
-        match format {
+        match film.format {
             Format::Gif => gif::survey(&mut reader, most).map(Self::of_gif),
             Format::Png => of_png(&mut reader),
             Format::WebP => of_webp(&mut reader, most),
@@ -182,9 +182,21 @@ fn read<const N: usize>(reader: &mut impl BufRead) -> io::Result<[u8; N]> {
 mod tests {
     use super::*;
     use crate::thumbnail::samples;
+    use image::metadata::Orientation;
 
     fn survey(bytes: &[u8], format: Format) -> Survey {
-        Survey::of(&samples::file(bytes), format, &Limits::default()).expect("memory can be read")
+        survey_under(bytes, format, &Limits::default())
+    }
+
+    fn survey_under(bytes: &[u8], format: Format, limits: &Limits) -> Survey {
+        let film = Film {
+            file: &samples::file(bytes),
+            length: bytes.len() as u64,
+            format,
+            canvas: ThumbnailSize { width: 5, height: 4 },
+            orientation: Orientation::NoTransforms,
+        };
+        Survey::of(&film, limits).expect("a file can be read")
     }
 
     #[test]
@@ -201,8 +213,7 @@ mod tests {
     #[test]
     fn counting_ends_one_past_the_limit() {
         let limits = Limits { max_frames: 3, ..Limits::default() };
-        let gif = samples::file(&samples::gif(5, 4, 40));
-        let survey = Survey::of(&gif, Format::Gif, &limits).expect("memory can be read");
+        let survey = survey_under(&samples::gif(5, 4, 40), Format::Gif, &limits);
         assert_eq!(survey.frames, 4);
         assert!(!survey.moves_within(ThumbnailSize { width: 5, height: 4 }, &limits));
     }

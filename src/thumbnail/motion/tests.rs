@@ -563,6 +563,7 @@ fn a_moving_source_is_read_by_position() {
     let header = opened.header();
     let film = super::Film {
         file: &source,
+        length: source.metadata().unwrap().len(),
         format: header.format,
         canvas: header.size,
         orientation: header.orientation,

@@ -105,7 +105,8 @@ fn moving(
     let Some(format) = original.moving_format().filter(|_| spec.animated) else {
         return Ok(None);
     };
-    let film = Film { file, format, canvas: original.size, orientation: original.orientation };
+    let Original { size: canvas, orientation, bytes: length, .. } = *original;
+    let film = Film { file, length, format, canvas, orientation };
     let in_srgb = |frame: RgbaImage| match to_srgb {
         Some(to_srgb) => to_srgb.convert(frame.into()).into_rgba8(),
         None => frame,

@@ -17,7 +17,8 @@ pub(super) struct Original {
     pub(super) size: ThumbnailSize,
     /// How it has to be turned.
     pub(super) orientation: Orientation,
-    bytes: u64,
+    /// How long its file is.
+    pub(super) bytes: u64,
     /// Whether it is only a part of what was uploaded.
     is_extracted: bool,
 }
