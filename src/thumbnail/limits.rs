@@ -45,6 +45,20 @@ impl Limits {
         Err(ThumbnailError::TooLarge(format!("{size} is {pixels} pixels, allowed are {limit}")))
     }
 
+    /// The most bytes that a coded picture may have that has to be held in memory as a whole.
+    pub(super) fn max_coded_bytes(&self) -> u64 {
+        self.max_pixels.saturating_mul(Self::BYTES_PER_PIXEL).saturating_add(Self::FIXED_BYTES)
+    }
+
+    /// Refuses a coded picture with too many bytes.
+    pub(super) fn check_coded_bytes(&self, length: u64) -> Result<(), ThumbnailError> {
+        let limit = self.max_coded_bytes();
+        if length <= limit {
+            return Ok(());
+        }
+        Err(ThumbnailError::TooLarge(format!("{length} bytes, allowed are {limit}")))
+    }
+
     pub(super) fn max_jpeg_bytes(&self) -> u64 {
         self.max_pixels.saturating_mul(Self::JPEG_BYTES_PER_PIXEL).saturating_add(Self::FIXED_BYTES)
     }

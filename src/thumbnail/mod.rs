@@ -23,6 +23,7 @@ mod corpus;
 #[cfg(test)]
 mod samples;
 
+pub use decode::prepare;
 pub use engine::{Capacity, ThumbnailEngine, Urgency};
 pub use error::ThumbnailError;
 pub use format::is_supported;

@@ -1,10 +1,14 @@
 //! The formats that the `image` crate decodes as a whole.
 
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::{BufReader, Cursor, Seek};
 
+use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
+use image::codecs::ico::IcoDecoder;
 use image::codecs::png::PngDecoder;
+use image::codecs::qoi::QoiDecoder;
+use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
@@ -57,6 +61,46 @@ impl ImageSource {
         Self::new(decoder, Format::WebP, limits, animated, orientation)
     }
 
+    pub(super) fn open_tiff(
+        reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let mut decoder = TiffDecoder::new(reader)?;
+        let orientation = decoder.orientation()?;
+        Self::new(decoder, Format::Tiff, limits, false, orientation)
+    }
+
+    pub(super) fn open_bmp(
+        reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        Self::new(BmpDecoder::new(reader)?, Format::Bmp, limits, false, Orientation::NoTransforms)
+    }
+
+    pub(super) fn open_qoi(
+        reader: BufReader<File>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        Self::new(QoiDecoder::new(reader)?, Format::Qoi, limits, false, Orientation::NoTransforms)
+    }
+
+    /// Opens an icon that has one picture, which is not a PNG.
+    pub(super) fn open_icon(
+        icon: Cursor<Vec<u8>>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        Self::new(IcoDecoder::new(icon)?, Format::Ico, limits, false, Orientation::NoTransforms)
+    }
+
+    /// Opens a PNG that is part of an icon.
+    pub(super) fn open_png_in_icon(
+        png: Cursor<Vec<u8>>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let decoder = PngDecoder::with_limits(png, limits.for_png_header())?;
+        Self::new(decoder, Format::Ico, limits, false, Orientation::NoTransforms)
+    }
+
     fn new(
         decoder: impl ImageDecoder + 'static,
         format: Format,
@@ -84,7 +128,12 @@ impl Source for ImageSource {
     }
 
     fn decode(self: Box<Self>, _: ThumbnailSize) -> Result<Pixels, ThumbnailError> {
-        Ok(Pixels::Image(DynamicImage::from_decoder(self.decoder)?))
+        // Numbers with a fraction, of some TIFF files, are more than anybody needs to resize.
+        Ok(Pixels::Image(match DynamicImage::from_decoder(self.decoder)? {
+            DynamicImage::ImageRgb32F(image) => DynamicImage::from(image).into_rgb8().into(),
+            DynamicImage::ImageRgba32F(image) => DynamicImage::from(image).into_rgba8().into(),
+            image => image,
+        }))
     }
 }
 

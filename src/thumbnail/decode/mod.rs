@@ -1,9 +1,14 @@
 //! From an untrusted file to pixels, under limits: one file for each family of formats, one trait for all.
 
+mod avif;
+mod cover;
 mod gif;
+mod ico;
 mod image_rs;
 mod jpeg;
 mod jpeg_header;
+mod jxl;
+mod svg;
 mod webp;
 
 use std::fs::File;
@@ -16,9 +21,13 @@ use super::error::ThumbnailError;
 use super::format::Format;
 use super::limits::Limits;
 use crate::types::ThumbnailSize;
+use avif::AvifSource;
+use cover::CoverSource;
 use image_rs::ImageSource;
 use jpeg::JpegSource;
 pub(super) use jpeg::{JpegChannels, JpegPixels, Planes};
+use jxl::JxlSource;
+use svg::SvgSource;
 
 /// What the header of a picture says; no pixel has been decoded yet.
 #[derive(Debug)]
@@ -75,24 +84,41 @@ pub(super) fn open(mut file: File, limits: &Limits) -> Result<Box<dyn Source>, T
     let length = file.metadata()?.len();
     // Large enough that one read holds everything before the pixels in nearly every picture.
     let mut reader = BufReader::with_capacity(32 * 1024, file);
-    let format = detect(&mut reader)?;
-    let source: Box<dyn Source> = match format {
+    match detect(&mut reader)? {
+        Format::Audio(kind) => Ok(Box::new(CoverSource::open(reader, kind, limits)?)),
+        format => open_picture(reader, format, length, limits),
+    }
+}
+
+/// Reads the header of a picture of a known format, whose reader is at its start.
+fn open_picture(
+    mut reader: BufReader<File>,
+    format: Format,
+    length: u64,
+    limits: &Limits,
+) -> Result<Box<dyn Source>, ThumbnailError> {
+    Ok(match format {
         Format::Jpeg => Box::new(JpegSource::open(reader, length, limits)?),
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
         Format::WebP => Box::new(ImageSource::open_webp(reader, limits)?),
-        Format::Avif
-        | Format::Heif
-        | Format::JpegXl
-        | Format::Tiff
-        | Format::Bmp
-        | Format::Ico
-        | Format::Qoi
-        | Format::Svg
-        | Format::Video(_)
-        | Format::Audio(_) => return Err(ThumbnailError::Unsupported),
-    };
-    Ok(source)
+        Format::Avif => Box::new(AvifSource::open(reader, limits)?),
+        Format::JpegXl => Box::new(JxlSource::open(reader, length, limits)?),
+        Format::Tiff => Box::new(ImageSource::open_tiff(reader, limits)?),
+        Format::Bmp => Box::new(ImageSource::open_bmp(reader, limits)?),
+        Format::Ico => Box::new(ico::open(&mut reader, limits)?),
+        Format::Qoi => Box::new(ImageSource::open_qoi(reader, limits)?),
+        Format::Svg => Box::new(SvgSource::open(reader, limits)?),
+        Format::Heif | Format::Video(_) | Format::Audio(_) => {
+            return Err(ThumbnailError::Unsupported);
+        }
+    })
+}
+
+/// Does once what decoders need and a confined process cannot do: loads the font for drawings. Without
+/// it everything works, but drawings have no texts.
+pub fn prepare() {
+    svg::load_fallback_font();
 }
 
 /// Tells the format by the first bytes, and leaves the reader at its start.
