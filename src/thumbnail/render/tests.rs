@@ -1,14 +1,16 @@
 //! The promises of a thumbnail, kept for every format.
 
+use image::{ColorType, DynamicImage, GenericImageView, ImageFormat};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
 use super::*;
 use crate::thumbnail::limits::Limits;
 use crate::thumbnail::samples::{self, QUARTERS, encoded, file, quarters};
 use crate::types::MovingEncoding;
 use crate::types::ThumbnailEncoding;
 use crate::types::ThumbnailMethod::{self, Crop, Scale};
-use image::{GenericImageView, ImageFormat};
-use proptest::prelude::*;
-use proptest::sample::Index;
+use crate::types::ThumbnailSize;
 
 fn spec(width: u32, height: u32, method: ThumbnailMethod) -> ThumbnailSpec {
     ThumbnailSpec {
