@@ -22,7 +22,7 @@ use mediary::types::{
 /// blurred, shifted by a pixel or cut elsewhere is below: both are shown here.
 const ENOUGH: f64 = 0.98;
 
-/// Steps of 255 by which colours may be off; exchanged channels are off by dozens.
+/// Steps of 255 by which colours and brightness may be off; exchanged channels are off by dozens.
 const COLOUR_ENOUGH: f64 = 2.5;
 
 const SOURCE: (u32, u32) = (640, 480);
@@ -149,7 +149,7 @@ fn assert_alike(made: &DynamicImage, reference: &DynamicImage, what: &str) {
 }
 
 fn is_alike(likeness: Likeness) -> bool {
-    likeness.luma >= ENOUGH && likeness.alpha >= ENOUGH && likeness.chroma <= COLOUR_ENOUGH
+    likeness.luma >= ENOUGH && likeness.alpha >= ENOUGH && likeness.colour <= COLOUR_ENOUGH
 }
 
 /// CS-TH-04, CS-TH-07, CS-TH-08, CS-TH-10

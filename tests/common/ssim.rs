@@ -17,9 +17,9 @@ pub struct Likeness {
     pub luma: f64,
     /// That of the transparency.
     pub alpha: f64,
-    /// By how much colours differ, in steps of 255, where they differ most: the larger one of the
-    /// average differences of blue and red chroma over all windows.
-    pub chroma: f64,
+    /// By how much colours differ, in steps of 255, which structure alone hardly tells: the largest of
+    /// the average differences of luma, blue and red chroma over all windows.
+    pub colour: f64,
 }
 
 /// Compares two pictures of one size.
@@ -30,7 +30,7 @@ pub struct Likeness {
 pub fn compare(one: &DynamicImage, other: &DynamicImage) -> Likeness {
     assert_eq!((one.width(), one.height()), (other.width(), other.height()), "their sizes differ");
     let [one, other] = [Channels::of(one), Channels::of(other)];
-    let chroma = |channel: fn(&Channels) -> &Plane| {
+    let difference = |channel: fn(&Channels) -> &Plane| {
         average(channel(&one).windows().zip(channel(&other).windows()).map(|(one, other)| {
             (average(one.iter().copied()) - average(other.iter().copied())).abs()
         }))
@@ -38,7 +38,9 @@ pub fn compare(one: &DynamicImage, other: &DynamicImage) -> Likeness {
     Likeness {
         luma: ssim(&one.luma, &other.luma),
         alpha: ssim(&one.alpha, &other.alpha),
-        chroma: chroma(|channels| &channels.blue).max(chroma(|channels| &channels.red)),
+        colour: difference(|channels| &channels.luma)
+            .max(difference(|channels| &channels.blue))
+            .max(difference(|channels| &channels.red)),
     }
 }
 
