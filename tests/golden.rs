@@ -236,7 +236,8 @@ fn what_is_wrong_with_a_picture_is_seen() {
         let (width, height) = (cut.width(), cut.height());
         imageops::replace(&mut cut, &RgbaImage::new(width / 3, height / 3), 0, 0);
         // By one pixel of the thumbnail.
-        let shift = (source.width() / asked.size.0).min(source.height() / asked.size.1);
+        let columns = source.width().div_ceil(asked.size.0);
+        let shift = columns.min(source.height().div_ceil(asked.size.1));
         for (what, wrong) in [
             ("shifted", reference_of_part(&source, asked, shift)),
             ("turned", right.fliph()),
