@@ -244,7 +244,7 @@ fn what_is_wrong_with_a_picture_is_seen() {
             ("on its head", right.flipv()),
             ("exchanged colours", swapped(&right)),
             ("no transparency", opaque),
-            ("blurred", right.blur(1.2)),
+            ("blurred", right.blur(2.5)),
             ("too bright", brighter),
             ("a hole", cut.into()),
             ("another picture", RgbImage::new(asked.size.0, asked.size.1).into()),
