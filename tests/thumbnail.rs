@@ -476,16 +476,47 @@ fn a_small_animation_moves_only_when_that_is_asked_for() {
     assert!(answer.body == png(40, 20) && answer.header("content-type") == Some("image/png"));
 }
 
-/// CS-TH-15
+/// CS-TH-14, CS-TH-15, CS-TH-16, CS-TH-17, CS-TH-18
 #[test]
-fn a_thumbnail_of_a_large_animation_stands_still() {
+fn a_thumbnail_of_a_large_animation_moves_only_when_that_is_asked_for() {
+    let frames = [quarters(400, 400), quarters(400, 400).fliph(), quarters(400, 400).flipv()];
+    let mut source = Vec::new();
+    let frames = frames.map(|image| Frame::new(image.into_rgba8()));
+    GifEncoder::new(&mut source).encode_frames(frames).expect("samples can be encoded");
+    for (setting, moving) in [("", "image/webp"), ("moving = \"gif\"", "image/gif")] {
+        let (_synapse, _mediary, client) = start_with(&format!("[thumbnails]\n{setting}"));
+        let media = client.upload("image/gif", None, &source);
+        for (animated, content_type) in
+            [("", "image/jpeg"), ("&animated=false", "image/jpeg"), ("&animated=true", moving)]
+        {
+            let query = format!("width=96&height=96&method=crop{animated}");
+            let answer = thumbnail(&client, &media, &query);
+            assert_eq!(answer.header("content-type"), Some(content_type), "{setting} {animated}");
+            assert_eq!(moves(&answer.body), content_type == moving, "{setting} {animated}");
+            let first = decoded(&answer);
+            assert_eq!(first.dimensions(), (96, 96), "{setting} {animated}");
+            assert_eq!(quarters_of(&first), [0, 1, 2, 3], "{setting} {animated}");
+        }
+        // What cannot move is as if that was not asked for.
+        let still = client.upload("image/png", None, &png(400, 400));
+        let answer = thumbnail(&client, &still, "width=96&height=96&method=crop&animated=true");
+        assert_eq!(answer.header("content-type"), Some("image/jpeg"), "{setting}");
+    }
+}
+
+/// CS-TH-06, CS-HDR-07
+#[test]
+fn what_is_small_but_no_type_of_a_thumbnail_is_made_anew() {
     let (_synapse, _mediary, client) = start();
-    let media = client.upload("image/gif", None, &gif(400, 400, 3));
-    for animated in ["true", "false"] {
-        let query = format!("width=96&height=96&method=crop&animated={animated}");
-        let answer = thumbnail(&client, &media, &query);
-        assert_eq!(answer.header("content-type"), Some("image/jpeg"), "{animated}");
-        assert_eq!(decoded(&answer).dimensions(), (96, 96), "{animated}");
+    for format in [ImageFormat::Bmp, ImageFormat::Qoi, ImageFormat::Tiff] {
+        let source = encoded(&quarters(40, 20), format);
+        let media = client.upload(format.to_mime_type(), None, &source);
+        for query in ["width=96&height=96&method=crop", "width=800&height=600"] {
+            let answer = thumbnail(&client, &media, query);
+            assert_eq!(answer.header("content-type"), Some("image/jpeg"), "{format:?}");
+            assert_eq!(decoded(&answer).dimensions(), (40, 20), "{format:?}");
+            assert_eq!(quarters_of(&decoded(&answer)), [0, 1, 2, 3], "{format:?}");
+        }
     }
 }
 

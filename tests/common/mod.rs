@@ -9,6 +9,7 @@ pub mod http;
 pub mod origin;
 pub mod record;
 pub mod samples;
+pub mod ssim;
 pub mod synapse;
 pub mod tls;
 pub mod world;
