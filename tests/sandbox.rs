@@ -201,10 +201,13 @@ fn nobody_else_can_be_signalled() {
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
 }
 
+/// Something to try, and how its refusal looks.
+type Bounded<'a> = (&'a [&'a str], fn(&Outcome) -> bool);
+
 #[test]
 fn memory_descriptors_and_files_are_bounded() {
     let four_gib = (4_u64 << 30).to_string();
-    let cases: [(&[&str], fn(&Outcome) -> bool); 3] = [
+    let cases: [Bounded<'_>; 3] = [
         (
             &["allocate", &four_gib],
             |outcome| matches!(outcome, Refused(why) if why.contains("memory")),
@@ -256,12 +259,13 @@ fn program(source: &Path, options: &[&str], script: &str) -> Outcome {
     let script = format!("{common}{script}");
     let arguments = [options, &["/usr/bin/perl", "-MFcntl", "-MSocket", "-e", &script]].concat();
     let arguments = [&["program"], &*arguments].concat();
-    attempt_on(Stdio::from(File::open(source).unwrap()), "all", &arguments)
+    let source = File::open(source).expect("the source is there");
+    attempt_on(Stdio::from(source), "all", &arguments)
 }
 
 fn source(directory: &TempDir) -> std::path::PathBuf {
     let path = directory.path().join("source");
-    std::fs::write(&path, "a picture").unwrap();
+    std::fs::write(&path, "a picture").expect("it can be written");
     path
 }
 
