@@ -7,6 +7,7 @@ use std::io::{Cursor, Write};
 use image::{DynamicImage, ImageFormat, RgbaImage};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::thumbnail::decode::prepare;
 use crate::thumbnail::job::Job;
 use crate::thumbnail::limits::Limits;
 use crate::thumbnail::render::render;
@@ -20,6 +21,8 @@ const SIDE: u32 = 64;
 /// Makes thumbnails of tiny pictures of the common formats. What fails is left for the first client
 /// to find out.
 pub(super) fn up() {
+    // A font for drawings is a file, which nobody opens later.
+    prepare();
     for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
         if let Some(source) = sample(format) {
             let _ = render(source, &job());
