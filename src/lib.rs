@@ -10,7 +10,7 @@
 //!               ┌─────────────────────────┴─ a media route
 //!               └► limit ─► auth ─► policy ─► handler ─► media ─┬─ memory
 //!                         whoami, or                            ├─ store (blob and record)
-//!                         a signature                           ├─ thumbnail
+//!                         a signature                           ├─ thumbnail ─► worker processes
 //!                                                               ├─ incoming ◄─ upload
 //! client ◄─ response ◄─────────────────────── Reply ◄───────────┴─ incoming ◄─ fetch ─┬─ homeserver
 //!                                            the server that made it ◄─ egress ◄─ federation
@@ -28,6 +28,10 @@
 //! A body that is still arriving, from an uploader, the homeserver or another server, has one writer and any
 //! number of followers who read the unfinished file at their own pace. So the first byte does not
 //! wait for the last, and all who ask for the same media at the same time share one fetch.
+//!
+//! Pictures are decoded in other processes, started from the same binary and locked in before they see the
+//! first one: [`thumbnail`] keeps them, hands each job over as open files, and believes little of what
+//! comes back. What of a stranger's file goes wrong costs one request, and one worker at most.
 //!
 //! # Rooms and layers
 //!
@@ -82,6 +86,8 @@
 //!   visibility ([`media::Freeze::shows`]), for every route alike.
 //! - Whether something is frozen is nothing that a stranger can time: for a name that is not shown the
 //!   homeserver is asked the same question, or none, whether it is kept here or not.
+//! - No decoder runs where clients are served. A worker process can open no file, reach no network and start
+//!   nothing, and its answers are held against closed lists and bounds before they are used.
 //! - Nothing unbounded is keyed by what strangers send.
 
 #![forbid(unsafe_code)]

@@ -16,10 +16,11 @@ set -euo pipefail
 
 LOGS=$ROOT/target/setup
 
-# A command that has to be there, and the Debian package that brings it. CMake and make are for the zlib-ng and jemalloc
-# that Mediary is linked with; systemd-analyze judges its unit; strace sees which files Mediary opens.
-COMMANDS=(g++:g++ make:make cmake:cmake pkg-config:pkg-config curl:curl systemd-analyze:systemd
-    strace:strace ffmpeg:ffmpeg heif-convert:libheif-examples)
+# A command that has to be there, and the Debian package that brings it. CMake, make and nasm are for the zlib-ng, jemalloc,
+# libjpeg-turbo and AV1 decoder that Mediary is linked with; systemd-analyze judges its unit and systemd-nspawn runs it;
+# strace sees which files Mediary opens; ffmpeg and heif-convert make pictures of videos and HEIC.
+COMMANDS=(g++:g++ make:make cmake:cmake nasm:nasm pkg-config:pkg-config curl:curl systemd-analyze:systemd
+    systemd-nspawn:systemd-container strace:strace ffmpeg:ffmpeg heif-convert:libheif-examples)
 
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2

@@ -309,7 +309,7 @@ fn what_is_no_picture_has_no_thumbnail() {
     for body in [
         &b"hello"[..],
         b"",
-        b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+        b"<svg xmlns=\"http://www.w3.org/2000/svg\"><script/></svg>",
         b"%!PS-Adobe-3.0\n",
         b"BM",
         b"II*\0",
@@ -382,7 +382,6 @@ fn transparent_pictures_become_png_and_opaque_ones_jpeg() {
         (with_alpha(254), "image/png"),
         (with_alpha(255), "image/jpeg"),
         (png(400, 400), "image/jpeg"),
-        (encoded(&quarters(400, 400), ImageFormat::WebP), "image/jpeg"),
     ] {
         let media = client.upload("image/png", None, &source);
         let answer = thumbnail(&client, &media, "width=96&height=96&method=crop");

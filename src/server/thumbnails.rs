@@ -32,7 +32,7 @@ pub fn engine(config: &ThumbnailsConfig, metrics: ThumbnailMetrics) -> Result<Th
     let engine = ThumbnailEngine::new(settings).context("cannot start the thumbnail workers")?;
     let lacks = match engine.first_start(PATIENCE) {
         Some(Ok(report)) => {
-            tracing::info!(workers = config.workers(), %report, "thumbnail workers are locked in");
+            tracing::info!(workers = config.workers(), %report, "started the thumbnail workers");
             report.lacks()
         }
         Some(Err(error)) => vec![format!("no worker can be started: {error}")],

@@ -1,9 +1,12 @@
 //! Thumbnails: from the file of a picture and an asked size to a smaller picture.
 //!
-//! [`Ladder::snap`] decides which sizes exist, so that strangers cannot fill the disk with variants;
-//! [`layout()`] decides which part of a source is shown at which size; [`render()`] reads, resizes and
-//! writes, in a [worker](work()) process that is locked in; [`ThumbnailEngine`] keeps those processes and
-//! bounds how much of that happens at once. The first two are pure.
+//! | rooms | what for |
+//! |---|---|
+//! | `ladder`, `layout` | which sizes exist, so that strangers cannot fill the disk with variants; which part of a source is shown at which size. Pure |
+//! | `format`, `decode`, `render`, `motion`, `encode` | what a file is, by its first bytes; its pixels, at a reduced size where the format allows; from pixels to a thumbnail, still or moving. [`render()`] is the whole of it, and blocks |
+//! | `worker`, `sandbox` | the process in which that happens: what it is told and answers, and the walls around it |
+//! | `program` | ffmpeg and heif-convert, where they are installed, behind walls of their own |
+//! | `engine` | [`ThumbnailEngine`] keeps the workers, and gives them what is asked for: bounded, clients first, one job for all who ask for the same content |
 //!
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.
 
@@ -44,4 +47,5 @@ pub use render::render;
 pub use sandbox::{
     Confinement, ProbeCommand, ProgramConfinement, Report, confine, confine_program, probe,
 };
+pub use worker::protocol::MAX_SPECS;
 pub use worker::{WorkerSettings, run as work};

@@ -13,7 +13,7 @@ use super::keep::Unkept;
 use super::lifetime;
 use crate::media::{MediaError, MediaService};
 use crate::store::MediaRecord;
-use crate::thumbnail::{Rendered, ThumbnailError, Urgency};
+use crate::thumbnail::{MAX_SPECS, Rendered, ThumbnailError, Urgency};
 use crate::types::ThumbnailSpec;
 
 /// How many uploads may wait: some minutes' worth, at some hundred bytes each.
@@ -62,10 +62,23 @@ impl MediaService {
         if missing.is_empty() || self.renders.unreadable.contains_key(&content_hash) {
             return Ok(());
         }
+        // Mostly one piece of work, so one decode.
+        for missing in missing.chunks(MAX_SPECS) {
+            self.make(source, missing).await?;
+        }
+        Ok(())
+    }
+
+    async fn make(
+        &self,
+        source: &MediaRecord,
+        specs: &[ThumbnailSpec],
+    ) -> Result<(), Arc<MediaError>> {
+        let content_hash = source.blob.content_hash;
         let picture = async { Ok(self.picture(source).await?.file()?) };
-        let rendered = self.engine.render(content_hash, picture, &missing, Urgency::Background);
+        let rendered = self.engine.render(content_hash, picture, specs, Urgency::Background);
         match rendered.await {
-            Ok(rendered) => self.keep_all(source, &missing, rendered).await,
+            Ok(rendered) => self.keep_all(source, specs, rendered).await,
             Err(MediaError::Thumbnail(error)) => {
                 let counts = &self.metrics.thumbnails_ahead;
                 match &*error {

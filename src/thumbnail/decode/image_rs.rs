@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Cursor, Seek};
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
 use image::codecs::ico::IcoDecoder;
+use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::qoi::QoiDecoder;
 use image::codecs::tiff::TiffDecoder;
@@ -26,6 +27,16 @@ pub(super) struct ImageSource {
 }
 
 impl ImageSource {
+    /// Opens a JPEG that the faster decoder takes for damaged.
+    pub(super) fn open_jpeg(
+        file: Cursor<Vec<u8>>,
+        limits: &Limits,
+    ) -> Result<Self, ThumbnailError> {
+        let mut decoder = JpegDecoder::new(file)?;
+        let orientation = decoder.orientation()?;
+        Self::new(decoder, Format::Jpeg, limits, false, orientation)
+    }
+
     pub(super) fn open_png(
         reader: BufReader<File>,
         limits: &Limits,

@@ -5,7 +5,7 @@
 //! pixel is converted to red, green and blue and back.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 
 use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 use turbojpeg::{
@@ -13,6 +13,7 @@ use turbojpeg::{
     YuvImage,
 };
 
+use super::image_rs::ImageSource;
 use super::jpeg_header::JpegHeader;
 use super::{Header, Pixels, Source};
 use crate::thumbnail::error::ThumbnailError;
@@ -83,8 +84,9 @@ impl Planes {
 }
 
 /// A JPEG whose header has been read.
-pub(super) struct JpegSource {
+struct JpegSource {
     file: Vec<u8>,
+    limits: Limits,
     header: Header,
     profile: Option<Vec<u8>>,
     by_adobe: bool,
@@ -92,34 +94,49 @@ pub(super) struct JpegSource {
     stored: DecompressHeader,
 }
 
+/// Reads the whole file; its header decides whether anything of it is decoded.
+///
+/// What libjpeg-turbo takes for damaged is left to the decoder of the `image` crate, which is slower and
+/// shows more of it: of a file that was cut off in the middle, for example, the upper half.
+///
+/// # Errors
+///
+/// As [`super::open`].
+pub(super) fn open(
+    reader: BufReader<File>,
+    length: u64,
+    limits: &Limits,
+) -> Result<Box<dyn Source>, ThumbnailError> {
+    check("file", length, limits.max_jpeg_bytes())?;
+    let mut file = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    // A file that grows meanwhile is read as far as it was long.
+    reader.take(length).read_to_end(&mut file)?;
+    match JpegSource::open(&file, limits) {
+        Ok(opened) => Ok(Box::new(JpegSource { file, limits: *limits, ..opened })),
+        Err(ThumbnailError::Damaged(_)) => {
+            Ok(Box::new(ImageSource::open_jpeg(Cursor::new(file), limits)?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl JpegSource {
-    /// Reads the whole file; its header decides whether anything of it is decoded.
-    ///
-    /// # Errors
-    ///
-    /// As [`super::open`].
-    pub(super) fn open(
-        reader: BufReader<File>,
-        length: u64,
-        limits: &Limits,
-    ) -> Result<Self, ThumbnailError> {
-        check("file", length, limits.max_jpeg_bytes())?;
-        let mut file = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        // A file that grows meanwhile is read as far as it was long.
-        reader.take(length).read_to_end(&mut file)?;
+    /// Reads the header of a file, without keeping that.
+    fn open(file: &[u8], limits: &Limits) -> Result<Self, ThumbnailError> {
         let JpegHeader { size, orientation, profile, by_adobe, coefficient_bytes } =
-            JpegHeader::parse(&file)?;
+            JpegHeader::parse(file)?;
         limits.check(size)?;
         check("coefficients", coefficient_bytes, limits.max_decoding_bytes())?;
         let mut decompressor = Decompressor::new().map_err(failed)?;
         decompressor.set_scan_limit(MAX_SCANS).map_err(failed)?;
-        let stored = decompressor.read_header(&file).map_err(failed)?;
+        let stored = decompressor.read_header(file).map_err(failed)?;
         // The limits were checked for the size that the walk has found.
         if size_of(&stored)? != size {
             return Err(damaged("two sizes"));
         }
         let header = Header { format: Format::Jpeg, size, animated: false, orientation };
-        Ok(Self { file, header, profile, by_adobe, decompressor, stored })
+        let (file, limits) = (Vec::new(), *limits);
+        Ok(Self { file, limits, header, profile, by_adobe, decompressor, stored })
     }
 
     /// Decodes at the scale that has been set, into the channels that the file holds.
@@ -204,7 +221,14 @@ impl Source for JpegSource {
         let factor = ScalingFactor::new(eighths as usize, 8);
         self.decompressor.set_scaling_factor(factor).map_err(failed)?;
         let scaled = self.stored.scaled(factor);
-        Ok(Pixels::Jpeg(JpegPixels { channels: self.channels(&scaled)?, eighths }))
+        match self.channels(&scaled) {
+            Ok(channels) => Ok(Pixels::Jpeg(JpegPixels { channels, eighths })),
+            Err(ThumbnailError::Damaged(_)) => {
+                let again = ImageSource::open_jpeg(Cursor::new(self.file), &self.limits)?;
+                Box::new(again).decode(at_least)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -233,7 +257,7 @@ fn area(size: ThumbnailSize) -> usize {
 ///
 /// It decodes on after a warning, and fails then as after an error; the text alone tells the two apart,
 /// and only the first warning is kept. Cameras and messengers write many files with a few bytes too many.
-/// One that was cut off is no picture, as for other formats: its end marker is missing.
+/// One whose end marker is missing was cut off, which is for the other decoder to judge.
 fn forgive(outcome: turbojpeg::Result<()>, file: &[u8]) -> Result<(), ThumbnailError> {
     const WARNINGS: [&str; 4] = [
         "Corrupt JPEG data: ",

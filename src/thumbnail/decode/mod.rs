@@ -25,7 +25,6 @@ use crate::types::ThumbnailSize;
 use avif::AvifSource;
 use cover::CoverSource;
 use image_rs::ImageSource;
-use jpeg::JpegSource;
 use jxl::JxlSource;
 use svg::SvgSource;
 use webp_still::WebPSource;
@@ -105,7 +104,7 @@ fn open_picture(
     limits: &Limits,
 ) -> Result<Box<dyn Source>, ThumbnailError> {
     Ok(match format {
-        Format::Jpeg => Box::new(JpegSource::open(reader, length, limits)?),
+        Format::Jpeg => jpeg::open(reader, length, limits)?,
         Format::Png => Box::new(ImageSource::open_png(reader, limits)?),
         Format::Gif => Box::new(ImageSource::open_gif(reader, limits)?),
         Format::WebP => Box::new(WebPSource::open(reader, length, limits)?),

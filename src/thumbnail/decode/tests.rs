@@ -37,7 +37,7 @@ fn quarters_of(image: &DynamicImage) -> [usize; 4] {
     [(1, 1), (3, 1), (1, 3), (3, 3)].map(|(x, y)| {
         let pixel = image.to_rgb8().get_pixel(width * x / 4, height * y / 4).0;
         let is_near =
-            |color: &[u8; 3]| color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 12);
+            |color: &[u8; 3]| color.iter().zip(pixel).all(|(one, other)| one.abs_diff(other) < 40);
         QUARTERS.iter().position(is_near).unwrap_or_else(|| panic!("{pixel:?} is none of them"))
     })
 }

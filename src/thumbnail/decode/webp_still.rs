@@ -101,10 +101,10 @@ impl Source for WebPSource {
             return Box::new(self.inner).decode(at_least);
         }
         let decoded = Decoder::new(&self.file).decode().map(WebPPixels);
-        // It does not say why.
-        let decoded = decoded.filter(|decoded| decoded.size() == self.inner.header().size);
-        decoded
-            .map(Pixels::WebP)
-            .ok_or_else(|| ThumbnailError::Damaged("WebP that does not decode".to_owned()))
+        match decoded.filter(|decoded| decoded.size() == self.inner.header().size) {
+            Some(decoded) => Ok(Pixels::WebP(decoded)),
+            // The other decoder is slower and reads more that is odd.
+            None => Box::new(self.inner).decode(at_least),
+        }
     }
 }

@@ -313,14 +313,10 @@ fn it_is_shown_as_often_as_the_source() {
 fn frames_are_turned_like_stills() {
     let mut quarters = samples::quarters(120, 90).into_rgba8();
     for (noisy, pixel) in coloured(120, 90, [0; 3]).pixels().zip(quarters.pixels_mut()) {
-        pixel.0 = [0, 1, 2]
-            .map(|channel| pixel.0[channel] + noisy.0[channel])
-            .map(|c| c)
-            .into_iter()
-            .chain([255])
-            .collect::<Vec<u8>>()
-            .try_into()
-            .expect("four channels");
+        let [red, green, blue, _] = noisy.0;
+        for (channel, noise) in pixel.0.iter_mut().zip([red, green, blue]) {
+            *channel = channel.saturating_add(noise);
+        }
     }
     let film = vec![(quarters, 50), (coloured(120, 90, RED), 50)];
     for orientation in 1..=8 {

@@ -13,7 +13,7 @@ use crate::thumbnail::job::{Job, Rendered};
 use crate::types::ThumbnailSize;
 
 /// The most thumbnails that one job makes, so that a job and its answer fit into a packet.
-pub(in crate::thumbnail) const MAX_SPECS: usize = 32;
+pub const MAX_SPECS: usize = 32;
 
 /// The most bytes that all thumbnails of a job may come to. Still ones of the largest sizes take a
 /// few MiB, moving ones some more.

@@ -106,7 +106,8 @@ fn dword(argument: u8, value: i32) -> Test {
 /// The closed list of a worker.
 pub(super) fn allowed_to_worker() -> Vec<Call> {
     let mut calls = computing();
-    calls.extend(any(&[libc::SYS_recvmsg, libc::SYS_sendmsg]));
+    // A cover is laid into a file in memory, whose size and number the limits bound.
+    calls.extend(any(&[libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_memfd_create]));
     calls.extend([
         // `recv` and `send`, to the peer that the socket has.
         only(libc::SYS_recvfrom, [vec![Test::Is(4, 0)]]),
