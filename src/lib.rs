@@ -37,7 +37,7 @@
 //!
 //! | layer | rooms | may use |
 //! |---|---|---|
-//! | process | `main`, [`server`], [`check`], [`federation_test`], [`key_tool`], [`thumbnail_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader |
+//! | process | `main`, [`server`], [`check`], [`federation_test`], [`key_tool`], [`thumbnail_tool`], [`logging`] | everything; only `server` constructs and spawns, but for fetches, which outlive their first reader, and the workers of `thumbnail` |
 //! | edge | [`connection`], [`proxy`], [`route`], [`limit`], [`policy`], [`handlers`], [`response`], [`error`] | application, `auth`, `homeserver`, ground; `handlers` also `federation`, for the form of its requests and answers; `error` names the failures of every room |
 //! | application | [`media`] | capability, ground |
 //! | capability | [`auth`], [`homeserver`], [`federation`], [`egress`], [`store`], [`thumbnail`] | ground; `auth` may ask `homeserver` and `federation`, `federation` goes out by `egress` |

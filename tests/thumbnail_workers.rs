@@ -101,7 +101,7 @@ fn workers_are_there_before_anybody_asks_and_stay() {
     }
     assert_eq!(workers(mediary.pid()), before);
     assert_eq!(mediary.metric(JOBS), 6.0);
-    mediary.wait_for_log("thumbnail workers are locked in");
+    mediary.wait_for_log("started the thumbnail workers");
 }
 
 #[test]

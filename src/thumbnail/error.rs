@@ -7,7 +7,7 @@ use image::ImageError;
 /// Why there is no thumbnail; the variants are what a caller can act on.
 #[derive(Debug, thiserror::Error)]
 pub enum ThumbnailError {
-    /// The file is none of JPEG, PNG, GIF and WebP, or uses a part of them that is not read (CS-TH-12).
+    /// The file is of no format that is read, or uses a part of one that is not (CS-TH-12).
     #[error("a thumbnail cannot be made of this kind of file")]
     Unsupported,
     /// The file says that it is a picture and is not a whole one (CS-TH-12).

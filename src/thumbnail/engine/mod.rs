@@ -2,7 +2,7 @@
 //! callers and the workers.
 //!
 //! A caller takes a place in the [`queue`]; a [`keeper`] owns a worker [`process`] and offers its
-//! [`desk`] when that is ready. Nothing of a picture is read in this process.
+//! [`desk`] when that is ready. Nothing of a picture but its first bytes is read in this process.
 
 mod desk;
 mod keeper;
