@@ -89,7 +89,7 @@ impl Default for ThumbnailsConfig {
             concurrency: 0,
             queue: 64,
             worker_memory: ByteSize::mib(512),
-            worker_jobs: 1_000,
+            worker_jobs: 100,
             sandbox: SandboxMode::Prefer,
         }
     }

@@ -19,6 +19,7 @@ while read -r less lack; do
     install -D -m 644 /dev/stdin "$drop_in" <<<$'[Service]\nRestart=no\nSystemCallFilter=~'"$less"
     systemctl daemon-reload
     ! systemctl start mediary &>/dev/null || fail "it starts without $less"
+    journalctl --sync
     said=$(journalctl --quiet --unit=mediary --output=cat --grep "demands: $lack" --lines=1)
     [[ $said ]] || fail "it does not say why without $less"
     systemctl reset-failed mediary
@@ -38,7 +39,7 @@ END
 systemctl daemon-reload
 
 systemctl start mediary || fail "it does not start"
-journalctl --quiet --unit=mediary --output=cat | grep "locked in .*report" | tail -n 1 | grep . || fail "it does not say how far it is locked in"
+journalctl --quiet --unit=mediary --output=cat | grep "started the thumbnail workers" | tail -n 1 | grep . || fail "it does not say how far it is locked in"
 echo "ok   a program can be locked in, and it starts, with its workers locked in"
 
 # A filter of the unit's, one or two more of the worker's own, and no privilege.
