@@ -93,6 +93,7 @@ class Maker:
     url: str
     pid: int
     token: str
+    kind: str = "JPEG"
     wall_ms: dict[str, list[list[float]]] = field(default_factory=dict)  # by what was done, of each round
     cpu_ms: dict[str, list[list[float]]] = field(default_factory=dict)
 
@@ -133,19 +134,23 @@ def thumbnails_cold(place: Place, options: argparse.Namespace) -> bool:
                 measure_cold(round_, size, [ours, synapse], pictures, options.pictures)
             for _ in range(options.pictures):
                 ahead.measured("upload", round_, lambda: pictures.publish(ahead.url, ahead.token))
-            say(f"round {round_ + 1}/{options.rounds}: {progress(ours, synapse, round_)}")
+            say(f"round {round_ + 1}/{options.rounds}: {progress([ours, synapse], round_)}")
     figures = list(ratios(ours, synapse))
     rows = sorted((row for maker in makers for row in maker.rows()), key=lambda row: row[0] == "upload")
     head = ["what", "server", "times", "wall ms, median", "p95", "CPU ms, median", "p95"]
     about = f"{machine(place.cpus)}; {options.rounds} rounds, {options.pictures} pictures of each size in each."
     raw = {maker.label: {"wall_ms": maker.wall_ms, "cpu_ms": maker.cpu_ms} for maker in makers}
-    text = f"{about}\n\n{table(head, rows)}\n\nSynapse / Mediary, of a round's medians:\n\n{figures_table(figures)}\n"
+    text = f"{about}\n\n{table(head, rows)}\n\nSynapse's by ours, of a round's medians:\n\n{figures_table(figures)}\n\n"
+    text += f"What Synapse's upload takes longer for its five thumbnails:\n\n{figures_table(at_upload(synapse, ahead))}\n"
     publish("thumbnails-cold", text, {"machine": about, "figures": raw})
     return all(figure.met() for figure in figures)
 
 
 def start_makers(place: Place, options: argparse.Namespace, stack: contextlib.ExitStack) -> list[Maker]:
-    """Mediary, the Synapse behind it, which makes thumbnails when asked, and one that makes all of them at upload."""
+    """Mediary, the Synapse behind it, which makes thumbnails when asked, and one that makes all of them at upload.
+
+    When asked, Synapse makes PNG of whatever there is; at upload it makes JPEG of JPEG.
+    """
     synapse = Homeserver.start(place, options.synapse, dynamic_thumbnails=True, thumbnail_sizes=[])
     ahead = Homeserver.start(stack.enter_context(place.inner("ahead")), options.synapse)
     url, pid = start_mediary(place, options.binary, synapse.url)
@@ -153,7 +158,7 @@ def start_makers(place: Place, options: argparse.Namespace, stack: contextlib.Ex
         pin(server.pid, place.cpus.server)
     return [
         Maker("Mediary", url, pid, synapse.token),
-        Maker("Synapse, when asked", synapse.url, synapse.pid, synapse.token),
+        Maker("Synapse, when asked", synapse.url, synapse.pid, synapse.token, "PNG"),
         Maker("Synapse, all at upload", ahead.url, ahead.pid, ahead.token),
     ]
 
@@ -168,7 +173,7 @@ def warm(maker: Maker, pictures: Pictures) -> None:
         if answer.status != 200:
             raise BenchError(f"{maker.label} answers {answer.status} for {path}: {answer.body[:200]!r}")
         with Image.open(io.BytesIO(answer.body)) as picture:
-            if (picture.format, picture.size) != ("JPEG", size[:2]):
+            if (picture.format, picture.size) != (maker.kind, size[:2]):
                 raise BenchError(f"{maker.label} makes {picture.format} of {picture.size} for {path}")
 
 
@@ -205,11 +210,21 @@ def ratios(ours: Maker, other: Maker) -> Iterator[Figure]:
             yield Figure(f"{size}: {title}", "{:.1f}", goal, values)
 
 
-def progress(ours: Maker, other: Maker, round_: int) -> str:
-    def pair(size: str) -> str:
-        return f"{median(ours.wall_ms[size][round_]):.0f} ms, Synapse {median(other.wall_ms[size][round_]):.0f}"
+def at_upload(without: Maker, ahead: Maker) -> Iterator[Figure]:
+    """What an upload costs more where it makes all thumbnails."""
+    for title, one, two in (
+        ("wall ms", without.wall_ms, ahead.wall_ms),
+        ("CPU ms", without.cpu_ms, ahead.cpu_ms),
+    ):
+        pairs = zip(one["upload"], two["upload"], strict=True)
+        yield Figure(title, values=[median(more) - median(less) for less, more in pairs])
 
-    return "; ".join(f"{size} {pair(size)}" for size in map(name_of, SIZES))
+
+def progress(makers: Sequence[Maker], round_: int) -> str:
+    def of_all(size: str) -> str:
+        return ", ".join(f"{median(maker.wall_ms[size][round_]):.0f}" for maker in makers)
+
+    return "wall ms: " + "; ".join(f"{size} {of_all(size)}" for size in map(name_of, SIZES))
 
 
 # --- what others feel -------------------------------------------------------------------
