@@ -37,6 +37,7 @@ from harness import (
     figures_table,
     get,
     machine,
+    memory_mib,
     peak_mib,
     pin,
     process_tree,
@@ -280,9 +281,12 @@ class Background:
                     counter.value += 1
 
     def request(self, connection: http.client.HTTPConnection, turn: int) -> int:
-        """All pictures in one size, then in the next: no two under way are of one picture, and none is there."""
+        """All pictures in one size, then in the next: no two under way are of one picture, and none is there.
+
+        The sizes differ little, so that all cost the same.
+        """
         again, index = divmod(turn, len(self.media))
-        path = thumbnail_path(self.media[index], 320 + again, 240 + again, "crop")
+        path = thumbnail_path(self.media[index], 300 + again % 20, 220 + again // 20, "crop")
         connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
         response = connection.getresponse()
         response.read()
@@ -392,6 +396,20 @@ class Watcher(threading.Thread):
             self.looks += 1
 
 
+def the_worker(pid: int) -> int:
+    """The one worker, as soon as it has stopped growing: it waits for its first picture then."""
+    deadline, last = time.monotonic() + 20, (0, 0.0)
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        children = process_tree(pid)[1:]
+        if len(children) == 1:
+            now = (children[0], peak_mib(children[0]))
+            if now == last:
+                return now[0]
+            last = now
+    raise BenchError(f"there is not one worker: {process_tree(pid)[1:]}")
+
+
 def thumbnails_memory(place: Place, options: argparse.Namespace) -> bool:
     """True if a fresh worker never had 24 MiB resident, its program included."""
     pictures = Pictures()
@@ -405,12 +423,13 @@ def thumbnails_memory(place: Place, options: argparse.Namespace) -> bool:
             "RssFile": Figure(f"{name_of(size)}: of files (RssFile), highest seen, MiB"),
             "RssShmem": Figure(f"{name_of(size)}: shared (RssShmem), highest seen, MiB"),
         }
+        share = Figure(f"{name_of(size)}: its share at the end (PSS), MiB")
         program = Figure(f"{name_of(size)}: of files before, which is the program itself, MiB")
         for round_ in range(options.rounds):
             with place.inner(f"{name_of(size).replace(' ', '-')}-{round_}") as inner:
                 url, pid = start_mediary(inner, options.binary, source, "[thumbnails]\nconcurrency = 1\n")
                 path = thumbnail_path(pictures.publish(url, TOKEN), *size)
-                (worker,) = process_tree(pid)[1:]
+                worker = the_worker(pid)
                 watcher = Watcher(worker)
                 watcher.start()
                 answer = get(url + path, TOKEN)
@@ -419,12 +438,13 @@ def thumbnails_memory(place: Place, options: argparse.Namespace) -> bool:
                 if answer.status != 200 or process_tree(pid)[1:] != [worker]:
                     raise BenchError(f"answer {answer.status}, workers {process_tree(pid)[1:]}, before {worker}")
                 peak.values.append(peak_mib(worker))
+                share.values.append(memory_mib(worker)["Pss"])
                 before.values.append(watcher.first["VmRSS"])
                 program.values.append(watcher.first["RssFile"])
                 for kind, figure in kinds.items():
                     figure.values.append(watcher.top[kind])
         say(f"{name_of(size)}: peak {median(peak.values):.1f} MiB, {watcher.looks} looks")
-        figures += [peak, *kinds.values(), before, program]
+        figures += [peak, *kinds.values(), before, program, share]
     about = f"{machine(place.cpus)}; {options.rounds} rounds, each with a new worker and one picture."
     raw = {figure.label: figure.values for figure in figures}
     publish("thumbnails-memory", f"{about}\n\n{figures_table(figures)}\n", {"machine": about, "figures": raw})
