@@ -142,7 +142,8 @@ def thumbnails_cold(place: Place, options: argparse.Namespace) -> bool:
     about = f"{machine(place.cpus)}; {options.rounds} rounds, {options.pictures} pictures of each size in each."
     raw = {maker.label: {"wall_ms": maker.wall_ms, "cpu_ms": maker.cpu_ms} for maker in makers}
     text = f"{about}\n\n{table(head, rows)}\n\nSynapse's by ours, of a round's medians:\n\n{figures_table(figures)}\n\n"
-    text += f"What Synapse's upload takes longer for its five thumbnails:\n\n{figures_table(at_upload(synapse, ahead))}\n"
+    title = "What Synapse's upload takes longer for its five thumbnails:"
+    text += f"{title}\n\n{figures_table(at_upload(synapse, ahead))}\n"
     publish("thumbnails-cold", text, {"machine": about, "figures": raw})
     return all(figure.met() for figure in figures)
 
