@@ -10,6 +10,9 @@
     compare.py held         p99 of others, memory and CPU while thousands hold connections and do little
     compare.py dead         p99 of others while a thousand servers are asked that do not answer
     compare.py syscalls     the system calls behind a hot thumbnail
+    compare.py thumbnails-cold    thumbnails that nobody has asked for yet, beside Synapse
+    compare.py thumbnails-busy    p99 of cached downloads while all workers make thumbnails without pause
+    compare.py thumbnails-memory  the most memory that a worker has for one thumbnail
 
 Start it by compare.sh, which provides nginx, wrk and Synapse. README.md says what the
 figures mean and why the processes are placed as they are. Everything stays on loopback
@@ -41,6 +44,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from arriving import bodies, crowd, firstbyte
+from cold import thumbnails_busy, thumbnails_cold, thumbnails_memory
 from dead import dead
 from harness import (
     BENCH_DIR,
@@ -510,6 +514,9 @@ MODES: dict[str, Callable[[Place, argparse.Namespace], bool]] = {
     "held": held,
     "dead": dead,
     "syscalls": syscalls,
+    "thumbnails-cold": thumbnails_cold,
+    "thumbnails-busy": thumbnails_busy,
+    "thumbnails-memory": thumbnails_memory,
 }
 
 
@@ -547,6 +554,10 @@ def parse_options() -> argparse.Namespace:
     group = parser.add_argument_group("syscalls")
     group.add_argument("--requests", type=int, default=2000)
     group.add_argument("--connections", type=int, default=16)
+    group = parser.add_argument_group("thumbnails-cold and thumbnails-busy")
+    group.add_argument("--pictures", type=int, default=8, help="of each size in each round of `thumbnails-cold`")
+    group.add_argument("--askers", type=int, default=8, help="clients of `thumbnails-busy` that ask for thumbnails")
+    group.add_argument("--media", type=int, default=32, help="pictures that they ask for, more than there are askers")
     options = parser.parse_args()
     options.rounds = 2 if options.quick else options.rounds or (3 if options.mode in ("bodies", "held", "dead") else 5)
     options.only = options.only.split(",")

@@ -14,9 +14,9 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# need COMMAND: which is also the name of its Debian package.
+# need COMMAND [PACKAGE]: the Debian package has the command's name unless it is said.
 need() {
-    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null || missing="$missing $1"
+    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null || missing="$missing ${2:-$1}"
 }
 
 install_tools() {
@@ -26,6 +26,8 @@ install_tools() {
         held | dead) need wrk ;;
         firstbyte | crowd) need openssl ;;
         syscalls) need strace ;;
+        thumbnails-busy) need wrk; need vips libvips-tools ;;
+        thumbnails-cold | thumbnails-memory) need vips libvips-tools ;;
     esac
     [ -n "$missing" ] || return 0
     step "installing$missing"
@@ -52,6 +54,7 @@ mode=run
 for word; do
     case $word in
         passthrough | memory | firstbyte | crowd | bodies | held | dead | syscalls) mode=$word ;;
+        thumbnails-cold | thumbnails-busy | thumbnails-memory) mode=$word ;;
     esac
 done
 install_tools
@@ -63,6 +66,10 @@ if [ -z "${VENV:-}" ]; then
         tests/setup.sh packages synapse
     fi
 fi
+
+case $mode in
+    thumbnails-*) tests/setup.sh photo >&2 ;;
+esac
 
 if must_build "$@"; then
     step "cargo build --release"

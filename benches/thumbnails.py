@@ -73,19 +73,27 @@ def vips(*arguments: str) -> None:
     subprocess.run(["vips", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
+BASE = BENCH_DIR / "base.v"
+
+
+def make_photo() -> Path:
+    """Makes the photograph of 12 megapixels, the same bytes each time; returns where it is."""
+    if not BASE.exists():
+        vips("resize", str(PHOTO), str(BENCH_DIR / "wide.v"), "0.8847")
+        vips("extract_area", str(BENCH_DIR / "wide.v"), str(BASE), "600", "0", "4000", "3000")
+        (BENCH_DIR / "wide.v").unlink()
+    save(PHOTO_12MP, "[Q=94,strip,subsample_mode=on]")
+    return BENCH_DIR / PHOTO_12MP
+
+
+def save(name: str, options: str = "", scale: float = 1.0) -> None:
+    if not (BENCH_DIR / name).exists():
+        vips("resize", str(BASE), f"{BENCH_DIR / name}{options}", str(scale))
+
+
 def make_sources() -> None:
     """Makes all sources from one photograph, the same bytes each time."""
-    base = BENCH_DIR / "base.v"
-    if not base.exists():
-        vips("resize", str(PHOTO), str(BENCH_DIR / "wide.v"), "0.8847")
-        vips("extract_area", str(BENCH_DIR / "wide.v"), str(base), "600", "0", "4000", "3000")
-        (BENCH_DIR / "wide.v").unlink()
-
-    def save(name: str, options: str = "", scale: float = 1.0) -> None:
-        if not (BENCH_DIR / name).exists():
-            vips("resize", str(base), f"{BENCH_DIR / name}{options}", str(scale))
-
-    save(PHOTO_12MP, "[Q=94,strip,subsample_mode=on]")
+    make_photo()
     save("photo-4000x3000-progressive.jpg", "[Q=94,strip,subsample_mode=on,interlace]")
     save("photo-2000x1500.jpg", "[Q=90,strip,subsample_mode=on]", 0.5)
     save("photo-4000x3000.webp", "[Q=90,strip]")

@@ -17,9 +17,11 @@ if ! pkg-config --exists vips 2>/dev/null || ! command -v vips >/dev/null; then
     as_root apt-get update -qq
     as_root apt-get install -y -qq --no-install-recommends libvips-dev libvips-tools pkg-config gcc >&2
 fi
+# Both are quick where all is there.
+tests/setup.sh photo >&2
 if [ -z "${VENV:-}" ]; then
     VENV=target/venv
-    [ -x "$VENV/bin/python" ] || tests/setup.sh
+    tests/setup.sh synapse >&2
 fi
 
 mkdir -p target/bench
