@@ -3,6 +3,8 @@
 //! Labels come from closed sets: nothing that a stranger sends becomes a time series. Handles are
 //! looked up once, at start, so that counting on the way of a request is one atomic addition.
 
+mod thumbnails;
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -10,6 +12,8 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub use thumbnails::{AheadMetrics, ThumbnailMetrics, WorkerEnd};
 
 /// What requests are counted by: the operations of the media API and what is not one.
 pub const ROUTES: &[&str] = &[
@@ -195,79 +199,6 @@ impl ConnectionMetrics {
     }
 }
 
-/// Why a thumbnail worker was replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerEnd {
-    /// It died, or was not to be believed any more.
-    Crashed,
-    /// A picture took too long.
-    TimedOut,
-    /// A picture took too much memory.
-    OutOfMemory,
-    /// It had done its part.
-    Recycled,
-    /// It did not come up.
-    NotStarted,
-}
-
-impl WorkerEnd {
-    /// In the order of the variants.
-    const NAMES: [&'static str; 5] =
-        ["crashed", "timed_out", "out_of_memory", "recycled", "not_started"];
-}
-
-/// Thumbnail workers and who waits for them.
-#[derive(Debug, Clone)]
-pub struct ThumbnailMetrics {
-    /// Requests that wait for a worker.
-    pub waiting: IntGauge,
-    /// Sources that were given to a worker, once for all sizes that were asked for at the same time.
-    pub jobs: IntCounter,
-    ended: [IntCounter; WorkerEnd::NAMES.len()],
-}
-
-impl ThumbnailMetrics {
-    /// Counts a worker that is replaced.
-    pub fn ended(&self, end: WorkerEnd) {
-        self.ended[end as usize].inc();
-    }
-
-    fn new(declare: &Declare) -> prometheus::Result<Self> {
-        let ended = declare.counters(
-            "mediary_thumbnail_workers_ended_total",
-            "Thumbnail workers replaced, by reason: crashed, timed_out, out_of_memory, recycled, \
-             not_started.",
-            &["reason"],
-        )?;
-        Ok(Self {
-            waiting: declare
-                .int_gauge("mediary_thumbnails_waiting", "Requests that wait for a worker.")?,
-            jobs: declare.counter(
-                "mediary_thumbnail_jobs_total",
-                "Sources given to thumbnail workers; several sizes of one may be one job.",
-            )?,
-            ended: WorkerEnd::NAMES.map(|reason| ended.with_label_values(&[reason])),
-        })
-    }
-}
-
-impl Default for ThumbnailMetrics {
-    /// Returns metrics that nobody sees.
-    fn default() -> Self {
-        Self::new(&Declare(Registry::new())).expect("each name is there once")
-    }
-}
-
-/// Thumbnails that are made before anybody asks.
-pub struct AheadMetrics {
-    /// Thumbnails that were made and kept.
-    pub made: IntCounter,
-    /// Uploads whose thumbnails could not be made.
-    pub failed: IntCounter,
-    /// Uploads that were left out, because too many waited already.
-    pub dropped: IntCounter,
-}
-
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -300,7 +231,7 @@ pub struct Metrics {
     pub thumbnail_failures: IntCounter,
     /// Thumbnail workers and who waits for them.
     pub thumbnails: ThumbnailMetrics,
-    /// Thumbnails that were made and not kept, being one variant too many.
+    /// Thumbnails that were made and not kept: one variant too many, or the store failed.
     pub thumbnails_not_kept: IntCounter,
     /// Thumbnails that are made before anybody asks.
     pub thumbnails_ahead: AheadMetrics,
@@ -390,11 +321,6 @@ impl Metrics {
             "mediary_store_bytes",
             "Bytes in the store, by kind: owned, upstream, remote, thumbnail.",
             &["kind"],
-        )?;
-        let ahead = declare.counters(
-            "mediary_thumbnails_ahead_total",
-            "With thumbnails.on_upload, by result: made (thumbnails), failed, dropped (uploads).",
-            &["result"],
         )?;
         let holdings = |kind| Holdings {
             items: items.with_label_values(&[kind]),
@@ -487,13 +413,9 @@ impl Metrics {
             thumbnails: ThumbnailMetrics::new(&declare)?,
             thumbnails_not_kept: declare.counter(
                 "mediary_thumbnails_not_kept_total",
-                "Thumbnails made and not kept, because of thumbnails.max_variants.",
+                "Thumbnails made and not kept: past thumbnails.max_variants, or because the store failed.",
             )?,
-            thumbnails_ahead: AheadMetrics {
-                made: ahead.with_label_values(&["made"]),
-                failed: ahead.with_label_values(&["failed"]),
-                dropped: ahead.with_label_values(&["dropped"]),
-            },
+            thumbnails_ahead: AheadMetrics::new(&declare)?,
             corrupt_blobs: declare.counter(
                 "mediary_corrupt_blobs_total",
                 "Stored bodies that were damaged or gone when they were read.",
@@ -614,6 +536,7 @@ impl Declare {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn all_series_exist_from_the_start_and_stay_the_same() {
@@ -637,6 +560,24 @@ mod tests {
             metrics.refusal(kind);
         }
         assert_eq!(series(&metrics), before);
+    }
+
+    #[test]
+    fn the_readme_names_every_metric_and_no_other() {
+        let shown = String::from_utf8(Metrics::new().unwrap().render()).unwrap();
+        let types = shown.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let shown: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
+        let readme = include_str!("../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `mediary_"));
+        let in_table: BTreeSet<_> = rows.flat_map(metrics_named_in).collect();
+        assert_eq!(in_table, shown);
+        let anywhere: BTreeSet<_> = metrics_named_in(readme).collect();
+        assert_eq!(anywhere, shown);
+    }
+
+    fn metrics_named_in(text: &str) -> impl Iterator<Item = &str> {
+        let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        text.split(move |c| !is_of_name(c)).filter(|word| word.starts_with("mediary_"))
     }
 
     #[test]

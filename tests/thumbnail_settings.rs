@@ -3,17 +3,23 @@
 
 mod common;
 
-use std::io::Cursor;
+use std::fs;
+use std::io::{Cursor, ErrorKind};
 
 use common::fake::SERVER_NAME;
 use common::federation::{THUMBNAIL, id, parts};
 use common::http::Answer;
 use common::samples::png;
+use common::workers::{signal, workers};
 use common::{Authority, Client, FakeHomeserver, Mediary, Origin, Settings, wait_until};
 use image::{GenericImageView, ImageFormat, ImageReader, Rgba, RgbaImage};
+use rustix::process::Signal;
 
 /// How often a thumbnail was made for somebody who asked, since the start.
 const MADE: &str = "mediary_thumbnail_duration_seconds_count";
+
+/// How many jobs workers have been given.
+const JOBS: &str = "mediary_thumbnail_jobs_total";
 
 const NOT_KEPT: &str = "mediary_thumbnails_not_kept_total";
 
@@ -265,17 +271,101 @@ fn nothing_is_made_ahead_unless_that_is_wanted() {
     assert_eq!(mediary.blobs().len(), 2);
 }
 
-/// Where no thumbnail can be made at all, uploads are kept as ever.
+#[test]
+fn a_ladder_of_more_sizes_than_one_job_holds_is_made_ahead_whole() {
+    let sizes: Vec<_> = (1..=33).map(|side| format!("\"{side}x{side} crop\"")).collect();
+    let sizes = sizes.join(", ");
+    let (_homeserver, mediary, client) = start(&format!("on_upload = true\nsizes = [{sizes}]"));
+    let media = client.upload("image/png", None, &png(200, 100));
+    wait_until("all are made", || ahead(&mediary, "made") == 33.0);
+    for side in 1..=33 {
+        let answer = thumbnail(&client, &media, &format!("width={side}&height={side}&method=crop"));
+        assert_eq!(size(&answer.body), (side, side));
+    }
+    assert_eq!((ahead(&mediary, "failed"), mediary.metric(MADE)), (0.0, 0.0));
+}
+
+/// CS-TH-09; who asks for odd sizes takes the place of no other.
+#[test]
+fn the_sizes_of_the_ladder_are_kept_whatever_strangers_ask_for() {
+    let (_homeserver, mediary, client) = start("max_variants = 2");
+    let media = client.upload("image/png", None, &png(400, 300));
+    for width in 1..=5 {
+        thumbnail(&client, &media, &format!("width={width}&height=9&method=crop"));
+    }
+    assert_eq!((mediary.metric(MADE), mediary.metric(NOT_KEPT)), (5.0, 3.0));
+    for query in
+        ["width=32&height=32&method=crop", "width=96&height=96&method=crop", "width=320&height=240"]
+    {
+        let made = mediary.metric(MADE);
+        for _ in 0..2 {
+            thumbnail(&client, &media, query);
+            assert_eq!(mediary.metric(MADE), made + 1.0, "{query}");
+        }
+    }
+    // They take no place of an odd one either.
+    assert_eq!(mediary.metric(NOT_KEPT), 3.0);
+    thumbnail(&client, &media, "width=1&height=9&method=crop");
+    assert_eq!(mediary.metric(MADE), 8.0);
+}
+
+#[test]
+fn on_a_full_disk_thumbnails_are_made_and_not_kept() {
+    let homeserver = FakeHomeserver::start();
+    let settings = Settings::new(&homeserver.url).with("[storage]\nmin_free = '0 B'");
+    let mediary = settings.on_disk(8).start();
+    let client = mediary.alice();
+    let large = client.upload("image/png", None, &png(400, 300));
+    let small = client.upload("image/png", None, &png(10, 10));
+    let filler = mediary.mounted_store().join("filler");
+    let full = fs::write(&filler, vec![1; 16 << 20]).expect_err("the disk is smaller");
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    let query = "width=96&height=96&method=crop";
+    let made = thumbnail(&client, &large, query);
+    assert_eq!(size(&made.body), (96, 96));
+    let tag = made.header("etag").expect("a tag").to_owned();
+    mediary.wait_for_log("a thumbnail is not kept");
+    assert!(mediary.metric(NOT_KEPT) >= 1.0);
+    // A small picture is its own thumbnail, and no room for the record of it may be left.
+    assert!(thumbnail(&client, &small, "width=320&height=240").body == png(10, 10));
+    // Once there is room, they are kept under the same tag.
+    fs::remove_file(filler).expect("the filler goes");
+    let counted = mediary.metric(NOT_KEPT);
+    assert_eq!(thumbnail(&client, &large, query).header("etag"), Some(&*tag));
+    let made = mediary.metric(MADE);
+    assert_eq!(thumbnail(&client, &large, query).header("etag"), Some(&*tag));
+    assert_eq!((mediary.metric(MADE), mediary.metric(NOT_KEPT)), (made, counted));
+}
+
 #[test]
 fn uploads_do_not_wait_for_their_thumbnails() {
-    let (_homeserver, mut mediary, client) = start("on_upload = true\nqueue = 0\nconcurrency = 1");
-    let source = png(2000, 1500);
-    for number in 0..20_u8 {
-        let body = [&source[..], &[number]].concat();
-        let media = client.upload("image/png", None, &body);
-        assert!(client.download(&media).body == body);
+    // Longer than the test may take: it is no worker that hangs, but one that is slow.
+    let settings = "on_upload = true\nconcurrency = 1\ntimeout = \"10m\"\nsizes = [\"32x32 crop\"]";
+    let (_homeserver, mut mediary, client) = start(settings);
+    wait_until("the worker is there", || workers(mediary.pid()).len() == 1);
+    let [worker] = workers(mediary.pid())[..] else { panic!("there is not one worker") };
+    signal(worker, Signal::STOP);
+    let source = png(400, 300);
+    let uploaded: Vec<_> = (0..4_u8)
+        .map(|number| {
+            let body = [&source[..], &[number]].concat();
+            let media = client.upload("image/png", None, &body);
+            assert!(client.download(&media).body == body);
+            media
+        })
+        .collect();
+    wait_until("the first is given to the worker", || mediary.metric(JOBS) == 1.0);
+    assert_eq!((ahead(&mediary, "made"), ahead(&mediary, "dropped")), (0.0, 0.0));
+    signal(worker, Signal::CONT);
+    wait_until("all are made", || ahead(&mediary, "made") == 4.0);
+    for media in &uploaded {
+        thumbnail(&client, media, "width=32&height=32&method=crop");
     }
+    assert_eq!(mediary.metric(MADE), 0.0);
     // What is not made yet does not keep the process from ending in good order.
+    let workers = workers(mediary.pid());
+    workers.iter().for_each(|worker| signal(*worker, Signal::STOP));
+    client.upload("image/png", None, &png(401, 300));
     mediary.terminate();
     assert_eq!(mediary.wait().code(), Some(0));
 }

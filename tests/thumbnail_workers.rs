@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::fs;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -11,9 +10,10 @@ use std::time::Instant;
 
 use common::fake::TOKEN;
 use common::http::Answer;
+use common::workers::{is_alive, signal, workers};
 use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, samples, wait_until};
 use image::{GenericImageView, ImageFormat, Rgb, RgbImage};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 /// How many jobs workers have been given.
 const JOBS: &str = "mediary_thumbnail_jobs_total";
@@ -60,34 +60,6 @@ fn assert_is_thumbnail_of(number: u32, side: u32, answer: &Answer) {
         let is_near = pixel.0.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 20);
         assert!(is_near, "{pixel:?} in a picture of {expected:?}");
     }
-}
-
-/// Returns the worker processes that a process has started.
-fn workers(mediary: u32) -> Vec<Pid> {
-    let tasks = fs::read_dir(format!("/proc/{mediary}/task")).expect("Linux shows threads");
-    let children = tasks.filter_map(|task| {
-        // A thread may end meanwhile.
-        fs::read_to_string(task.ok()?.path().join("children")).ok()
-    });
-    let children: Vec<String> = children.collect();
-    let pids = children.iter().flat_map(|children| children.split_whitespace());
-    let pids = pids.filter(|pid| is_worker(pid));
-    pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
-}
-
-/// Whether a process is a worker, and not dead.
-fn is_worker(pid: &str) -> bool {
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    command.split(|byte| *byte == 0).any(|word| word == b"thumbnail-worker")
-}
-
-fn signal(worker: Pid, signal: Signal) {
-    // It may have ended by itself.
-    let _ = kill_process(worker, signal);
-}
-
-fn is_alive(worker: Pid) -> bool {
-    is_worker(&worker.as_raw_nonzero().to_string())
 }
 
 #[test]
@@ -170,10 +142,11 @@ fn a_worker_that_hangs_costs_its_request_and_is_replaced() {
     ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
     assert!(!is_alive(worker));
     assert_eq!(ended(&mediary, "timed_out"), 1.0);
-    // The picture is remembered for it, whatever size is asked for, and no worker sees it.
+    // That is remembered, and no worker sees it again; other sizes may be cheaper.
     let jobs = mediary.metric(JOBS);
-    ask(&client, &media, 96, 96, "crop").assert_error(413, "M_TOO_LARGE");
+    ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
     assert_eq!(mediary.metric(JOBS), jobs);
+    assert_is_thumbnail_of(1, 96, &ask(&client, &media, 96, 96, "crop"));
     // It can be downloaded all the same, and others have their thumbnails.
     client.download(&media).assert_whole(&coloured(1, 100));
     let media = client.upload("image/png", None, &coloured(2, 100));

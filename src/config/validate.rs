@@ -254,7 +254,6 @@ impl Config {
 
     fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::from_iter(self.federation_warning());
-        warnings.extend(self.thumbnails_warning());
         if let Some(admin) = self.server.admin_listen.address().filter(|admin| !admin.is_local()) {
             warnings.push(Warning {
                 key: "server.admin_listen",

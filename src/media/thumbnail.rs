@@ -2,32 +2,32 @@
 //! wanted made as soon as something is uploaded (`ahead`).
 
 mod ahead;
+mod failures;
 mod keep;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::future::Cache;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::fetch::Found;
 use super::{MediaBody, MediaError, MediaItem, MediaService, Reader, Search};
 use crate::homeserver::HomeserverError;
 use crate::store::{BlobReader, MediaRecord, MediaSource, ThumbnailRecord};
-use crate::thumbnail::{Ladder, ThumbnailError, Urgency, is_supported};
+use crate::thumbnail::{Ladder, ThumbnailError, Urgency};
 use crate::types::{
     ContentHash, ContentType, FileName, Mxc, ThumbnailEncoding, ThumbnailMethod, ThumbnailSize,
     ThumbnailSpec,
 };
 pub(super) use ahead::Ahead;
+use failures::Failures;
 use keep::Unkept;
 
-/// How long it is remembered that no thumbnail can be made of a content.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(60);
-
-/// The same of one that cost a worker: it is the dearest request that a stranger can make.
-const COSTLY_FAILURE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// How long opening and checking a source may take while a worker waits for it.
+const OPENING_TIME: Duration = Duration::from_secs(30);
 
 /// How many contents and renderings are remembered at once, at most.
 const REMEMBERED: u64 = 10_000;
@@ -37,8 +37,8 @@ const REMEMBERED: u64 = 10_000;
 pub struct ThumbnailRules {
     /// The sizes that they are made in.
     pub ladder: Ladder,
-    /// How many of one content are kept; past that they are made anew each time, so that odd sizes
-    /// cannot fill the disk (threats IM-11).
+    /// How many of one content are kept beside those of the ladder; past that they are made anew each
+    /// time, so that odd sizes cannot fill the disk (threats IM-11).
     pub max_variants: u64,
     /// Whether all sizes of the ladder are made when something is uploaded.
     pub on_upload: bool,
@@ -72,6 +72,13 @@ impl ThumbnailRules {
         let universal = self.ladder.stills(ThumbnailEncoding::Universal);
         universal.chain(webp.into_iter().flatten()).collect()
     }
+
+    /// Returns the thumbnails that are always kept: those of the ladder, still and moving, so that nobody
+    /// can take their place with odd sizes.
+    fn always_kept(&self) -> HashSet<ThumbnailSpec> {
+        let moving = |spec| ThumbnailSpec { animated: true, ..spec };
+        self.all().into_iter().flat_map(|spec| [spec, moving(spec)]).collect()
+    }
 }
 
 /// A content and what is to be made of it.
@@ -81,16 +88,16 @@ type RenderKey = (ContentHash, ThumbnailSpec);
 pub(super) struct Renders {
     /// What is made is found in the store from then on, so it does not stay here.
     under_way: Cache<RenderKey, Arc<ThumbnailRecord>>,
-    /// Contents that no thumbnail of any size can be made of.
-    unreadable: Cache<ContentHash, Arc<ThumbnailError>>,
+    failures: Failures,
+    always_kept: Arc<HashSet<ThumbnailSpec>>,
 }
 
 impl Renders {
-    pub(super) fn new() -> Self {
-        let unreadable = Cache::builder().max_capacity(REMEMBERED);
+    pub(super) fn new(rules: &ThumbnailRules) -> Self {
         Self {
             under_way: Cache::builder().max_capacity(REMEMBERED).expire_after(AtOnce).build(),
-            unreadable: unreadable.expire_after(AsLongAsItLasts).build(),
+            failures: Failures::new(),
+            always_kept: Arc::new(rules.always_kept()),
         }
     }
 }
@@ -169,10 +176,11 @@ impl MediaService {
                 Ok(kept_item(&thumbnail, body))
             }
             Err(unkept) => match &*unkept {
-                Unkept::OneTooMany(body, content_type) => {
-                    Ok(item(content_type.clone(), hash(body), MediaBody::Memory(body.clone())))
+                Unkept::Made { body, content_hash, content_type } => {
+                    let body = MediaBody::Memory(body.clone());
+                    Ok(item(content_type.clone(), *content_hash, body))
                 }
-                Unkept::OriginalOneTooMany(content_type) => {
+                Unkept::Original(content_type) => {
                     let body = self.open_blob(&source.blob).await?;
                     Ok(item(content_type.clone(), source.blob.content_hash, body))
                 }
@@ -225,11 +233,12 @@ impl MediaService {
         spec: ThumbnailSpec,
     ) -> Result<Arc<ThumbnailRecord>, Unkept> {
         let content_hash = source.blob.content_hash;
-        if let Some(error) = self.renders.unreadable.get(&content_hash).await {
+        let key = (content_hash, spec);
+        if let Some(error) = self.renders.failures.find(&key).await {
             return Err(impossible(source, error).into());
         }
         let begun = Instant::now();
-        let picture = async { Ok(self.picture(source).await?.file()?) };
+        let picture = in_time(async { Ok(self.picture(source).await?.file()?) });
         let rendered = self.engine.render(content_hash, picture, &[spec], Urgency::Client).await;
         self.metrics.thumbnail_duration.observe(begun.elapsed().as_secs_f64());
         match rendered {
@@ -237,9 +246,7 @@ impl MediaService {
             Err(error) => {
                 self.metrics.thumbnail_failures.inc();
                 let MediaError::Thumbnail(error) = error else { return Err(error.into()) };
-                if lifetime(&error).is_some() {
-                    self.renders.unreadable.insert(content_hash, error.clone()).await;
-                }
+                self.renders.failures.note(key, &error).await;
                 Err(impossible(source, error).into())
             }
         }
@@ -251,7 +258,7 @@ impl MediaService {
         let content_hash = source.blob.content_hash;
         let opened = async {
             let start = self.store.open_blob(&source.blob)?.next_chunk().await?;
-            if !is_supported(&start.unwrap_or_default()) {
+            if !self.engine.can_make(&start.unwrap_or_default()) {
                 return Ok(None);
             }
             let reader = self.store.open_blob(&source.blob)?;
@@ -300,32 +307,9 @@ fn impossible(source: &MediaRecord, error: Arc<ThumbnailError>) -> MediaError {
     }
 }
 
-/// How long the same image would fail in the same way again, if it would.
-fn lifetime(error: &ThumbnailError) -> Option<Duration> {
-    match error {
-        ThumbnailError::Unsupported
-        | ThumbnailError::Damaged(_)
-        | ThumbnailError::TooLarge(_)
-        | ThumbnailError::Panicked(_) => Some(FAILURE_LIFETIME),
-        ThumbnailError::Crashed(_) | ThumbnailError::TimedOut | ThumbnailError::OutOfMemory => {
-            Some(COSTLY_FAILURE_LIFETIME)
-        }
-        ThumbnailError::Busy | ThumbnailError::Unavailable | ThumbnailError::Io(_) => None,
-    }
-}
-
-/// A failure is remembered for as long as its kind is.
-struct AsLongAsItLasts;
-
-impl Expiry<ContentHash, Arc<ThumbnailError>> for AsLongAsItLasts {
-    fn expire_after_create(
-        &self,
-        _: &ContentHash,
-        error: &Arc<ThumbnailError>,
-        _: Instant,
-    ) -> Option<Duration> {
-        Some(lifetime(error).unwrap_or_default())
-    }
+/// Opens a source, or gives the worker that waits for it back to the others.
+async fn in_time<T>(opening: impl Future<Output = Result<T, MediaError>>) -> Result<T, MediaError> {
+    timeout(OPENING_TIME, opening).await.unwrap_or_else(|_| Err(ThumbnailError::Busy.into()))
 }
 
 fn kept_item(thumbnail: &ThumbnailRecord, body: MediaBody) -> MediaItem {
@@ -339,9 +323,16 @@ fn item(content_type: ContentType, content_hash: ContentHash, body: MediaBody) -
     MediaItem { content_type, filename, content_hash: Some(content_hash), body }
 }
 
-fn hash(body: &[u8]) -> ContentHash {
-    let digest = ring::digest::digest(&ring::digest::SHA256, body);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    ContentHash(hash)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_does_not_answer_gives_the_worker_back() {
+        let opened = in_time(pending::<Result<(), MediaError>>()).await;
+        let Err(MediaError::Thumbnail(error)) = opened else { panic!("{opened:?}") };
+        assert!(matches!(*error, ThumbnailError::Busy), "{error}");
+        in_time(async { Ok(()) }).await.unwrap();
+    }
 }

@@ -42,6 +42,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -170,13 +171,22 @@ impl Store {
         self.inner.metadata.has_blob(content_hash)
     }
 
-    /// Returns how many thumbnails of a content are stored.
+    /// Returns whether a thumbnail would be kept as things stand, or be one too many.
     ///
     /// # Errors
     ///
     /// [`StoreError::Busy`] or [`StoreError::Database`].
-    pub fn thumbnail_count(&self, source: &ContentHash) -> Result<u64, StoreError> {
-        self.inner.metadata.thumbnail_count(source)
+    pub fn has_room_for(&self, thumbnail: &NewThumbnail) -> Result<bool, StoreError> {
+        self.inner.metadata.has_room_for(thumbnail)
+    }
+
+    /// Returns the name that a body would have here, computed where no other task waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stopped`].
+    pub async fn name_of(&self, body: Bytes) -> Result<ContentHash, StoreError> {
+        on_blocking_pool(move || Ok(reader::hash_of(&body))).await
     }
 
     /// Begins a new body.

@@ -13,7 +13,7 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use super::checksum::{BLOCK_SIZE, matches};
 use super::lent::Lent;
 use super::{BlobRecord, StoreError, on_blocking_pool};
-use crate::types::{BodyError, BodyReader};
+use crate::types::{BodyError, BodyReader, ContentHash};
 
 /// An open blob, and what of it is still to be read.
 ///
@@ -169,6 +169,13 @@ fn check_size(file: &File, blob: &BlobRecord) -> Result<(), StoreError> {
 /// Returns the length of the block that begins at a position inside the blob.
 fn block_length(blob: &BlobRecord, start: u64) -> usize {
     in_memory(blob.size - start).min(BLOCK_SIZE)
+}
+
+/// Returns the hash that a body is named by.
+pub(super) fn hash_of(body: &[u8]) -> ContentHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
+    ContentHash(hash)
 }
 
 /// Reads a whole blob and compares it with its checksums and with its hash.

@@ -1,5 +1,6 @@
 //! What the store knows about a piece of media, a thumbnail and a blob.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::types::{ContentHash, ContentType, FileName, Mxc, ThumbnailSpec, UnixMillis, UserId};
@@ -122,8 +123,11 @@ pub struct NewThumbnail {
     pub spec: ThumbnailSpec,
     /// The type it was encoded as.
     pub content_type: ContentType,
-    /// How many thumbnails of the content may be kept, this one included (threats IM-11).
+    /// How many thumbnails of the content may be kept, this one included, without those that are exempt
+    /// (threats IM-11).
     pub max_variants: u64,
+    /// What is always kept and never counted: few, and known before anybody asks.
+    pub exempt: Arc<HashSet<ThumbnailSpec>>,
 }
 
 /// How many there are, and how large they are together.

@@ -1,6 +1,7 @@
 //! What the store promises through its doors, and what its own tests share.
 
 use super::*;
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::task::{Context, Waker};
@@ -123,7 +124,12 @@ pub(super) fn new_thumbnail(source: &MediaRecord, spec: ThumbnailSpec) -> NewThu
         spec,
         content_type: source.content_type.clone(),
         max_variants: u64::MAX,
+        exempt: Arc::default(),
     }
+}
+
+async fn thumbnail_count(store: &Store) -> u64 {
+    store.usage().await.unwrap().thumbnails.count
 }
 
 #[tokio::test]
@@ -310,7 +316,6 @@ async fn thumbnails_are_found_by_content_and_specification() {
     ] {
         assert_eq!(store.thumbnail(&source, &other).unwrap(), None);
     }
-    assert_eq!(store.thumbnail_count(&source).unwrap(), 1);
     assert_eq!(store.usage().await.unwrap().thumbnails, Tally { count: 1, bytes: 5 });
 }
 
@@ -353,11 +358,41 @@ async fn a_thumbnail_of_each_encoding_is_kept_and_goes_with_its_body() {
     let smaller = store.commit_thumbnail(staged, new_thumbnail(&original, webp)).await.unwrap();
     assert_eq!(store.thumbnail(&source, &SPEC).unwrap(), Some(universal));
     assert_eq!(store.thumbnail(&source, &webp).unwrap(), Some(smaller.clone()));
-    assert_eq!(store.thumbnail_count(&source).unwrap(), 2);
+    assert_eq!(thumbnail_count(&store).await, 2);
     flip_bit(&directory, &smaller.blob, 3);
     let removed = store.set_aside(&smaller.blob.content_hash).await.unwrap().unwrap();
     assert_eq!(removed.thumbnails, [(source, webp)]);
-    assert_eq!(store.thumbnail_count(&source).unwrap(), 1);
+    assert_eq!(thumbnail_count(&store).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_exempt_is_kept_past_the_most_variants_and_takes_nobodys_place() {
+    let (_directory, store) = open();
+    let original = put(&store, "original", b"large").await;
+    let spec = |width| ThumbnailSpec { size: ThumbnailSize { width, height: 1 }, ..SPEC };
+    let exempt = Arc::new(HashSet::from([spec(1), spec(2)]));
+    let variant = |width| NewThumbnail {
+        max_variants: 2,
+        exempt: exempt.clone(),
+        ..new_thumbnail(&original, spec(width))
+    };
+    for (width, is_kept) in [(1, true), (10, true), (11, true), (12, false), (2, true), (13, false)]
+    {
+        assert_eq!(store.has_room_for(&variant(width)).unwrap(), is_kept, "{width}");
+        let staged = stage(&store, &[width as u8]).await;
+        match store.commit_thumbnail(staged, variant(width)).await {
+            Ok(_) => assert!(is_kept, "{width}"),
+            Err(error) => assert!(!is_kept && matches!(error, StoreError::TooManyVariants)),
+        }
+    }
+    assert_eq!(thumbnail_count(&store).await, 4);
+}
+
+#[tokio::test]
+async fn the_name_of_a_body_is_the_one_that_it_is_stored_by() {
+    let (_directory, store) = open();
+    let stored = put(&store, "original", b"a body").await.blob.content_hash;
+    assert_eq!(store.name_of(Bytes::from_static(b"a body")).await.unwrap(), stored);
 }
 
 #[tokio::test]
@@ -389,7 +424,7 @@ async fn of_racing_variants_no_more_are_kept_than_may_be_and_the_others_leave_no
             Err(error) => panic!("{error}"),
         }
     }
-    assert_eq!((kept, store.thumbnail_count(&source).unwrap()), (3, 3));
+    assert_eq!((kept, thumbnail_count(&store).await), (3, 3));
     let named = store.usage().await.unwrap().blobs.count;
     assert!(named <= 4, "{named} blobs have records");
     assert_eq!(store.sweep_orphans(|| false).await.unwrap().removed, 0);

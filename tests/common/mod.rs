@@ -12,6 +12,7 @@ pub mod samples;
 pub mod ssim;
 pub mod synapse;
 pub mod tls;
+pub mod workers;
 pub mod world;
 
 use std::fs::Permissions;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::broken;
 use crate::config::thumbnail_size::parse_thumbnail_size;
-use crate::config::{Config, ConfigError, SizesMode, Warning};
+use crate::config::{Config, ConfigError};
 
 /// More sizes than any client asks for. Each may be made of every upload.
 const MAX_SIZES: usize = 64;
@@ -48,27 +48,6 @@ impl Config {
             parse_thumbnail_size(size).map_err(|error| broken(KEY, error.to_string()))?;
         }
         Ok(())
-    }
-
-    pub(super) fn thumbnails_warning(&self) -> Option<Warning> {
-        let thumbnails = &self.thumbnails;
-        // Each size may be kept moving as well, and of what stands still in two encodings.
-        let kinds = if thumbnails.webp { 4 } else { 2 };
-        let variants = (kinds * thumbnails.sizes.len()) as u64;
-        let is_short = thumbnails.max_variants < variants;
-        is_short.then(|| Warning {
-            key: "thumbnails.max_variants",
-            problem: match thumbnails.mode {
-                SizesMode::Ladder => format!(
-                    "is less than the {variants} thumbnails that the sizes of the ladder may come to; the \
-                     rest is made anew for each request"
-                ),
-                SizesMode::Exact => format!(
-                    "is low for mode \"exact\", in which every size is one more; beyond it thumbnails \
-                     are made anew for each request (the sizes of the ladder alone may come to {variants})"
-                ),
-            },
-        })
     }
 }
 
@@ -124,21 +103,11 @@ mod tests {
             "thumbnails = { mode = 'exact', webp = true, on_upload = true, moving = 'gif' }",
             "thumbnails = { max_frames = 1, max_animation_pixels = 1 }",
             "thumbnails = { max_variants = 2, sizes = ['1x1 crop'] }",
+            // Sizes of the ladder do not count.
+            "thumbnails = { max_variants = 1, webp = true }",
+            "thumbnails = { max_variants = 1, mode = 'exact' }",
         ] {
             assert_eq!(config(text).validate().expect(text), [], "{text}");
-        }
-    }
-
-    #[test]
-    fn fewer_variants_than_the_ladder_comes_to_are_doubtful() {
-        for text in [
-            "thumbnails = { max_variants = 9 }",
-            "thumbnails = { max_variants = 19, webp = true }",
-            "thumbnails = { max_variants = 1, sizes = ['1x1 crop'], mode = 'exact' }",
-        ] {
-            let warnings = config(text).validate().expect(text);
-            let keys: Vec<_> = warnings.iter().map(|warning| warning.key).collect();
-            assert_eq!(keys, ["thumbnails.max_variants"], "{text}");
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::in_time;
 use super::keep::Unkept;
-use super::lifetime;
 use crate::media::{MediaError, MediaService};
 use crate::store::MediaRecord;
 use crate::thumbnail::{MAX_SPECS, Rendered, ThumbnailError, Urgency};
@@ -59,7 +59,8 @@ impl MediaService {
     async fn make_all(&self, source: &MediaRecord) -> Result<(), Arc<MediaError>> {
         let content_hash = source.blob.content_hash;
         let missing = self.missing(source)?;
-        if missing.is_empty() || self.renders.unreadable.contains_key(&content_hash) {
+        let failures = &self.renders.failures;
+        if missing.is_empty() || failures.find_of_content(&content_hash).await.is_some() {
             return Ok(());
         }
         // Mostly one piece of work, so one decode.
@@ -75,7 +76,7 @@ impl MediaService {
         specs: &[ThumbnailSpec],
     ) -> Result<(), Arc<MediaError>> {
         let content_hash = source.blob.content_hash;
-        let picture = async { Ok(self.picture(source).await?.file()?) };
+        let picture = in_time(async { Ok(self.picture(source).await?.file()?) });
         let rendered = self.engine.render(content_hash, picture, specs, Urgency::Background);
         match rendered.await {
             Ok(rendered) => self.keep_all(source, specs, rendered).await,
@@ -88,9 +89,7 @@ impl MediaService {
                     _ => counts.failed.inc(),
                 }
                 // Who asks soon is told so without another try.
-                if lifetime(&error).is_some() {
-                    self.renders.unreadable.insert(content_hash, error.clone()).await;
-                }
+                self.renders.failures.note_of_several(content_hash, &error).await;
                 Err(Arc::new(error.into()))
             }
             Err(error) => {
@@ -119,7 +118,11 @@ impl MediaService {
         for (spec, rendered) in specs.iter().zip(rendered) {
             match self.keep_thumbnail(source.blob.content_hash, *spec, rendered).await {
                 Ok(_) => self.metrics.thumbnails_ahead.made.inc(),
-                Err(Unkept::OneTooMany(..) | Unkept::OriginalOneTooMany(_)) => break,
+                // None of them is one too many: the store failed, and said so.
+                Err(Unkept::Made { .. } | Unkept::Original(_)) => {
+                    self.metrics.thumbnails_ahead.failed.inc();
+                    break;
+                }
                 Err(Unkept::Failed(error)) => {
                     self.metrics.thumbnails_ahead.failed.inc();
                     return Err(error);

@@ -1,4 +1,5 @@
-//! Keeping a thumbnail that was made, as long as there are not too many of its content.
+//! Keeping a thumbnail that was made, as long as there are not too many of its content. One that cannot be
+//! kept was made all the same, and is answered.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use crate::types::{ContentHash, ContentType, ThumbnailSpec};
 /// Why there is no kept thumbnail, for everybody who waited for it.
 #[derive(Debug)]
 pub(super) enum Unkept {
-    /// It was made, but is one variant too many to keep.
-    OneTooMany(Bytes, ContentType),
-    /// It is the original, under its real type, and one variant too many.
-    OriginalOneTooMany(ContentType),
-    /// It was not made, or the store failed.
+    /// It was made, but is one variant too many to keep, or the store failed.
+    Made { body: Bytes, content_hash: ContentHash, content_type: ContentType },
+    /// The same, and it is the original under its real type.
+    Original(ContentType),
+    /// It was not made, or what it was made of is gone.
     Failed(Arc<MediaError>),
 }
 
@@ -35,19 +36,33 @@ impl MediaService {
         spec: ThumbnailSpec,
         rendered: Rendered,
     ) -> Result<Arc<ThumbnailRecord>, Unkept> {
-        let max_variants = self.thumbnails.max_variants;
-        let new = |content_type| NewThumbnail { source, spec, content_type, max_variants };
+        let new = |content_type| NewThumbnail {
+            source,
+            spec,
+            content_type,
+            max_variants: self.thumbnails.max_variants,
+            exempt: self.renders.always_kept.clone(),
+        };
         match rendered {
             Rendered::Original { content_type } => {
                 let content_type = ContentType::from_header(Some(content_type.as_bytes()));
                 let recorded = self.store.record_original_as_thumbnail(new(content_type.clone()));
-                self.kept(recorded.await, || Unkept::OriginalOneTooMany(content_type))
+                match self.kept(source, recorded.await)? {
+                    Some(record) => Ok(record),
+                    None => Err(Unkept::Original(content_type)),
+                }
             }
             Rendered::Encoded { bytes, content_type, .. } => {
                 let body = Bytes::from(bytes);
                 let content_type = ContentType::from_header(Some(content_type.as_bytes()));
                 let committed = self.commit(&body, new(content_type.clone())).await;
-                self.kept(committed, || Unkept::OneTooMany(body, content_type))
+                match self.kept(source, committed)? {
+                    Some(record) => Ok(record),
+                    None => {
+                        let content_hash = self.store.name_of(body.clone()).await?;
+                        Err(Unkept::Made { body, content_hash, content_type })
+                    }
+                }
             }
         }
     }
@@ -58,7 +73,7 @@ impl MediaService {
         thumbnail: NewThumbnail,
     ) -> Result<ThumbnailRecord, StoreError> {
         // Nothing is written for what will most likely not be kept.
-        if self.store.thumbnail_count(&thumbnail.source)? >= thumbnail.max_variants {
+        if !self.store.has_room_for(&thumbnail)? {
             return Err(StoreError::TooManyVariants);
         }
         let mut staging = self.store.stage().await?;
@@ -66,18 +81,22 @@ impl MediaService {
         self.store.commit_thumbnail(staging, thumbnail).await
     }
 
+    /// Returns what is kept now; `None` if nothing is, and all there is to do about it is to say so.
     fn kept(
         &self,
+        source: ContentHash,
         outcome: Result<ThumbnailRecord, StoreError>,
-        one_too_many: impl FnOnce() -> Unkept,
-    ) -> Result<Arc<ThumbnailRecord>, Unkept> {
+    ) -> Result<Option<Arc<ThumbnailRecord>>, Unkept> {
         match outcome {
-            Ok(record) => Ok(Arc::new(record)),
-            Err(StoreError::TooManyVariants) => {
-                self.metrics.thumbnails_not_kept.inc();
-                Err(one_too_many())
+            Ok(record) => return Ok(Some(Arc::new(record))),
+            Err(StoreError::TooManyVariants) => {}
+            // What it was made of is gone: whoever asked looks for it anew.
+            Err(error @ StoreError::Missing { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%source, %error, "a thumbnail is not kept");
             }
-            Err(error) => Err(error.into()),
         }
+        self.metrics.thumbnails_not_kept.inc();
+        Ok(None)
     }
 }

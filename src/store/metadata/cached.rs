@@ -92,6 +92,7 @@ mod tests {
     };
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::sync::Arc;
     use tempfile::TempDir;
 
     fn open() -> (TempDir, Metadata) {
@@ -115,7 +116,13 @@ mod tests {
     }
 
     fn new_thumbnail(source: ContentHash, width: u32) -> NewThumbnail {
-        NewThumbnail { source, spec: spec(width), content_type: png(), max_variants: u64::MAX }
+        NewThumbnail {
+            source,
+            spec: spec(width),
+            content_type: png(),
+            max_variants: u64::MAX,
+            exempt: Arc::default(),
+        }
     }
 
     /// Returns a blob whose size follows from its content, as sizes do.

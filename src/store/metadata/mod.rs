@@ -174,9 +174,9 @@ impl Metadata {
         self.readers.read(|connection| thumbnail::find(connection, source, spec))
     }
 
-    /// Returns how many thumbnails a content has.
-    pub(super) fn thumbnail_count(&self, source: &ContentHash) -> Result<u64, StoreError> {
-        self.readers.read(|connection| thumbnail::count(connection, source))
+    /// Returns whether there is room for a thumbnail.
+    pub(super) fn has_room_for(&self, thumbnail: &NewThumbnail) -> Result<bool, StoreError> {
+        self.readers.read(|connection| has_room(connection, thumbnail))
     }
 
     /// Records a thumbnail whose blob is on disk, or returns the one there is; waits for the disk.
@@ -239,10 +239,17 @@ fn present_or_room(
     if let Some(present) = thumbnail::find(connection, &thumbnail.source, &thumbnail.spec)? {
         return Ok(Some(present));
     }
-    if thumbnail::count(connection, &thumbnail.source)? >= thumbnail.max_variants {
-        return Err(StoreError::TooManyVariants);
+    if has_room(connection, thumbnail)? { Ok(None) } else { Err(StoreError::TooManyVariants) }
+}
+
+fn has_room(connection: &Connection, thumbnail: &NewThumbnail) -> rusqlite::Result<bool> {
+    let NewThumbnail { source, spec, max_variants, exempt, .. } = thumbnail;
+    if exempt.contains(spec) {
+        return Ok(true);
     }
-    Ok(None)
+    let kept = thumbnail::all_of(connection, source)?;
+    let counted = kept.iter().filter(|kept| !exempt.contains(kept)).count();
+    Ok((counted as u64) < *max_variants)
 }
 
 /// Records a thumbnail whose blob has a record.

@@ -3,7 +3,6 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::blob;
-use super::column::Unsigned;
 use crate::store::ThumbnailRecord;
 use crate::types::{ContentHash, ThumbnailSize, ThumbnailSpec};
 
@@ -39,11 +38,15 @@ pub(super) fn find(
         .optional()
 }
 
-pub(super) fn count(connection: &Connection, source: &ContentHash) -> rusqlite::Result<u64> {
-    let Unsigned(count) = connection
-        .prepare_cached("SELECT count(*) FROM thumbnail WHERE source_hash = ?1")?
-        .query_row([source], |row| row.get(0))?;
-    Ok(count)
+/// Returns which thumbnails a content has.
+pub(super) fn all_of(
+    connection: &Connection,
+    source: &ContentHash,
+) -> rusqlite::Result<Vec<ThumbnailSpec>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT width, height, method, animated, encoding FROM thumbnail WHERE source_hash = ?1",
+    )?;
+    statement.query_map([source], spec_from_row)?.collect()
 }
 
 /// Records a thumbnail whose blob has a record.

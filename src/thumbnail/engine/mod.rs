@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::ThumbnailError;
+use super::format::Format;
 use super::job::Rendered;
 use super::limits::Limits;
 use super::program::Programs;
@@ -94,6 +95,7 @@ pub struct ThumbnailEngine {
     queue: Arc<Queue>,
     started: Arc<Started>,
     launch: Launch,
+    programs: Arc<Programs>,
 }
 
 impl ThumbnailEngine {
@@ -110,7 +112,12 @@ impl ThumbnailEngine {
         let desks = desks?;
         let queue = Queue::new(capacity, desks.clone(), metrics.waiting.clone());
         // From here on, threads that were started end if another one cannot be.
-        let engine = Self { queue: queue.clone(), started: Arc::default(), launch };
+        let engine = Self {
+            queue: queue.clone(),
+            started: Arc::default(),
+            launch,
+            programs: programs.clone(),
+        };
         let started = engine.started.clone();
         let shop = Arc::new(Shop { queue, limits, moving, programs, metrics, started });
         for desk in desks {
@@ -122,6 +129,12 @@ impl ThumbnailEngine {
             })?;
         }
         Ok(engine)
+    }
+
+    /// Returns whether thumbnails may be made of a file that begins so: whether its kind is known, and the
+    /// program is there if it takes one.
+    pub fn can_make(&self, start: &[u8]) -> bool {
+        Format::detect(start).is_some_and(|format| self.programs.serve(format))
     }
 
     /// Waits for the first worker and returns how far it is locked in, or why it could not be started.

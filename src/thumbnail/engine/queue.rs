@@ -83,13 +83,17 @@ impl State {
         self.parties.iter().map(waiting).sum()
     }
 
-    /// Finds those who wait for the same content, if there is room in their work.
+    /// Finds those who wait for the same content, if there is room in their work. Who asks for what moves
+    /// stands apart: it costs so much more that it might fail the others, who all are told one error.
     fn joinable(&mut self, content: ContentHash, specs: &[ThumbnailSpec]) -> Option<&mut Party> {
         let has_room = |party: &Party| {
             let asked: usize = party.callers.iter().map(|caller| caller.specs.len()).sum();
             asked + specs.len() <= MAX_SPECS
         };
-        self.parties.iter_mut().find(|party| party.content == content && has_room(party))
+        let is_alike =
+            |party: &Party| party.callers.iter().all(|caller| moves(&caller.specs) == moves(specs));
+        let mut parties = self.parties.iter_mut();
+        parties.find(|party| party.content == content && has_room(party) && is_alike(party))
     }
 
     /// Gives free desks to those whose turn it is.
@@ -333,6 +337,11 @@ impl Drop for Turn {
         };
         self.queue.tell(grants);
     }
+}
+
+/// Returns whether any of these may move.
+fn moves(specs: &[ThumbnailSpec]) -> bool {
+    specs.iter().any(|spec| spec.animated)
 }
 
 /// Returns where a spec stands in a list, which it is added to if it does not.

@@ -50,6 +50,20 @@ async fn thumbnails_are_made_in_the_order_they_were_asked_for() {
     assert_eq!(widths(&made.unwrap()), [16, 8, 16]);
 }
 
+#[test]
+fn without_programs_neither_videos_nor_heic_are_worth_a_look() {
+    let engine = ThumbnailEngine::new(settings(0, 0)).unwrap();
+    assert!(engine.can_make(&png()));
+    for start in [
+        &b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2\0\0\0\x08moov"[..],
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08meta",
+        b"hello",
+        b"",
+    ] {
+        assert!(!engine.can_make(start), "{start:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_workers_everything_is_refused() {
     let engine = ThumbnailEngine::new(settings(0, 5)).unwrap();

@@ -138,6 +138,12 @@ impl Programs {
         }
     }
 
+    /// Returns whether a format takes no program, or one that is there.
+    pub(super) fn serve(&self, format: Format) -> bool {
+        let is_ready = |tool| matches!(self.found(tool), Found::Ready { .. });
+        Tool::needed_for(format).is_none_or(is_ready)
+    }
+
     fn found(&self, tool: Tool) -> &Found {
         match tool {
             Tool::Ffmpeg => &self.ffmpeg,

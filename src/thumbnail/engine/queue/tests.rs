@@ -152,6 +152,21 @@ fn sizes_of_one_content_that_wait_together_are_one_piece_of_work() {
 }
 
 #[test]
+fn what_may_move_is_work_of_its_own() {
+    let office = Office::opened(2, 9);
+    let moving = ThumbnailSpec { animated: true, ..spec(8) };
+    let mut still = office.enter(1, 16).unwrap();
+    let mut first = office.queue.enter(hash(1), &[moving], Urgency::Client).unwrap();
+    let (other, smaller) = (office.enter(1, 8), ThumbnailSpec { animated: true, ..spec(4) });
+    let joined = office.queue.enter(hash(1), &[smaller], Urgency::Client);
+    turn(&mut still).lay_down(samples::file(b""));
+    assert_eq!(office.work().unwrap().specs, [spec(16), spec(8)]);
+    turn(&mut first).lay_down(samples::file(b""));
+    assert_eq!(office.work().unwrap().specs, [moving, smaller]);
+    drop((other, joined));
+}
+
+#[test]
 fn a_failure_is_told_to_everybody() {
     let office = Office::opened(1, 9);
     let mut first = office.enter(1, 1).unwrap();
