@@ -296,6 +296,7 @@ fn thumbnails(sources: &[PathBuf], specs: &[ThumbnailSpec]) -> Vec<Vec<(u32, u32
             timeout: PATIENCE,
             memory_bytes: 512 << 20,
             jobs: 100,
+            wholly: true,
         }),
         ..EngineSettings::in_threads(Capacity { workers: 1, queue: 4 }, Limits::default())
     };
