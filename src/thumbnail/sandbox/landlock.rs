@@ -57,7 +57,6 @@ fn restrict(
 ) -> Result<RestrictionStatus, RulesetError> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let execute = make_bitflags!(AccessFs::{ReadFile | Execute});
-    let own = read | make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
     let mut rules = ruleset()?;
     for path in READABLE {
         rules = allow_path(rules, Path::new(path), read)?;
@@ -67,9 +66,6 @@ fn restrict(
     }
     for file in confinement.readable {
         rules = allow(rules, file, read)?;
-    }
-    if let Some(directory) = &confinement.writable {
-        rules = allow_path(rules, directory, own)?;
     }
     rules.restrict_self()
 }
