@@ -167,7 +167,7 @@ fn a_worker_that_stands_still_costs_its_request_and_is_replaced() {
     let media = client.upload("image/png", None, &coloured(1, 100));
     ask(&client, &media, 32, 32, "crop").assert_error(503, "M_UNKNOWN");
     assert!(!is_alive(worker));
-    assert_eq!(ended(&mediary, "timed_out"), 1.0);
+    wait_until("the worker is counted", || ended(&mediary, "timed_out") == 1.0);
     // It had no share of the CPU, so the picture is not to blame.
     assert_is_thumbnail_of(1, 96, &ask(&client, &media, 96, 96, "crop"));
 }
@@ -188,7 +188,7 @@ fn a_picture_that_takes_too_long_is_refused_and_remembered() {
     } else {
         answer.assert_error(503, "M_UNKNOWN");
     }
-    assert!(ended(&mediary, "timed_out") >= 1.0);
+    wait_until("the worker is counted", || ended(&mediary, "timed_out") >= 1.0);
     // It can be downloaded all the same.
     client.download(&media).assert_whole(&large);
 }
@@ -334,7 +334,7 @@ fn a_picture_that_needs_more_memory_than_a_worker_has_is_refused_and_the_next_on
     let large = client.upload("image/png", None, &coloured(3, 8000));
     let answer = ask(&client, &large, 32, 32, "crop");
     answer.assert_error(413, "M_TOO_LARGE");
-    assert_eq!(ended(&mediary, "out_of_memory"), 1.0);
+    wait_until("the worker is counted", || ended(&mediary, "out_of_memory") == 1.0);
     let jobs = mediary.metric(JOBS);
     ask(&client, &large, 96, 96, "crop").assert_error(413, "M_TOO_LARGE");
     assert_eq!(mediary.metric(JOBS), jobs);

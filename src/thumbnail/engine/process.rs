@@ -162,16 +162,13 @@ impl Process {
         }
     }
 
-    /// Ends the process at its deadline. That is wall clock, and others go before it: only one that had
-    /// the CPU for half of the time has shown that the picture takes too long.
+    /// Ends the process at its deadline.
     fn late(&mut self, before: Option<Duration>, timeout: Duration) -> Asked {
         let now = self.guarded.cpu_time();
         // How it ends is known: by our hand.
         let _ = self.guarded.end();
-        match before.zip(now) {
-            Some((before, now)) if now.saturating_sub(before) < timeout / 2 => Asked::Overloaded,
-            _ => Asked::Lost(ThumbnailError::TimedOut),
-        }
+        let used = before.zip(now).map(|(before, now)| now.saturating_sub(before));
+        late(used, timeout)
     }
 
     /// Says what its end in the middle of a job is to be put down to.
@@ -211,6 +208,16 @@ impl Process {
     /// Returns what becomes readable when the process speaks or ends.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// What a deadline says that passed. It is wall clock, and others go before a worker: only one that had
+/// the CPU for half of the time has shown that the picture takes too long. So is one taken whose time the
+/// kernel does not show.
+fn late(used: Option<Duration>, timeout: Duration) -> Asked {
+    match used {
+        Some(used) if used < timeout / 2 => Asked::Overloaded,
+        _ => Asked::Lost(ThumbnailError::TimedOut),
     }
 }
 
@@ -271,6 +278,19 @@ mod tests {
         }
         let used_up = cause(ExitStatus::from_raw(Signal::KILL.as_raw()), true);
         assert!(matches!(used_up, Asked::Lost(ThumbnailError::TimedOut)));
+    }
+
+    #[test]
+    fn only_who_had_the_cpu_for_half_of_the_time_took_too_long() {
+        let timeout = Duration::from_secs(2);
+        for milliseconds in [0, 1, 999] {
+            let asked = late(Some(Duration::from_millis(milliseconds)), timeout);
+            assert!(matches!(asked, Asked::Overloaded), "{milliseconds} ms");
+        }
+        for used in [Some(Duration::from_secs(1)), Some(Duration::MAX), None] {
+            let asked = late(used, timeout);
+            assert!(matches!(asked, Asked::Lost(ThumbnailError::TimedOut)), "{used:?}");
+        }
     }
 
     fn settings(program: &str) -> ProcessSettings {

@@ -6,7 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use landlock::{
@@ -64,10 +65,16 @@ fn restrict(
     for file in [Some(program), loader].into_iter().flatten() {
         rules = allow(rules, file, execute)?;
     }
-    for file in confinement.readable {
+    for file in confinement.readable.iter().filter(|file| !is_in_memory(**file)) {
         rules = allow(rules, file, read)?;
     }
     rules.restrict_self()
+}
+
+/// Whether a file is a memfd: on the kernel's own file systems there are no rules (EBADFD), and no walls.
+fn is_in_memory(file: BorrowedFd<'_>) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    link.is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:"))
 }
 
 fn ruleset() -> Result<RulesetCreated, RulesetError> {
