@@ -29,7 +29,8 @@ const CPU_TIMEOUTS: u32 = 10;
 /// How long a worker may take to end that has closed its socket.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the allocator of workers is told: addresses that are given back count no more against their limit.
+/// What the allocator of workers is told: to give back addresses, not only memory, since the limit counts
+/// those. Else a worker that has made pictures of 30 and of 40 megapixels has no room for one of 50.
 const ALLOCATOR: (&str, &str) = ("_RJEM_MALLOC_CONF", "retain:false");
 
 /// A worker that holds more than this after a job is replaced: it would hold it while it is idle.

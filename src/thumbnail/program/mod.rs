@@ -79,10 +79,10 @@ impl Programs {
         };
         programs.ffmpeg = find::find(Tool::Ffmpeg, &config.ffmpeg, &programs);
         programs.heif = find::find(Tool::HeifConvert, &config.heif, &programs);
-        if matches!(programs.heif, Found::Ready { .. }) {
-            if let Err(error) = Names::new() {
-                programs.heif = Found::Broken(format!("no temporary directory: {error}"));
-            }
+        if matches!(programs.heif, Found::Ready { .. })
+            && let Err(error) = Names::new()
+        {
+            programs.heif = Found::Broken(format!("no temporary directory: {error}"));
         }
         programs
     }
