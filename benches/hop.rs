@@ -76,6 +76,7 @@ async fn main() -> ExitCode {
         timeout: Duration::from_secs(20),
         memory_bytes: 512 << 20,
         jobs: u64::MAX,
+        wholly: false,
     }));
     let report = process.first_start(Duration::from_secs(30)).expect("a process engine");
     println!("workers: {}", report.expect("a worker can be started"));

@@ -198,9 +198,7 @@ fn main() -> ExitCode {
         Command::ThumbnailWorker(settings) => thumbnail::work(settings)
             .context("a thumbnail worker, which only Mediary itself starts"),
         Command::Thumbnail(command) => command.run(),
-        Command::ThumbnailProgram(command) => thumbnail::run_program(&command)
-            .map(|never| match never {})
-            .context("a program for thumbnails, which only Mediary itself starts"),
+        Command::ThumbnailProgram(command) => return thumbnail::run_program(&command),
         Command::Key(command) => key_tool::run(&command, &mut std::io::stdout().lock()),
         Command::ThumbnailProbe(command) => {
             return thumbnail::probe(&command, &mut std::io::stdout());

@@ -134,6 +134,10 @@ fn a_heic_file_gives_its_picture() {
     assert_eq!(picture.dimensions(), (640, 480));
     assert!(is_near(picture.get_pixel(100, 240), RED));
     assert!(is_near(picture.get_pixel(540, 240), BLUE));
+    let own = format!("mediary-{}-", std::process::id());
+    let left = fs::read_dir(std::env::temp_dir()).expect("a directory").flatten();
+    let mut left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own));
+    assert!(left.next().is_none(), "a name for its result is left behind");
 }
 
 /// What turns a HEIC picture is in its structure, which the program follows; a note in its EXIF block says
@@ -237,6 +241,12 @@ fn programs_that_are_missing_or_others_are_not_used() {
 
 /// Runs a program as those for thumbnails are run, and returns what it says.
 fn behind_walls(program: &str, arguments: &[&str]) -> (bool, String) {
+    let (ended, said) = started_by(std::process::id(), program, arguments);
+    (ended == Some(0), said)
+}
+
+/// The same for a process that was told who started it, and returns its exit code.
+fn started_by(parent: u32, program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let limits = ["--memory", "1073741824", "--cpu", "10", "--file-bytes", "1000000"];
     let mut source = tempfile::tempfile().expect("a file");
     source.write_all(b"what it may read").expect("room");
@@ -244,6 +254,7 @@ fn behind_walls(program: &str, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(OWN)
         .arg("thumbnail-program")
         .args(limits)
+        .args(["--parent", &parent.to_string()])
         .arg(program)
         .arg("--")
         .args(arguments)
@@ -252,7 +263,56 @@ fn behind_walls(program: &str, arguments: &[&str]) -> (bool, String) {
         .output()
         .expect("it can be started");
     let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn what_does_not_get_to_be_the_program_ends_with_a_code_of_its_own() {
+    let own = std::process::id();
+    assert_eq!(started_by(own, "/bin/false", &[]).0, Some(1));
+    assert_eq!(started_by(own, "/no/such/program", &[]).0, Some(125));
+    assert_eq!(started_by(own, "/etc/passwd", &[]).0, Some(125));
+    let (code, said) = started_by(1, "/bin/true", &[]);
+    assert_eq!((code, said.as_str()), (Some(125), "who started it has ended\n"));
+}
+
+/// Installs a filter of system calls that refuses landlock_create_ruleset, and goes on as Mediary.
+#[cfg(target_arch = "x86_64")]
+fn without_landlock(directory: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let script = format!(
+        "#!/usr/bin/perl
+        my $load = pack('SCCL', 0x20, 0, 0, 0);
+        my $is_it = pack('SCCL', 0x15, 0, 1, 444);
+        my $refuse = pack('SCCL', 0x06, 0, 0, 0x00050001);
+        my $allow = pack('SCCL', 0x06, 0, 0, 0x7fff0000);
+        my $code = $load . $is_it . $refuse . $allow;
+        my $filter = pack('Sx6P', 4, $code);
+        syscall(157, 38, 1, 0, 0, 0) == 0 or die;
+        syscall(317, 1, 0, $filter) == 0 or die;
+        exec('{OWN}', @ARGV) or die;
+        "
+    );
+    let path = directory.join("without-landlock");
+    fs::write(&path, script).expect("room");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    path
+}
+
+/// Without it a program could read every file that Mediary can.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_landlock_no_program_is_run_whatever_the_sandbox_may_lack() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let own = without_landlock(directory.path());
+    let config = ThumbnailsConfig::default();
+    assert_eq!(config.sandbox, mediary::config::SandboxMode::Prefer);
+    let programs = Programs::find(&config, own);
+    for line in programs.report() {
+        assert!(line.contains("cannot be locked in: landlock is missing"), "{line}");
+    }
+    let video = video(directory.path(), "v.mp4", &H264);
+    assert!(matches!(extracted(&programs, &video), Ok(None)));
 }
 
 #[test]
@@ -296,6 +356,7 @@ fn thumbnails(sources: &[PathBuf], specs: &[ThumbnailSpec]) -> Vec<Vec<(u32, u32
             timeout: PATIENCE,
             memory_bytes: 512 << 20,
             jobs: 100,
+            wholly: true,
         }),
         ..EngineSettings::in_threads(Capacity { workers: 1, queue: 4 }, Limits::default())
     };

@@ -6,12 +6,11 @@ mod common;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use common::fake::TOKEN;
 use common::http::Answer;
 use common::workers::{is_alive, signal, workers};
-use common::{Client, FakeHomeserver, Mediary, PATIENCE, Settings, samples, wait_until};
+use common::{Client, FakeHomeserver, Mediary, Settings, samples, wait_until};
 use image::{GenericImageView, ImageFormat, Rgb, RgbImage};
 use rustix::process::{Pid, Signal};
 
@@ -93,7 +92,6 @@ fn workers_that_are_killed_at_random_give_no_wrong_answer() {
                         assert_is_thumbnail_of(number, side, &answer);
                         made.fetch_add(1, Ordering::Relaxed);
                     }
-                    400 => answer.assert_error(400, "M_UNKNOWN"),
                     // Even the one that was started for it was killed.
                     503 => answer.assert_error(503, "M_UNKNOWN"),
                     status => panic!("{status}: {}", answer.text()),
@@ -134,21 +132,47 @@ fn workers_that_are_killed_at_random_give_no_wrong_answer() {
 }
 
 #[test]
-fn a_worker_that_hangs_costs_its_request_and_is_replaced() {
-    let (_fake, mediary, client) = start("concurrency = 1\ntimeout = \"500ms\"");
+fn a_worker_that_stands_still_costs_its_request_and_is_replaced() {
+    let (_fake, mediary, client) = start("concurrency = 1\ntimeout = \"3s\"");
     let [worker] = workers(mediary.pid())[..] else { panic!("there is not one worker") };
     signal(worker, Signal::STOP);
     let media = client.upload("image/png", None, &coloured(1, 100));
-    ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
+    ask(&client, &media, 32, 32, "crop").assert_error(503, "M_UNKNOWN");
     assert!(!is_alive(worker));
-    assert_eq!(ended(&mediary, "timed_out"), 1.0);
-    // That is remembered, and no worker sees it again; other sizes may be cheaper.
-    let jobs = mediary.metric(JOBS);
-    ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
-    assert_eq!(mediary.metric(JOBS), jobs);
+    wait_until("the worker is counted", || ended(&mediary, "timed_out") == 1.0);
+    // It had no share of the CPU, so the picture is not to blame.
     assert_is_thumbnail_of(1, 96, &ask(&client, &media, 96, 96, "crop"));
-    // It can be downloaded all the same, and others have their thumbnails.
-    client.download(&media).assert_whole(&coloured(1, 100));
+}
+
+#[test]
+fn a_picture_that_takes_too_long_is_refused_and_remembered() {
+    let (_fake, mediary, client) = start("concurrency = 1\ntimeout = \"50ms\"");
+    let large = coloured(1, 6000);
+    let media = client.upload("image/png", None, &large);
+    let answer = ask(&client, &media, 32, 32, "crop");
+    // On a machine that is busy with others it may not have had its time.
+    if answer.status == 413 {
+        answer.assert_error(413, "M_TOO_LARGE");
+        // That is remembered, and no worker sees it again.
+        let jobs = mediary.metric(JOBS);
+        ask(&client, &media, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
+        assert_eq!(mediary.metric(JOBS), jobs);
+    } else {
+        answer.assert_error(503, "M_UNKNOWN");
+    }
+    wait_until("the worker is counted", || ended(&mediary, "timed_out") >= 1.0);
+    // It can be downloaded all the same.
+    client.download(&media).assert_whole(&large);
+}
+
+#[test]
+fn a_picture_whose_worker_is_killed_is_made_by_another_one() {
+    let (_fake, mediary, client) = start("concurrency = 1");
+    let held = Held::new(&mediary);
+    signal(held.worker, Signal::KILL);
+    let answer = held.asker.join().expect("an answer");
+    assert_is_thumbnail_of(100, 32, &answer);
+    assert_eq!(ended(&mediary, "crashed"), 1.0);
     let media = client.upload("image/png", None, &coloured(2, 100));
     assert_is_thumbnail_of(2, 32, &ask(&client, &media, 32, 32, "crop"));
 }
@@ -265,11 +289,9 @@ fn past_the_queue_requests_are_refused_at_once() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(&client, &media[0], 32, 32, "crop"));
         wait_until("one waits", || mediary.metric(WAITING) == 1.0);
-        let begun = Instant::now();
         let refused = ask(&client, &media[1], 32, 32, "crop");
         assert_eq!((refused.status, refused.errcode().as_str()), (503, "M_UNKNOWN"));
         assert!(refused.header("retry-after").is_some());
-        assert!(begun.elapsed() < PATIENCE);
         held.let_go();
         assert_is_thumbnail_of(0, 32, &waiting.join().expect("an answer"));
     });
@@ -283,7 +305,11 @@ fn a_picture_that_needs_more_memory_than_a_worker_has_is_refused_and_the_next_on
         start("concurrency = 1\nworker_memory = \"64 MiB\"\nmax_pixels = 100000000");
     let large = client.upload("image/png", None, &coloured(3, 8000));
     let answer = ask(&client, &large, 32, 32, "crop");
-    assert!(answer.status == 413 || answer.status == 400, "{}: {}", answer.status, answer.text());
+    answer.assert_error(413, "M_TOO_LARGE");
+    wait_until("the worker is counted", || ended(&mediary, "out_of_memory") == 1.0);
+    let jobs = mediary.metric(JOBS);
+    ask(&client, &large, 96, 96, "crop").assert_error(413, "M_TOO_LARGE");
+    assert_eq!(mediary.metric(JOBS), jobs);
     let media = client.upload("image/png", None, &samples::png(100, 100));
     assert_eq!(ask(&client, &media, 32, 32, "crop").status, 200);
     assert!(mediary.peak_memory() < 512 * 1024);

@@ -67,6 +67,7 @@ pub fn worker(config: &ThumbnailsConfig) -> ProcessSettings {
         timeout: config.timeout,
         memory_bytes: config.worker_memory.as_u64(),
         jobs: config.worker_jobs,
+        wholly: config.sandbox == SandboxMode::Require,
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! Nothing here knows who asks, where a file comes from, or what becomes of the result.
 
+mod child;
 mod decode;
 mod encode;
 mod engine;

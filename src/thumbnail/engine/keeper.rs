@@ -27,6 +27,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What part of the time for a job a worker has at least, however long a program took before it.
+const LEAST_PART: u32 = 4;
+
 /// How long a program may take where there is no worker that may take as long.
 const THREAD_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -150,9 +153,33 @@ impl Keeper<'_> {
     }
 
     fn try_start(&self) -> io::Result<Process> {
-        let mut worker = Process::start(self.settings)?;
-        self.shop.started.say(Ok(worker.ready()?));
+        self.admitted(Process::start(self.settings)?)
+    }
+
+    /// Waits until a worker is ready, and returns it if it is locked in as far as it has to be.
+    fn admitted(&self, mut worker: Process) -> io::Result<Process> {
+        let report = worker.ready()?;
+        self.shop.started.say(Ok(report.clone()));
+        let is_change = self.shop.started.is_change(&report);
+        if self.settings.wholly && !report.is_complete() {
+            let lacks = report.lacks().join("; ");
+            return Err(io::Error::other(format!("it is not wholly locked in: {lacks}")));
+        }
+        if is_change {
+            tracing::warn!(%report, "thumbnail workers are locked in otherwise than before");
+        }
         Ok(worker)
+    }
+
+    /// Like [`admitted`](Self::admitted), where another one can be done without; the log says why.
+    fn ready(&self, worker: io::Result<Process>) -> Option<Process> {
+        match worker.and_then(|worker| self.admitted(worker)) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                tracing::warn!(%error, "a thumbnail worker did not come up");
+                None
+            }
+        }
     }
 
     /// Waits without a worker, and sends away who comes nevertheless.
@@ -188,7 +215,7 @@ impl Keeper<'_> {
             match self.wait(&worker, next.as_ref()) {
                 Event::NextSpoke => {
                     // One that failed is tried again after the next job.
-                    if let Some(next) = next.take().and_then(ready) {
+                    if let Some(next) = next.take().and_then(|next| self.ready(Ok(next))) {
                         worker = next;
                         self.shop.metrics.ended(WorkerEnd::Recycled);
                     }
@@ -204,6 +231,10 @@ impl Keeper<'_> {
                     self.is_offered = false;
                     if let Some(end) = self.work(&mut worker, work) {
                         return end;
+                    }
+                    if worker.is_exhausted(self.settings) {
+                        // Nobody is given it before there is another.
+                        return WorkerEnd::Recycled;
                     }
                     if next.is_none() && worker.is_worn(self.settings) {
                         // Started ahead, so that nobody waits for it.
@@ -223,26 +254,19 @@ impl Keeper<'_> {
             work.answer(Err(error));
             return None;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut asked = worker.ask(&job, &work.source, left);
-        if matches!(asked, Asked::NotBegun) {
-            // It died while it was idle, which is not this picture's doing.
-            self.shop.metrics.ended(WorkerEnd::Crashed);
-            if let Some(another) = Process::start(self.settings).ok().and_then(ready) {
-                *worker = another;
-                asked = worker.ask(&job, &work.source, self.settings.timeout);
-            }
-        }
-        let (outcome, end) = match asked {
+        let (outcome, end) = match self.ask(worker, &job, &work, deadline) {
             Asked::Answered(outcome) => (outcome, None),
-            Asked::NotBegun => (Err(ThumbnailError::Unavailable), Some(WorkerEnd::Crashed)),
+            Asked::NotBegun | Asked::Killed => {
+                tracing::warn!("a thumbnail worker was killed by somebody else, and another one");
+                (Err(ThumbnailError::Unavailable), Some(WorkerEnd::Crashed))
+            }
+            Asked::Overloaded => {
+                tracing::warn!("a thumbnail was given up: its worker hardly had a turn");
+                (Err(ThumbnailError::Unavailable), Some(WorkerEnd::TimedOut))
+            }
             Asked::Lost(error) => {
                 tracing::warn!(%error, "a thumbnail worker was lost");
-                let end = match error {
-                    ThumbnailError::TimedOut => WorkerEnd::TimedOut,
-                    ThumbnailError::OutOfMemory => WorkerEnd::OutOfMemory,
-                    _ => WorkerEnd::Crashed,
-                };
+                let end = lost(&error);
                 (Err(error), Some(end))
             }
         };
@@ -250,26 +274,53 @@ impl Keeper<'_> {
         end
     }
 
+    /// Asks a worker, and once more a fresh one where what came of it may not be the picture's doing.
+    fn ask(&self, worker: &mut Process, job: &Job, work: &Work, deadline: Instant) -> Asked {
+        let timeout = self.settings.timeout;
+        let left = || {
+            let left = deadline.saturating_duration_since(Instant::now());
+            left.max(timeout / LEAST_PART)
+        };
+        let asked = worker.ask(job, &work.source, left());
+        let end = match &asked {
+            // It died while it was idle, or was killed by somebody else.
+            Asked::NotBegun | Asked::Killed => WorkerEnd::Crashed,
+            // What the pictures before have left behind may have taken the memory.
+            Asked::Answered(Err(ThumbnailError::OutOfMemory)) if worker.has_a_past() => {
+                WorkerEnd::Recycled
+            }
+            Asked::Lost(ThumbnailError::OutOfMemory) if worker.has_a_past() => {
+                WorkerEnd::OutOfMemory
+            }
+            _ => return asked,
+        };
+        let Some(fresh) = self.ready(Process::start(self.settings)) else { return asked };
+        self.shop.metrics.ended(end);
+        *worker = fresh;
+        worker.ask(job, &work.source, left())
+    }
+
     fn wait(&self, worker: &Process, next: Option<&Process>) -> Event {
         let mut watched = vec![worker.socket(), self.desk.bell()];
         watched.extend(next.map(Process::socket));
-        match first_ready(&watched, None) {
+        let left = next.map(|next| next.start_deadline().saturating_duration_since(Instant::now()));
+        match first_ready(&watched, left) {
             // The worker's death before all, and the next one before new work.
             [true, ..] => Event::Died,
             [_, _, true] => Event::NextSpoke,
+            // Its time is over.
+            [_, false, _] if left.is_some_and(|left| left.is_zero()) => Event::NextSpoke,
             _ => Event::Rung,
         }
     }
 }
 
-/// Waits until a worker is ready; if it will never be, the log says why.
-fn ready(mut worker: Process) -> Option<Process> {
-    match worker.ready() {
-        Ok(_) => Some(worker),
-        Err(error) => {
-            tracing::warn!(%error, "a thumbnail worker did not come up");
-            None
-        }
+/// Under which reason a worker is counted that was lost.
+fn lost(error: &ThumbnailError) -> WorkerEnd {
+    match error {
+        ThumbnailError::TimedOut => WorkerEnd::TimedOut,
+        ThumbnailError::OutOfMemory => WorkerEnd::OutOfMemory,
+        _ => WorkerEnd::Crashed,
     }
 }
 

@@ -8,10 +8,11 @@ use crate::thumbnail::sandbox::Report;
 /// How far a worker is locked in, or why none could be started.
 pub(super) type FirstStart = Result<Report, String>;
 
-/// Says what became of the first worker, once.
+/// Says what became of the first worker, once; and of each that is locked in otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Started {
     first: Mutex<Option<FirstStart>>,
+    latest: Mutex<Option<Report>>,
     said: Condvar,
 }
 
@@ -21,6 +22,13 @@ impl Started {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(start);
         self.said.notify_all();
+    }
+
+    /// Takes note of how far a worker is locked in, and returns whether the one before it was otherwise.
+    pub(super) fn is_change(&self, report: &Report) -> bool {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = latest.replace(report.clone());
+        before.is_some_and(|before| before != *report)
     }
 
     /// Waits until the first one was started, or was not.

@@ -135,6 +135,7 @@ async fn where_no_worker_can_be_started_requests_fail_and_do_not_hang() {
         timeout: Duration::from_secs(1),
         memory_bytes: 1 << 30,
         jobs: 10,
+        wholly: false,
     });
     let settings = EngineSettings { launch, ..settings(2, 5) };
     let engine = ThumbnailEngine::new(settings).unwrap();

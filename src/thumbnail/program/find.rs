@@ -1,6 +1,7 @@
 //! Which programs are there.
 
 use std::env;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Access, access};
 
 use super::deadline::Streams;
+use super::inside::NOT_BECOME;
 use super::tool::Tool;
 use super::{Programs, memfd};
 use crate::thumbnail::error::ThumbnailError;
@@ -83,10 +85,14 @@ fn said(tool: Tool, path: &Path, programs: &Programs) -> Result<String, Thumbnai
     let deadline = Instant::now() + PATIENCE;
     let complaints = output.try_clone()?.into();
     let streams = Streams { source: nothing, result: output.try_clone()?, complaints };
-    programs.start(path, tool.version_arguments(), streams, deadline)?;
+    let status = programs.start(path, tool.version_arguments(), streams, deadline)?;
     let mut said = [0; MOST_SAID];
     let length = output.read_at(&mut said, 0)?;
-    Ok(String::from_utf8_lossy(&said[..length]).into_owned())
+    let said = String::from_utf8_lossy(&said[..length]).into_owned();
+    if status.code() == Some(NOT_BECOME.into()) {
+        return Err(io::Error::other(said.trim_end().to_owned()).into());
+    }
+    Ok(said)
 }
 
 #[cfg(test)]

@@ -1,24 +1,23 @@
 //! The process that locks itself in and becomes a program.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::thumbnail::sandbox::{ProgramConfinement, confine_program};
 
 /// The name of the subcommand.
 const COMMAND: &str = "thumbnail-program";
 
-/// Where nothing can be made: what is open already may be opened for writing once more, by name, and
-/// nothing else.
-const WRITABLE: &str = "/proc/self/fd";
+/// How the process ends that did not get to be the program. Neither program ends so by itself.
+pub(super) const NOT_BECOME: u8 = 125;
 
 /// Which program to become, and what it may consume.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -35,6 +34,9 @@ pub struct ProgramCommand {
     /// Do not go on where the kernel cannot lock it in wholly
     #[arg(long)]
     pub(super) wholly: bool,
+    /// Who starts it
+    #[arg(long)]
+    pub(super) parent: i32,
     /// The program
     pub(super) program: PathBuf,
     /// What it is told
@@ -51,6 +53,7 @@ impl ProgramCommand {
         {
             words.extend([name.into(), value.to_string().into()]);
         }
+        words.extend(["--parent".into(), self.parent.to_string().into()]);
         if self.wholly {
             words.push("--wholly".into());
         }
@@ -60,15 +63,23 @@ impl ProgramCommand {
     }
 }
 
-/// Locks the process in and becomes the program. It reads the standard input and writes the standard
+/// Locks the process in and becomes the program, or ends with an exit code of its own and says why on the
+/// standard error. The program reads the standard input and writes the standard
 /// output, by their descriptors or by their names, and can open nothing else but its libraries.
-///
-/// # Errors
-///
-/// The program is not there or cannot be executed, or the kernel cannot lock it in as demanded.
-pub fn run(command: &ProgramCommand) -> io::Result<Infallible> {
+pub fn run(command: &ProgramCommand) -> ExitCode {
+    let Err(error) = become_program(command);
+    // There may be nobody to hear it.
+    let _ = writeln!(io::stderr(), "{error}");
+    ExitCode::from(NOT_BECOME)
+}
+
+fn become_program(command: &ProgramCommand) -> io::Result<Infallible> {
     // A program that takes long must not outlive who asked for it.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Who asked may have ended before that; then nobody says so any more.
+    if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(command.parent) {
+        return Err(io::Error::other("who started it has ended"));
+    }
     let source = io::stdin();
     let report = confine_program(
         &ProgramConfinement {
@@ -76,7 +87,7 @@ pub fn run(command: &ProgramCommand) -> io::Result<Infallible> {
             cpu: Duration::from_secs(command.cpu),
             file_bytes: command.file_bytes,
             readable: &[source.as_fd()],
-            writable: Some(PathBuf::from(WRITABLE)),
+            reopens_output: true,
         },
         &command.program,
     )?;

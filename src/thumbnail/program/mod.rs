@@ -20,7 +20,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::Signal;
+use rustix::process::{Signal, getpid};
 
 use super::error::ThumbnailError;
 use super::format::Format;
@@ -30,6 +30,8 @@ use deadline::Streams;
 use find::Found;
 use names::Names;
 use tool::Tool;
+
+use inside::NOT_BECOME;
 
 pub use inside::{ProgramCommand, run as run_program};
 
@@ -45,11 +47,10 @@ pub struct Programs {
     /// The program with the subcommand that locks itself in: mostly this one.
     own: PathBuf,
     memory_bytes: u64,
-    /// Whether a program is only started where it is wholly locked in.
+    /// Whether a program is only started where it is wholly locked in; by landlock it always has to be.
     wholly: bool,
     ffmpeg: Found,
     heif: Found,
-    names: Option<Names>,
 }
 
 impl Programs {
@@ -61,7 +62,6 @@ impl Programs {
             wholly: true,
             ffmpeg: Found::Unwanted,
             heif: Found::Unwanted,
-            names: None,
         }
     }
 
@@ -79,13 +79,10 @@ impl Programs {
         };
         programs.ffmpeg = find::find(Tool::Ffmpeg, &config.ffmpeg, &programs);
         programs.heif = find::find(Tool::HeifConvert, &config.heif, &programs);
-        if matches!(programs.heif, Found::Ready { .. }) {
-            match Names::new() {
-                Ok(names) => programs.names = Some(names),
-                Err(error) => {
-                    programs.heif = Found::Broken(format!("no temporary directory: {error}"));
-                }
-            }
+        if matches!(programs.heif, Found::Ready { .. })
+            && let Err(error) = Names::new()
+        {
+            programs.heif = Found::Broken(format!("no temporary directory: {error}"));
         }
         programs
     }
@@ -103,7 +100,8 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// `TimedOut` at the deadline; `Damaged` if the program makes nothing of the source; `TooLarge` or
+    /// `TimedOut` at the deadline, or `Unavailable` if it hardly had the CPU until then, was killed by somebody
+    /// else, or could not be locked in; `Damaged` if the program makes nothing of the source; `TooLarge` or
     /// `Crashed` if it dies of it; `Io` if it cannot be started.
     pub fn extract(
         &self,
@@ -119,7 +117,9 @@ impl Programs {
             return Ok(None);
         };
         let Found::Ready { path, .. } = self.found(tool) else { return Ok(None) };
-        let Some(arguments) = tool.arguments(format, limits, self.names.as_ref()) else {
+        // Made for each, since nobody clears up what is left behind, and what is old may be cleared away.
+        let names = Names::new_for(tool)?;
+        let Some(arguments) = tool.arguments(format, limits, names.as_ref()) else {
             return Ok(None);
         };
         let still = memfd("still")?;
@@ -130,7 +130,12 @@ impl Programs {
         };
         let status = self.start(path, arguments, streams, deadline)?;
         match cause(tool, status) {
-            Some(error) => Err(error),
+            Some(error) => {
+                if matches!(error, ThumbnailError::Unavailable) {
+                    tracing::warn!(%tool, %status, "a program was not started, or killed from outside");
+                }
+                Err(error)
+            }
             None if still.metadata()?.len() == 0 => {
                 Err(ThumbnailError::Damaged(format!("{tool} finds no picture in it")))
             }
@@ -166,6 +171,7 @@ impl Programs {
             cpu: left.saturating_mul(2).max(Duration::from_secs(1)).as_secs(),
             file_bytes: MAX_STILL_BYTES,
             wholly: self.wholly,
+            parent: getpid().as_raw_nonzero().get(),
             program: program.to_owned(),
             arguments,
         };
@@ -175,9 +181,14 @@ impl Programs {
 
 /// What the way in which a program ended says of the source; one that ended by itself may have made a picture.
 fn cause(tool: Tool, status: ExitStatus) -> Option<ThumbnailError> {
+    if status.code() == Some(NOT_BECOME.into()) {
+        return Some(ThumbnailError::Unavailable);
+    }
     let signal = status.signal()?;
     let is = |known: Signal| signal == known.as_raw();
-    Some(if is(Signal::XCPU) {
+    Some(if [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP].into_iter().any(is) {
+        ThumbnailError::Unavailable
+    } else if is(Signal::XCPU) {
         ThumbnailError::TimedOut
     } else if is(Signal::XFSZ) {
         ThumbnailError::TooLarge(format!("{tool} makes more than {MAX_STILL_BYTES} bytes of it"))
@@ -215,7 +226,13 @@ mod tests {
     fn how_a_program_dies_says_why() {
         assert!(matches!(ended_by(Signal::XCPU), Some(ThumbnailError::TimedOut)));
         assert!(matches!(ended_by(Signal::XFSZ), Some(ThumbnailError::TooLarge(_))));
-        for signal in [Signal::SEGV, Signal::SYS, Signal::KILL, Signal::ABORT] {
+        for signal in [Signal::KILL, Signal::TERM] {
+            let error = ended_by(signal);
+            assert!(matches!(error, Some(ThumbnailError::Unavailable)), "{signal:?}");
+        }
+        let not_become = ExitStatus::from_raw(i32::from(NOT_BECOME) << 8);
+        assert!(matches!(cause(Tool::Ffmpeg, not_become), Some(ThumbnailError::Unavailable)));
+        for signal in [Signal::SEGV, Signal::SYS, Signal::ABORT] {
             assert!(matches!(ended_by(signal), Some(ThumbnailError::Crashed(_))), "{signal:?}");
         }
         assert!(cause(Tool::Ffmpeg, ExitStatus::from_raw(1 << 8)).is_none());

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use super::tool::Tool;
+
 /// Where a program finds its standard output.
 const OUTPUT: &str = "/proc/self/fd/1";
 
@@ -32,6 +34,18 @@ impl Names {
         symlink(OUTPUT, &names.jpeg)?;
         symlink(OUTPUT, names.directory.join(FIRST))?;
         Ok(names)
+    }
+
+    /// Makes the links for a program that needs some.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(super) fn new_for(tool: Tool) -> io::Result<Option<Self>> {
+        match tool {
+            Tool::Ffmpeg => Ok(None),
+            Tool::HeifConvert => Self::new().map(Some),
+        }
     }
 
     /// Returns the path of a JPEG file.

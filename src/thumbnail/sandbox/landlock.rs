@@ -6,7 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use landlock::{
@@ -57,7 +58,6 @@ fn restrict(
 ) -> Result<RestrictionStatus, RulesetError> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let execute = make_bitflags!(AccessFs::{ReadFile | Execute});
-    let own = read | make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
     let mut rules = ruleset()?;
     for path in READABLE {
         rules = allow_path(rules, Path::new(path), read)?;
@@ -65,13 +65,16 @@ fn restrict(
     for file in [Some(program), loader].into_iter().flatten() {
         rules = allow(rules, file, execute)?;
     }
-    for file in confinement.readable {
+    for file in confinement.readable.iter().filter(|file| !is_in_memory(**file)) {
         rules = allow(rules, file, read)?;
     }
-    if let Some(directory) = &confinement.writable {
-        rules = allow_path(rules, directory, own)?;
-    }
     rules.restrict_self()
+}
+
+/// Whether a file is a memfd: on the kernel's own file systems there are no rules (EBADFD), and no walls.
+fn is_in_memory(file: BorrowedFd<'_>) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    link.is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:"))
 }
 
 fn ruleset() -> Result<RulesetCreated, RulesetError> {

@@ -14,7 +14,7 @@ mod seccomp;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use probe::{ProbeCommand, probe};
@@ -46,9 +46,9 @@ pub struct ProgramConfinement<'a> {
     pub file_bytes: u64,
     /// Files that may be opened again for reading, as by `/proc/self/fd/0`, beside the libraries.
     pub readable: &'a [BorrowedFd<'a>],
-    /// A directory of its own, in which files may be made, written, read and removed; mostly none is
-    /// needed. Without one, nothing can be opened for writing but what is open already.
-    pub writable: Option<PathBuf>,
+    /// Whether a file in memory that is open already may be opened for writing once more, by its path.
+    /// No other can be: landlock sees to that.
+    pub reopens_output: bool,
 }
 
 /// Locks the calling process in as a worker, for good. It has to have one thread only.
@@ -70,12 +70,14 @@ pub fn confine(confinement: &Confinement) -> Report {
 ///
 /// # Errors
 ///
-/// `program` cannot be read.
+/// `program` cannot be read; or there is no landlock, without which it could read every file of this
+/// user, since it has to open its libraries.
 pub fn confine_program(confinement: &ProgramConfinement<'_>, program: &Path) -> io::Result<Report> {
-    Ok(Report::new(vec![
-        rlimits::priority(),
-        rlimits::program(confinement),
-        landlock::program(confinement, program)?,
-        seccomp::program(confinement.writable.is_some()),
-    ]))
+    let mut layers = vec![rlimits::priority(), rlimits::program(confinement)];
+    let files = landlock::program(confinement, program)?;
+    if let Some(lack) = &files.lack {
+        return Err(io::Error::other(format!("cannot be locked in: landlock is missing: {lack}")));
+    }
+    layers.extend([files, seccomp::program(confinement.reopens_output)]);
+    Ok(Report::new(layers))
 }

@@ -95,9 +95,9 @@ enum Attempt {
     Work { times: u32 },
     /// Execute a program as for a picture on the standard input, behind the walls for programs
     Program {
-        /// A directory in which it may make files
+        /// Let it open files for writing, as far as landlock does
         #[arg(long)]
-        writable: Option<PathBuf>,
+        reopens_output: bool,
         program: PathBuf,
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         arguments: Vec<String>,
@@ -112,8 +112,8 @@ pub fn probe(command: &ProbeCommand, output: &mut dyn Write) -> ExitCode {
         cpu: Duration::from_secs(command.cpu_seconds),
         file_bytes: 1 << 20,
     };
-    if let Attempt::Program { writable, program, arguments } = &command.attempt {
-        let error = execute(&confinement, writable.clone(), program, arguments);
+    if let Attempt::Program { reopens_output, program, arguments } = &command.attempt {
+        let error = execute(&confinement, *reopens_output, program, arguments);
         return say(output, Err(error));
     }
     // A worker is sent one; it cannot make it.
@@ -142,7 +142,7 @@ fn say(output: &mut dyn Write, outcome: io::Result<String>) -> ExitCode {
 /// Becomes a program; returns only why that is not possible.
 fn execute(
     confinement: &Confinement,
-    writable: Option<PathBuf>,
+    reopens_output: bool,
     program: &Path,
     arguments: &[String],
 ) -> io::Error {
@@ -152,7 +152,7 @@ fn execute(
         cpu: confinement.cpu,
         file_bytes: confinement.file_bytes,
         readable: &[stdin.as_fd()],
-        writable,
+        reopens_output,
     };
     match super::confine_program(&confinement, program) {
         Ok(report) if report.is_complete() => Command::new(program).args(arguments).exec(),

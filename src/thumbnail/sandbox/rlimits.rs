@@ -5,8 +5,8 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use super::report::Layer;
 use super::{Confinement, ProgramConfinement};
 
-/// Of descriptors: the standard streams, those of one job, and some to spare.
-const WORKER_FILES: u64 = 16;
+/// Of descriptors: the standard streams, one to see its own memory, those of one job, and some to spare.
+const WORKER_FILES: u64 = 10;
 
 /// A program opens its libraries one by one, and may have a few files open at once.
 const PROGRAM_FILES: u64 = 64;

@@ -69,6 +69,7 @@ pub fn run(settings: WorkerSettings) -> io::Result<()> {
         cpu: Duration::from_secs(settings.cpu),
         file_bytes: MAX_BODY_BYTES,
     });
+    let memory = memory.and_then(Memory::new);
     let socket = io::stdin();
     channel::send(&socket, &serde_json::to_vec(&report)?, &[])?;
     let mut buffer = vec![0; MAX_PACKET];
@@ -112,23 +113,40 @@ fn both(files: Vec<OwnedFd>) -> io::Result<[File; channel::FILES]> {
     files.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a job has two files"))
 }
 
-fn used(memory: Option<&File>) -> Used {
+fn used(memory: Option<&Memory>) -> Used {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    Used {
-        cpu: Duration::try_from(cpu).unwrap_or_default(),
-        memory_bytes: memory.and_then(own_bytes).unwrap_or_default(),
+    let (memory_bytes, grown_bytes) = memory.and_then(Memory::now).unwrap_or_default();
+    Used { cpu: Duration::try_from(cpu).unwrap_or_default(), memory_bytes, grown_bytes }
+}
+
+/// `/proc/self/statm`, kept open, and how much was mapped at first.
+struct Memory {
+    statm: File,
+    mapped: u64,
+}
+
+impl Memory {
+    fn new(statm: File) -> Option<Self> {
+        let [mapped, ..] = pages(&statm)?;
+        Some(Self { statm, mapped })
+    }
+
+    /// Returns, in bytes, what is there without what it shares with all others, which is the program
+    /// itself; and how much more is mapped than at first.
+    fn now(&self) -> Option<(u64, u64)> {
+        let [mapped, resident, shared] = pages(&self.statm)?;
+        let bytes = |pages: u64| pages.saturating_mul(rustix::param::page_size() as u64);
+        Some((bytes(resident.saturating_sub(shared)), bytes(mapped.saturating_sub(self.mapped))))
     }
 }
 
-/// Reads `/proc/self/statm`, in pages: what is there without what it shares with all others, which is
-/// the program itself.
-fn own_bytes(statm: &File) -> Option<u64> {
+/// Reads what is mapped, there, and shared, in pages.
+fn pages(statm: &File) -> Option<[u64; 3]> {
     let mut text = [0; 64];
     let length = statm.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    let mut pages = text.split(' ').skip(1).map_while(|pages| pages.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()?, pages.next()?);
-    resident.saturating_sub(shared).checked_mul(rustix::param::page_size() as u64)
+    let mut pages = text.split(' ').map_while(|pages| pages.parse::<u64>().ok());
+    Some([pages.next()?, pages.next()?, pages.next()?])
 }
 
 #[cfg(test)]
@@ -138,12 +156,13 @@ mod tests {
     #[test]
     fn the_memory_that_is_held_is_known() {
         const MUCH: usize = 64 * 1024 * 1024;
-        let statm = File::open("/proc/self/statm").unwrap();
-        let before = used(Some(&statm));
+        let memory = Memory::new(File::open("/proc/self/statm").unwrap()).unwrap();
+        let before = used(Some(&memory));
         let much = vec![1_u8; MUCH];
-        let after = used(Some(&statm));
+        let after = used(Some(&memory));
         let more = after.memory_bytes.saturating_sub(before.memory_bytes);
         assert!(more >= (much.len() as u64) / 2, "{before:?}, {after:?}");
+        assert!(after.grown_bytes >= before.grown_bytes);
         assert!(after.cpu > Duration::ZERO);
     }
 }

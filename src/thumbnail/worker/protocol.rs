@@ -50,6 +50,8 @@ pub(in crate::thumbnail) struct Used {
     pub(in crate::thumbnail) cpu: Duration,
     /// Memory that it holds at the moment beside the program itself, in bytes.
     pub(in crate::thumbnail) memory_bytes: u64,
+    /// Addresses that it has taken since it was locked in, which its limit counts, in bytes.
+    pub(in crate::thumbnail) grown_bytes: u64,
 }
 
 /// One thumbnail, without its bytes.

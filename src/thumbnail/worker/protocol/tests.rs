@@ -48,7 +48,7 @@ fn thumbnails_arrive_as_they_were_sent() {
         Rendered::Original { content_type: "image/gif" },
         encoded(WEBP, "image/webp"),
     ];
-    let used = Used { cpu: Duration::from_millis(1500), memory_bytes: 7 };
+    let used = Used { cpu: Duration::from_millis(1500), memory_bytes: 7, grown_bytes: 9 };
     let answer = Answer::new(Ok(rendered.clone()), &mut body, used);
     let packet = serde_json::to_vec(&answer).unwrap();
     let read = Answer::parse(&packet).unwrap();
