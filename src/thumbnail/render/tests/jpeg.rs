@@ -227,6 +227,34 @@ fn a_picture_that_was_cut_off_shows_what_there_is_of_it() {
     assert!(matches!(header, Err(ThumbnailError::Damaged(_))), "{header:?}");
 }
 
+/// What a camera has put into the header is a whole picture, end and all.
+#[test]
+fn the_end_of_a_picture_within_the_header_is_not_the_end_of_the_picture() {
+    let asked = spec(40, 20, Scale);
+    let whole = subsampled(&quarters(400, 200), Subsamp::Sub2x2);
+    let cut = &whole[..whole.len() * 3 / 4];
+    let source = jpeg_with(cut.to_vec(), 0xe1, b"\xff\xd8\xff\xd9");
+    assert_eq!(made_anew(&source, &asked), made_anew(cut, &asked));
+}
+
+#[test]
+fn what_cannot_be_counted_has_to_fit_at_its_most() {
+    let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
+    let odd = |side| {
+        let whole = subsampled(&DynamicImage::new_rgb8(side, side), Subsamp::None);
+        let frame = memchr::memmem::find(&whole, b"\xff\xc0").expect("a frame");
+        let (before, rest) = whole.split_at(frame);
+        let progressive = [b"\xff\xc2", &rest[2..19]].concat();
+        rendered_under(limits, &[before, &progressive, rest].concat(), &spec(9, 9, Crop))
+    };
+    let (small, large) = (odd(64), odd(1000));
+    assert!(!matches!(small, Err(ThumbnailError::TooLarge(_))), "{small:?}");
+    assert!(
+        matches!(large, Err(ThumbnailError::TooLarge(_) | ThumbnailError::Damaged(_))),
+        "{large:?}"
+    );
+}
+
 #[test]
 fn bytes_too_many_are_passed_over() {
     for source in [
@@ -249,7 +277,8 @@ fn endless_scans_are_refused() {
     let scan = source[last_scan..end].to_vec();
     source.splice(end..end, scan.repeat(1000));
     let outcome = rendered(&source, &spec(9, 9, Crop));
-    assert!(matches!(outcome, Err(ThumbnailError::Damaged(_))), "{outcome:?}");
+    // Not tried again by the other decoder, which has no such limit.
+    assert!(matches!(outcome, Err(ThumbnailError::TooLarge(_))), "{outcome:?}");
 }
 
 /// CS-LIM-06
