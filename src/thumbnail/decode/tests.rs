@@ -84,6 +84,22 @@ fn pixels_are_counted_before_they_are_decoded() {
 }
 
 #[test]
+fn pictures_of_three_channels_may_have_nearly_all_pixels() {
+    let picture = quarters(1999, 1000);
+    let limits = Limits { max_pixels: 2_000_000, ..Limits::default() };
+    for (name, bytes) in [
+        ("one strip", samples::tiff(&picture.to_rgb8(), 1)),
+        ("TIFF", encoded(&picture, ImageFormat::Tiff)),
+        ("BMP", encoded(&picture, ImageFormat::Bmp)),
+        ("PNG", encoded(&picture, ImageFormat::Png)),
+    ] {
+        let source = opened(&bytes, &limits).expect("its header is fine");
+        let size = source.header().size;
+        assert!(source.decode(size).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn what_ends_early_is_refused() {
     for (name, bytes) in all_quarters() {
         // Of a picture without its end some decoders show what there is; of a header there is nothing.
