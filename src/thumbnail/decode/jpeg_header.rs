@@ -52,8 +52,9 @@ impl JpegHeader {
             let (marker, body) = segments.next()?;
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                    let another = frame.replace(Frame::parse(marker, body)?);
                     // Which of two counts is for each decoder to say, so none can be checked.
-                    if frame.replace(Frame::parse(marker, body)?).is_some() {
+                    if another.is_some() {
                         return Err(damaged("two frames"));
                     }
                 }

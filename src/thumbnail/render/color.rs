@@ -12,8 +12,11 @@ use moxcms::{ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, Transf
 pub(super) struct ToSrgb {
     profile: ColorProfile,
     /// The conversions that have been needed: an animation needs the same for each frame.
-    transforms: RefCell<Vec<(Layout, Layout, Option<Arc<Transform8BitExecutor>>)>>,
+    transforms: RefCell<Vec<Known>>,
 }
+
+/// From which layout to which, and how; nothing if the profile does not allow it.
+type Known = (Layout, Layout, Option<Arc<Transform8BitExecutor>>);
 
 impl ToSrgb {
     /// Reads a profile. Returns nothing if it is broken, of another kind than pictures have, or sRGB itself.
