@@ -222,6 +222,27 @@ fn all_turns_of_a_camera_give_the_same_thumbnail() {
     }
 }
 
+/// Decoded by libavif 0.11 (`avifdec -d 8`) and libjxl 0.7 (`djxl --bits_per_sample=8`).
+#[test]
+fn avif_and_jpeg_xl_are_as_their_own_libraries_decode_them() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut compared = 0;
+    for entry in fs::read_dir(root.join("tests/golden/decoded")).expect("the pictures") {
+        let decoded = entry.expect("a picture").path();
+        let name = decoded.file_stem().and_then(|name| name.to_str()).expect("a name");
+        let source = fs::read(root.join("src/thumbnail/testdata").join(name)).expect("the source");
+        let decoded = image::open(&decoded).expect("a picture");
+        let asked = Asked {
+            method: ThumbnailMethod::Scale,
+            size: (decoded.width() / 2, decoded.height() / 2),
+            encoding: ThumbnailEncoding::Universal,
+        };
+        assert_alike(&thumbnail(&source, asked), &reference(&decoded, asked), name);
+        compared += 1;
+    }
+    assert_eq!(compared, 11);
+}
+
 /// If this fails, nothing above says anything.
 #[test]
 fn what_is_wrong_with_a_picture_is_seen() {

@@ -15,7 +15,8 @@ use crate::types::ThumbnailSize;
 pub struct Inspected {
     /// Its type by its first bytes, whatever it is called.
     pub content_type: &'static str,
-    /// What its header says; `None` for what another program decodes.
+    /// What its header says; `None` for what another program decodes, and for audio, whose cover may lie
+    /// anywhere within.
     pub header: Option<InspectedHeader>,
 }
 
@@ -41,6 +42,9 @@ pub fn inspect(mut file: File, limits: &Limits) -> Result<Inspected, ThumbnailEr
     (&mut file).take(Format::LOOKED_AT as u64).read_to_end(&mut start)?;
     let format = Format::detect(&start).ok_or(ThumbnailError::Unsupported)?;
     let header = guarded(|| {
+        if let Format::Audio(_) = format {
+            return Err(ThumbnailError::Unsupported);
+        }
         let source = decode::open(file, limits)?;
         let header = source.header();
         Ok(InspectedHeader { size: header.size, moves: header.animated })
@@ -80,6 +84,13 @@ mod tests {
             let header = Some(InspectedHeader { size, moves });
             assert_eq!(inspected(&bytes).unwrap(), Inspected { content_type, header });
         }
+    }
+
+    #[test]
+    fn no_cover_is_looked_for() {
+        let audio = samples::flac(&encoded(&quarters(40, 20), ImageFormat::Png));
+        let found = Inspected { content_type: "audio/flac", header: None };
+        assert_eq!(inspected(&audio).unwrap(), found);
     }
 
     #[test]

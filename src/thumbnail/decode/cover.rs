@@ -9,7 +9,7 @@ use lofty::picture::PictureType;
 use lofty::probe::Probe;
 use lofty::tag::Tag;
 
-use super::{Header, Pixels, Source, open_picture};
+use super::{Header, Pixels, Source, id3, open_picture};
 use crate::thumbnail::error::ThumbnailError;
 use crate::thumbnail::format::{Audio, Format};
 use crate::thumbnail::limits::Limits;
@@ -79,7 +79,14 @@ fn is_stored_as_pixels(format: Format) -> bool {
     }
 }
 
-fn cover_of(reader: BufReader<File>, kind: Audio) -> Result<Option<Vec<u8>>, ThumbnailError> {
+fn cover_of(mut reader: BufReader<File>, kind: Audio) -> Result<Option<Vec<u8>>, ThumbnailError> {
+    // Vorbis, Opus and Speex alike lie in pages of Ogg.
+    let kind = match kind {
+        Audio::Mp3 => return Ok(id3::cover(&mut reader)?),
+        Audio::Flac => Some(FileType::Flac),
+        Audio::M4a => Some(FileType::Mp4),
+        Audio::Ogg => None,
+    };
     apply_global_options(
         GlobalOptions::new()
             .allocation_limit(MAX_FIELD_BYTES)
@@ -87,13 +94,6 @@ fn cover_of(reader: BufReader<File>, kind: Audio) -> Result<Option<Vec<u8>>, Thu
             .preserve_format_specific_items(false),
     );
     let options = ParseOptions::new().read_properties(false).parsing_mode(ParsingMode::Relaxed);
-    // Vorbis, Opus and Speex alike lie in pages of Ogg.
-    let kind = match kind {
-        Audio::Mp3 => Some(FileType::Mpeg),
-        Audio::Flac => Some(FileType::Flac),
-        Audio::M4a => Some(FileType::Mp4),
-        Audio::Ogg => None,
-    };
     let probe = match kind {
         Some(kind) => Probe::with_file_type(reader, kind),
         None => Probe::new(reader).guess_file_type()?,

@@ -34,15 +34,18 @@ pub(super) fn open(
         let mut entry = [0; ENTRY_LENGTH];
         reader.read_exact(&mut entry).map_err(ImageError::IoError)?;
         let entry = Entry(entry);
+        if u64::from(entry.length()) > MAX_PICTURE_BYTES {
+            continue;
+        }
         if best.as_ref().is_none_or(|best| entry.score() > best.score()) {
             best = Some(entry);
         }
     }
-    let best = best.ok_or_else(|| ThumbnailError::Damaged("an icon of nothing".to_owned()))?;
+    let best =
+        best.ok_or_else(|| ThumbnailError::Damaged("an icon of nothing that can be".to_owned()))?;
     reader.seek(SeekFrom::Start(best.offset().into()))?;
     let mut picture = Vec::new();
-    let length = u64::from(best.length()).min(MAX_PICTURE_BYTES);
-    reader.take(length).read_to_end(&mut picture)?;
+    reader.take(best.length().into()).read_to_end(&mut picture)?;
     if picture.starts_with(b"\x89PNG") {
         ImageSource::open_png_in_icon(Cursor::new(picture), limits)
     } else {

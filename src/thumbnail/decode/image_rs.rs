@@ -123,7 +123,12 @@ impl ImageSource {
         let size = stored_size(&decoder);
         limits.check(size)?;
         let mut budget = limits.for_decoding();
-        budget.reserve(decoder.total_bytes())?;
+        let of_pixels = decoder.total_bytes();
+        budget.clone().reserve(of_pixels)?;
+        if format == Format::Tiff {
+            // It takes the pixels off by itself; what is left is for the longest strip as it is stored.
+            budget.max_alloc = budget.max_alloc.map(|bytes| bytes.saturating_add(of_pixels));
+        }
         decoder.set_limits(budget)?;
         Ok(Self { decoder, header: Header { format, size, animated, orientation } })
     }

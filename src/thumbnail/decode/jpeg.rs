@@ -14,7 +14,7 @@ use turbojpeg::{
 };
 
 use super::image_rs::ImageSource;
-use super::jpeg_header::JpegHeader;
+use super::jpeg_header::{JpegHeader, most_coefficient_bytes};
 use super::{Header, Pixels, Source};
 use crate::thumbnail::error::ThumbnailError;
 use crate::thumbnail::format::Format;
@@ -90,6 +90,7 @@ struct JpegSource {
     header: Header,
     profile: Option<Vec<u8>>,
     by_adobe: bool,
+    first_scan: usize,
     decompressor: Decompressor,
     stored: DecompressHeader,
 }
@@ -113,17 +114,31 @@ pub(super) fn open(
     reader.take(length).read_to_end(&mut file)?;
     match JpegSource::open(&file, limits) {
         Ok(opened) => Ok(Box::new(JpegSource { file, limits: *limits, ..opened })),
-        Err(ThumbnailError::Damaged(_)) => {
-            Ok(Box::new(ImageSource::open_jpeg(Cursor::new(file), limits)?))
-        }
+        Err(ThumbnailError::Damaged(_)) => Ok(Box::new(open_damaged(file, limits)?)),
         Err(error) => Err(error),
     }
+}
+
+/// Opens what libjpeg-turbo takes for damaged by the other decoder.
+///
+/// That one holds coefficients, too, and counts none of them: either our own walk has, and both decoders
+/// speak of the same size, or as many as there can be have to be within the limits.
+fn open_damaged(file: Vec<u8>, limits: &Limits) -> Result<ImageSource, ThumbnailError> {
+    let walked = JpegHeader::parse(&file).ok();
+    let again = ImageSource::open_jpeg(Cursor::new(file), limits)?;
+    let size = again.header().size;
+    let coefficient_bytes = match walked {
+        Some(walked) if walked.size == size => walked.coefficient_bytes,
+        _ => most_coefficient_bytes(size),
+    };
+    check("coefficients", coefficient_bytes, limits.max_decoding_bytes())?;
+    Ok(again)
 }
 
 impl JpegSource {
     /// Reads the header of a file, without keeping that.
     fn open(file: &[u8], limits: &Limits) -> Result<Self, ThumbnailError> {
-        let JpegHeader { size, orientation, profile, by_adobe, coefficient_bytes } =
+        let JpegHeader { size, orientation, profile, by_adobe, coefficient_bytes, first_scan } =
             JpegHeader::parse(file)?;
         limits.check(size)?;
         check("coefficients", coefficient_bytes, limits.max_decoding_bytes())?;
@@ -136,7 +151,7 @@ impl JpegSource {
         }
         let header = Header { format: Format::Jpeg, size, animated: false, orientation };
         let (file, limits) = (Vec::new(), *limits);
-        Ok(Self { file, limits, header, profile, by_adobe, decompressor, stored })
+        Ok(Self { file, limits, header, profile, by_adobe, first_scan, decompressor, stored })
     }
 
     /// Decodes at the scale that has been set, into the channels that the file holds.
@@ -175,8 +190,13 @@ impl JpegSource {
         let mut pixels = vec![0; pitch * height];
         let output = Image { pixels: &mut pixels[..], width, pitch, height, format };
         let outcome = self.decompressor.decompress(&self.file, output);
-        forgive(outcome, &self.file)?;
+        forgive(outcome, self.scans())?;
         image(size.width, size.height, pixels).ok_or_else(|| damaged("a size that changes"))
+    }
+
+    /// Returns the file from its first scan on: what is before may hold whole pictures, with their ends.
+    fn scans(&self) -> &[u8] {
+        self.file.get(self.first_scan..).unwrap_or_default()
     }
 
     fn planes(&mut self, scaled: &DecompressHeader) -> Result<Planes, ThumbnailError> {
@@ -186,7 +206,7 @@ impl JpegSource {
         let mut samples = vec![0; length];
         let output = YuvImage { pixels: &mut samples[..], width, align: 1, height, subsamp };
         let outcome = self.decompressor.decompress_to_yuv(&self.file, output);
-        forgive(outcome, &self.file)?;
+        forgive(outcome, self.scans())?;
         let (across, down) = match subsamp {
             Subsamp::Sub2x1 => (2, 1),
             Subsamp::Sub2x2 => (2, 2),
@@ -224,8 +244,9 @@ impl Source for JpegSource {
         match self.channels(&scaled) {
             Ok(channels) => Ok(Pixels::Jpeg(JpegPixels { channels, eighths })),
             Err(ThumbnailError::Damaged(_)) => {
-                let again = ImageSource::open_jpeg(Cursor::new(self.file), &self.limits)?;
-                Box::new(again).decode(at_least)
+                // Its memory goes before the other decoder takes its own.
+                let Self { file, limits, .. } = *self;
+                Box::new(open_damaged(file, &limits)?).decode(at_least)
             }
             Err(error) => Err(error),
         }
@@ -258,7 +279,7 @@ fn area(size: ThumbnailSize) -> usize {
 /// It decodes on after a warning, and fails then as after an error; the text alone tells the two apart,
 /// and only the first warning is kept. Cameras and messengers write many files with a few bytes too many.
 /// One whose end marker is missing was cut off, which is for the other decoder to judge.
-fn forgive(outcome: turbojpeg::Result<()>, file: &[u8]) -> Result<(), ThumbnailError> {
+fn forgive(outcome: turbojpeg::Result<()>, scans: &[u8]) -> Result<(), ThumbnailError> {
     const WARNINGS: [&str; 4] = [
         "Corrupt JPEG data: ",
         "Inconsistent progression sequence",
@@ -269,7 +290,7 @@ fn forgive(outcome: turbojpeg::Result<()>, file: &[u8]) -> Result<(), ThumbnailE
     match outcome {
         Err(turbojpeg::Error::TurboJpegError(text))
             if WARNINGS.iter().any(|warning| text.starts_with(warning))
-                && memchr::memmem::rfind(file, END_OF_IMAGE).is_some() =>
+                && memchr::memmem::rfind(scans, END_OF_IMAGE).is_some() =>
         {
             Ok(())
         }
@@ -277,8 +298,23 @@ fn forgive(outcome: turbojpeg::Result<()>, file: &[u8]) -> Result<(), ThumbnailE
     }
 }
 
+/// Tells what is too much from what is damaged: the former is not tried again. The decoder has numbers for
+/// neither, only texts.
 fn failed(error: turbojpeg::Error) -> ThumbnailError {
-    damaged(&error.to_string())
+    const TOO_MUCH: [&str; 3] = [
+        "Progressive JPEG image has more than ",
+        "Insufficient memory",
+        "Memory allocation failure",
+    ];
+    match error {
+        turbojpeg::Error::TurboJpegError(text)
+            if TOO_MUCH.iter().any(|beginning| text.contains(beginning)) =>
+        {
+            ThumbnailError::TooLarge(text)
+        }
+        turbojpeg::Error::Null => ThumbnailError::TooLarge(error.to_string()),
+        error => damaged(&error.to_string()),
+    }
 }
 
 fn damaged(what: &str) -> ThumbnailError {

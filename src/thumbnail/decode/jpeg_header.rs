@@ -21,6 +21,8 @@ pub(super) struct JpegHeader {
     pub(super) by_adobe: bool,
     /// The memory for the coefficients of the whole picture, if it comes in more than one scan.
     pub(super) coefficient_bytes: u64,
+    /// Where the first scan begins, in bytes from the start of the file.
+    pub(super) first_scan: usize,
 }
 
 /// The fields of a frame header that matter here (ITU T.81, B.2.2).
@@ -49,8 +51,12 @@ impl JpegHeader {
         loop {
             let (marker, body) = segments.next()?;
             match marker {
-                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) && frame.is_none() => {
-                    frame = Some(Frame::parse(marker, body)?);
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                    let another = frame.replace(Frame::parse(marker, body)?);
+                    // Which of two counts is for each decoder to say, so none can be checked.
+                    if another.is_some() {
+                        return Err(damaged("two frames"));
+                    }
                 }
                 0xda => {
                     let frame = frame.ok_or_else(|| damaged("a scan before its frame"))?;
@@ -60,6 +66,7 @@ impl JpegHeader {
                         profile: profile.assemble(),
                         by_adobe,
                         coefficient_bytes: frame.held_coefficients(body),
+                        first_scan: file.len() - segments.rest.len(),
                     });
                 }
                 0xe1 if orientation.is_none() => {
@@ -97,6 +104,12 @@ impl Frame {
         let is_only_one = !self.is_progressive && in_first_scan >= self.components;
         if is_only_one { 0 } else { self.coefficient_bytes }
     }
+}
+
+/// Returns the most memory that the coefficients of a picture of this size may take, whatever its header
+/// says: four components, each in full detail.
+pub(super) fn most_coefficient_bytes(size: ThumbnailSize) -> u64 {
+    coefficient_bytes(size, [0x44; 4].into_iter())
 }
 
 /// Returns the memory for all coefficients, two bytes each, in whole units of blocks (ITU T.81, A.2).
@@ -221,6 +234,7 @@ mod tests {
             &[segment(0xc0, &[8, 0, 24, 0, 0, 1, 1, 0x11, 0]), scan.clone()],
             &[segment(0xc0, &[8, 0, 24]), scan.clone()],
             &[vec![0xff, 0xd9], frame(0xc0, &[0x11]), scan.clone()],
+            &[frame(0xc0, &[0x11]), frame(0xc2, &[0x11]), scan.clone()],
         ] {
             let outcome = parse(broken);
             assert!(matches!(outcome, Err(ThumbnailError::Damaged(_))), "{broken:?} {outcome:?}");

@@ -4,6 +4,7 @@ mod avif;
 mod cover;
 pub(super) mod gif;
 mod ico;
+mod id3;
 mod image_rs;
 mod jpeg;
 mod jpeg_header;

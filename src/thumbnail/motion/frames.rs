@@ -14,7 +14,7 @@ use crate::thumbnail::format::Format;
 use crate::thumbnail::limits::Limits;
 
 /// How many pictures of the source's size its decoder holds, with the one that it gives away.
-const PICTURES_HELD: u64 = 4;
+pub(super) const PICTURES_HELD: u64 = 4;
 
 /// Opens the frames of an animation, or `None` where that cannot be done.
 ///

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Seek};
 
 use super::Film;
+use super::frames::PICTURES_HELD;
 use super::positioned::Positioned;
 use crate::thumbnail::decode::gif::{self, GifSurvey};
 use crate::thumbnail::format::Format;
@@ -47,10 +48,18 @@ impl Survey {
     }
 
     /// Whether it moves, and all its frames together are no more than allowed (threats IM-03).
+    ///
+    /// Those that are in memory at once may take no more than a still picture: else there would be none
+    /// where there could be that.
     pub(super) fn moves_within(&self, canvas: ThumbnailSize, limits: &Limits) -> bool {
+        const BYTES_PER_PIXEL: u64 = 4;
         let pixels = u64::from(canvas.width) * u64::from(canvas.height);
         let all = pixels.saturating_mul(self.frames.into());
-        (2..=limits.max_frames).contains(&self.frames) && all <= limits.max_animation_pixels
+        // One more, that is being made smaller.
+        let held = pixels.saturating_mul(BYTES_PER_PIXEL * (PICTURES_HELD + 1));
+        (2..=limits.max_frames).contains(&self.frames)
+            && all <= limits.max_animation_pixels
+            && held <= limits.max_decoding_bytes()
     }
 
     /// The number in a GIF says how often it is shown once more; without one it is shown once.
@@ -232,6 +241,15 @@ mod tests {
         assert!(!moves(3, ThumbnailSize { width: 7, height: 3 }));
         let endless = ThumbnailSize { width: u32::MAX, height: u32::MAX };
         assert!(!moves(3, endless));
+    }
+
+    #[test]
+    fn frames_that_do_not_fit_into_memory_together_stand_still() {
+        let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
+        let survey = Survey { frames: 2, plays: Plays::Forever };
+        let moves = |width| survey.moves_within(ThumbnailSize { width, height: 500 }, &limits);
+        assert!(moves(500));
+        assert!(!moves(1000));
     }
 
     #[test]

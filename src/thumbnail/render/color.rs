@@ -1,19 +1,28 @@
 //! Colours as thumbnails have them: red, green and blue of sRGB, without a profile.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use image::{ColorType, DynamicImage, GrayAlphaImage, GrayImage, Rgb, RgbImage, RgbaImage};
-use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+use moxcms::{ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, TransformOptions};
 
 /// The conversion from an embedded ICC profile to sRGB.
 ///
 /// It is applied to the small picture: the mean of colours is hardly another one before than after it.
 pub(super) struct ToSrgb {
     profile: ColorProfile,
+    /// The conversions that have been needed: an animation needs the same for each frame.
+    transforms: RefCell<Vec<Known>>,
 }
+
+/// From which layout to which, and how; nothing if the profile does not allow it.
+type Known = (Layout, Layout, Option<Arc<Transform8BitExecutor>>);
 
 impl ToSrgb {
     /// Reads a profile. Returns nothing if it is broken, of another kind than pictures have, or sRGB itself.
     pub(super) fn parse(profile: &[u8]) -> Option<Self> {
-        let to_srgb = Self { profile: ColorProfile::new_from_slice(profile).ok()? };
+        let profile = ColorProfile::new_from_slice(profile).ok()?;
+        let to_srgb = Self { profile, transforms: RefCell::default() };
         match to_srgb.profile.color_space {
             DataColorSpace::Rgb => (!to_srgb.changes_nothing()?).then_some(to_srgb),
             DataColorSpace::Gray | DataColorSpace::Cmyk => Some(to_srgb),
@@ -78,12 +87,24 @@ impl ToSrgb {
     }
 
     fn transformed(&self, pixels: &[u8], from: Layout, to: Layout) -> Option<Vec<u8>> {
-        let srgb = ColorProfile::new_srgb();
-        let options = TransformOptions::default();
-        let transform = self.profile.create_transform_8bit(from, &srgb, to, options).ok()?;
+        let transform = self.transform(from, to)?;
         let mut converted = vec![0; pixels.len() / from.channels() * to.channels()];
         transform.transform(pixels, &mut converted).ok()?;
         Some(converted)
+    }
+
+    /// Returns the conversion between two layouts; nothing if the profile does not allow it.
+    fn transform(&self, from: Layout, to: Layout) -> Option<Arc<Transform8BitExecutor>> {
+        let mut transforms = self.transforms.borrow_mut();
+        if let Some((.., known)) = transforms.iter().find(|known| (known.0, known.1) == (from, to))
+        {
+            return known.clone();
+        }
+        let srgb = ColorProfile::new_srgb();
+        let options = TransformOptions::default();
+        let made = self.profile.create_transform_8bit(from, &srgb, to, options).ok();
+        transforms.push((from, to, made.clone()));
+        made
     }
 }
 

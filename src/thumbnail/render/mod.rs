@@ -23,9 +23,8 @@ use super::decode;
 use super::encode::encode;
 use super::error::ThumbnailError;
 use super::job::{Job, Rendered};
-use super::layout::Area;
 use super::motion::{self, Film};
-use crate::types::{ThumbnailEncoding, ThumbnailSize, ThumbnailSpec};
+use crate::types::{ThumbnailEncoding, ThumbnailSpec};
 use color::ToSrgb;
 use original::Original;
 use picture::Picture;
@@ -75,41 +74,47 @@ fn render_unguarded(file: File, job: &Job) -> Result<Vec<Rendered>, ThumbnailErr
     let to_srgb = source.color_profile().and_then(|profile| ToSrgb::parse(&profile));
     // Decoded even if the original is sent: what only starts like a picture is not passed off as one.
     let at_least = plan::decoded_size(plans.iter().map(|(_, plan)| plan), stored);
+    // Those that move come first: their frames and the still picture are not in memory together, and
+    // nobody may need the latter.
+    let mut made = Vec::with_capacity(plans.len());
+    for (spec, plan) in &plans {
+        made.push(moving(&file, &original, *plan, job, spec, to_srgb.as_ref())?);
+    }
+    if made.iter().all(Option::is_some) {
+        return Ok(made.into_iter().flatten().collect());
+    }
     let picture = Picture::new(source.decode(at_least)?, stored)?;
-    let render_one = |(spec, plan): (&ThumbnailSpec, Plan)| {
+    let still = |(spec, plan): (&ThumbnailSpec, Plan)| {
         let (crop, to) = match plan {
             Plan::Original => return Ok(original.rendered()),
             Plan::Resize { crop, to } => (crop, to),
         };
-        if let Some(made) = moving(&file, &original, (crop, to), job, spec, to_srgb.as_ref())? {
-            return Ok(original.or_better(made, crop, spec));
-        }
         let wants_planes = to_srgb.is_none() && spec.encoding == ThumbnailEncoding::Universal;
-        let small = picture.thumbnail(crop, to, wants_planes)?;
+        let small = picture.thumbnail(crop, to, original.orientation, wants_planes)?;
         let small = small.into_srgb(to_srgb.as_ref()).turned(original.orientation);
         let made = encode(small, spec.encoding)?;
         Ok(original.or_better(made, crop, spec))
     };
-    plans.into_iter().map(render_one).collect()
+    plans.into_iter().zip(made).map(|(plan, made)| made.map_or_else(|| still(plan), Ok)).collect()
 }
 
 /// Makes a moving thumbnail, where that is asked for and possible.
 fn moving(
     file: &File,
     original: &Original,
-    plan: (Area, ThumbnailSize),
+    plan: Plan,
     job: &Job,
     spec: &ThumbnailSpec,
     to_srgb: Option<&ToSrgb>,
 ) -> Result<Option<Rendered>, ThumbnailError> {
-    let Some(format) = original.moving_format().filter(|_| spec.animated) else {
-        return Ok(None);
-    };
+    let (Plan::Resize { crop, to }, true) = (plan, spec.animated) else { return Ok(None) };
+    let Some(format) = original.moving_format() else { return Ok(None) };
     let Original { size: canvas, orientation, bytes: length, .. } = *original;
     let film = Film { file, length, format, canvas, orientation };
     let in_srgb = |frame: RgbaImage| match to_srgb {
         Some(to_srgb) => to_srgb.convert(frame.into()).into_rgba8(),
         None => frame,
     };
-    motion::render(&film, plan, in_srgb, job)
+    let made = motion::render(&film, (crop, to), in_srgb, job)?;
+    Ok(made.map(|made| original.or_better(made, crop, spec)))
 }

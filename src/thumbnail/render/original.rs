@@ -45,6 +45,11 @@ impl Original {
         !self.is_extracted && self.format.may_be_sent() && (!self.animated || spec.animated)
     }
 
+    /// Whether everything that shows it shows it upright: not everything turns other formats than JPEG.
+    pub(super) fn is_shown_upright(&self) -> bool {
+        self.orientation == Orientation::NoTransforms || self.format == Format::Jpeg
+    }
+
     pub(super) fn rendered(&self) -> Rendered {
         Rendered::Original { content_type: self.format.content_type(self.animated) }
     }

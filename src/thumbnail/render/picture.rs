@@ -2,7 +2,8 @@
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{MulDiv, PixelType};
-use image::{ColorType, DynamicImage, GrayImage, RgbaImage};
+use image::metadata::Orientation::{self, NoTransforms};
+use image::{ColorType, DynamicImage, GrayImage, Luma, RgbaImage};
 
 use super::color::{self, ToSrgb};
 use super::resize::{Part, resize, resize_packed, resize_plane};
@@ -59,11 +60,12 @@ impl Picture {
 
     /// Makes a small picture of a part of it; both are in stored orientation.
     ///
-    /// Luma and chroma are kept apart if that is wanted and possible.
+    /// Luma and chroma are kept apart if that is wanted and possible, also when it is turned afterwards.
     pub(super) fn thumbnail(
         &self,
         crop: Area,
         to: ThumbnailSize,
+        orientation: Orientation,
         wants_planes: bool,
     ) -> Result<Small, ThumbnailError> {
         let part = Part::scaled(crop, self.scale);
@@ -82,12 +84,17 @@ impl Picture {
                 small.into()
             }
             Channels::Inks(inks) => Small::Inks(resize(inks, part, to)?.into_rgba8()),
-            Channels::Planes(planes) if wants_planes => {
-                // One sample of chroma for four of luma, as JPEG is written.
-                let chroma =
-                    ThumbnailSize { width: to.width.div_ceil(2), height: to.height.div_ceil(2) };
+            // One sample of chroma for four of luma, as JPEG is written.
+            Channels::Planes(planes) if wants_planes && has_even_sides(to) => {
+                let chroma = ThumbnailSize { width: to.width / 2, height: to.height / 2 };
                 let small = self.resize_planes(planes, crop, [to, chroma, chroma])?;
                 Small::Encodable(Encodable::Planes(small))
+            }
+            // The last samples of an odd side stand for one more pixel than there is, and would stand for
+            // others after turning.
+            Channels::Planes(planes) if wants_planes && orientation == NoTransforms => {
+                let [luma, blue, red] = self.resize_planes(planes, crop, [to; 3])?;
+                Small::Encodable(Encodable::Planes([luma, halved(&blue), halved(&red)]))
             }
             Channels::Planes(planes) => {
                 let small = self.resize_planes(planes, crop, [to; 3])?;
@@ -151,6 +158,21 @@ fn with_eight_bits(image: DynamicImage) -> DynamicImage {
         color if color.has_alpha() => image.into_rgba8().into(),
         _ => image.into_rgb8().into(),
     }
+}
+
+fn has_even_sides(size: ThumbnailSize) -> bool {
+    size.width.is_multiple_of(2) && size.height.is_multiple_of(2)
+}
+
+/// Returns the mean of each four samples; beyond the end the last one is repeated.
+fn halved(plane: &GrayImage) -> GrayImage {
+    let (width, height) = plane.dimensions();
+    GrayImage::from_fn(width.div_ceil(2), height.div_ceil(2), |x, y| {
+        let (right, bottom) = ((2 * x + 1).min(width - 1), (2 * y + 1).min(height - 1));
+        let four = [(2 * x, 2 * y), (right, 2 * y), (2 * x, bottom), (right, bottom)];
+        let sum: u16 = four.iter().map(|&(x, y)| u16::from(plane.get_pixel(x, y).0[0])).sum();
+        Luma([((sum + 2) / 4) as u8])
+    })
 }
 
 /// A picture of its final size, still in its own colours.

@@ -23,7 +23,7 @@ pub(super) enum Plan {
 /// Plans one thumbnail.
 pub(super) fn plan(spec: &ThumbnailSpec, source: &Original) -> Plan {
     match layout_as_stored(spec, source.size, source.orientation) {
-        Layout::Original if source.may_be_sent(spec) => Plan::Original,
+        Layout::Original if source.may_be_sent(spec) && source.is_shown_upright() => Plan::Original,
         Layout::Original => Plan::Resize { crop: Area::whole(source.size), to: source.size },
         Layout::Resize { crop, to } => Plan::Resize { crop, to },
     }

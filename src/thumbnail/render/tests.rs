@@ -309,6 +309,17 @@ fn a_small_source_whose_thumbnail_has_more_bytes_is_the_original() {
     assert_eq!(made_anew(&turned, &spec(3, 4, Scale)).1.dimensions(), (3, 4));
 }
 
+#[test]
+fn a_small_source_is_made_anew_if_it_has_to_be_turned_and_is_no_jpeg() {
+    let asked = spec(100, 100, Scale);
+    let picture = quarters(40, 20);
+    let stored = picture.rotate270();
+    let (_, turned) = made_anew(&samples::webp_with_orientation(&stored, 6), &asked);
+    assert_eq!((turned.dimensions(), quarters_of(&turned)), ((40, 20), [0, 1, 2, 3]));
+    assert_eq!(original(&samples::jpeg_with_orientation(&stored, 6), &asked), "image/jpeg");
+    assert_eq!(original(&samples::webp_with_orientation(&picture, 1), &asked), "image/webp");
+}
+
 /// CS-TH-15
 #[test]
 fn a_small_moving_source_is_not_the_original_for_its_bytes_alone() {

@@ -3,6 +3,8 @@
 //! Everything is bounded by the bytes of the box itself, which were bounded before they were read; a
 //! length that leads out of them is damage.
 
+use std::rc::Rc;
+
 use crate::thumbnail::error::ThumbnailError;
 
 /// The most items, references, or extents that are looked at; pictures in tiles have tens.
@@ -63,7 +65,8 @@ pub(super) enum Property {
         matrix: u16,
         is_full_range: bool,
     },
-    Icc(Vec<u8>),
+    /// Shared: all tiles of a picture may have the same.
+    Icc(Rc<[u8]>),
     /// How often it is turned by a quarter, anti-clockwise.
     Rotation(u8),
     /// Whether left and right are exchanged, or else top and bottom.
@@ -71,7 +74,7 @@ pub(super) enum Property {
         is_left_right: bool,
     },
     /// What an auxiliary picture is for.
-    Auxiliary(Vec<u8>),
+    Auxiliary(Rc<[u8]>),
     /// Known, and of no use here.
     Ignored,
     Unknown,
@@ -275,7 +278,7 @@ fn parse_property(name: &[u8; 4], mut body: Input) -> Result<Property, Thumbnail
                 matrix: body.u16()?,
                 is_full_range: body.u8()? >> 7 == 1,
             },
-            b"prof" | b"rICC" => Property::Icc(body.0.to_vec()),
+            b"prof" | b"rICC" => Property::Icc(body.0.into()),
             _ => Property::Ignored,
         },
         b"irot" => Property::Rotation(body.u8()? & 3),
@@ -283,7 +286,7 @@ fn parse_property(name: &[u8; 4], mut body: Input) -> Result<Property, Thumbnail
         b"auxC" => {
             body.full_box()?;
             let end = body.0.iter().position(|&byte| byte == 0).unwrap_or(body.0.len());
-            Property::Auxiliary(body.0[..end].to_vec())
+            Property::Auxiliary(body.0[..end].into())
         }
         // The decoder finds out by itself; of several layers the best is taken. A part that is to be
         // cut out (`clap`) is left in.

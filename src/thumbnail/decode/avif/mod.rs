@@ -126,12 +126,20 @@ impl AvifSource {
         Ok(data)
     }
 
+    fn profile(&self) -> Option<&[u8]> {
+        let primary = self.meta.item(self.meta.primary)?;
+        primary.properties.iter().find_map(|property| match property {
+            Property::Icc(profile) => Some(&**profile),
+            _ => None,
+        })
+    }
+
     /// Returns the item that says how transparent another one is.
     fn alpha_of(&self, id: ItemId) -> Option<ItemId> {
         const NAMES: [&[u8]; 2] =
             [b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"];
         let is_alpha = |property: &Property| match property {
-            Property::Auxiliary(name) => NAMES.contains(&name.as_slice()),
+            Property::Auxiliary(name) => NAMES.contains(&&**name),
             _ => false,
         };
         let mut auxiliary = self
@@ -154,11 +162,7 @@ impl Source for AvifSource {
     }
 
     fn color_profile(&mut self) -> Option<Vec<u8>> {
-        let primary = self.meta.item(self.meta.primary)?;
-        primary.properties.iter().find_map(|property| match property {
-            Property::Icc(profile) => Some(profile.clone()),
-            _ => None,
-        })
+        self.profile().map(<[u8]>::to_vec)
     }
 
     fn decode(mut self: Box<Self>, _: ThumbnailSize) -> Result<Pixels, ThumbnailError> {
@@ -166,7 +170,7 @@ impl Source for AvifSource {
         let primary = self.meta.item(id).ok_or_else(|| damaged("no primary item"))?;
         let code = ColorCode::of(&primary.properties);
         let is_gray = std::cell::Cell::new(true);
-        let has_profile = self.color_profile().is_some();
+        let has_profile = self.profile().is_some();
         let mut rgb = self.decode_item(id, |picture| {
             is_gray.set(is_gray.get() && picture.pixel_layout() == PixelLayout::I400);
             color::to_rgb(picture, code)

@@ -30,7 +30,8 @@ const UNCHANGED: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 /// Converts a picture to sRGB. What is near enough already stays as it is.
 ///
-/// Brighter than the white of a page is compressed into the last part of the range.
+/// What is brighter than the white of a page, in pictures that go beyond it, is compressed into the last
+/// part of the range.
 pub(super) fn to_srgb(rgb: &mut RgbImage, code: ColorCode) {
     let matrix = match code.primaries {
         code::BT2020 => FROM_BT2020,
@@ -45,6 +46,8 @@ pub(super) fn to_srgb(rgb: &mut RgbImage, code: ColorCode) {
         _ if matrix == UNCHANGED => return,
         _ => srgb_to_linear,
     };
+    let is_bright = matches!(code.transfer, code::PQ | code::HLG);
+    let limit: fn(f32) -> f32 = if is_bright { compress } else { |value| value.clamp(0.0, 1.0) };
     let linear: [f32; 256] = std::array::from_fn(|value| decode(value as f32 / 255.0));
     let encoded: [u8; STEPS + 1] = std::array::from_fn(|step| {
         (linear_to_srgb(step as f32 / STEPS as f32) * 255.0).round() as u8
@@ -52,7 +55,7 @@ pub(super) fn to_srgb(rgb: &mut RgbImage, code: ColorCode) {
     for pixel in rgb.pixels_mut() {
         let [red, green, blue] = pixel.0.map(|value| linear[usize::from(value)]);
         pixel.0 = matrix.map(|[of_red, of_green, of_blue]| {
-            let value = compress(of_red * red + of_green * green + of_blue * blue);
+            let value = limit(of_red * red + of_green * green + of_blue * blue);
             encoded[(value * STEPS as f32).round() as usize]
         });
     }
@@ -134,6 +137,14 @@ mod tests {
                 assert_eq!(converted(primaries, transfer, [0; 3]), [0; 3]);
                 assert!(last > 230, "{primaries} {transfer}: the brightest is {last}");
             }
+        }
+    }
+
+    #[test]
+    fn white_that_is_the_brightest_stays_white() {
+        for (primaries, transfer) in [(9, 1), (9, 14), (11, 17), (12, 13), (12, 8), (1, 8)] {
+            let white = converted(primaries, transfer, [255; 3]);
+            assert_eq!(white, [255; 3], "{primaries} {transfer}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is decoded at a reduced scale and kept in planes looks the same as if it were not.
 
-use image::{GrayImage, Luma, Rgb};
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use moxcms::ColorProfile;
 use turbojpeg::{Colorspace, Compressor, Image, PixelFormat, Subsamp};
 
@@ -169,6 +169,35 @@ proptest! {
     }
 }
 
+/// Chroma is kept for pairs of pixels, and an odd side has one pixel that has no other.
+#[test]
+fn an_edge_between_colours_is_where_it_should_be_at_odd_sizes() {
+    const LEFT: [u8; 3] = [200, 60, 60];
+    const RIGHT: [u8; 3] = [60, 106, 200];
+    let picture = RgbImage::from_fn(1500, 900, |x, _| Rgb(if x < 1100 { LEFT } else { RIGHT }));
+    let picture = DynamicImage::from(picture);
+    for (orientation, stored) in
+        [(1, picture.clone()), (2, picture.fliph()), (6, picture.rotate270())]
+    {
+        let exif = [b"Exif\0\0".to_vec(), samples::exif(orientation)].concat();
+        let source = jpeg_with(subsampled(&stored, Subsamp::Sub2x2), 0xe1, &exif);
+        for side in [21, 33, 95, 96, 181] {
+            let made = made_anew(&source, &spec(side, side, Crop)).1.into_rgb8();
+            let row = made.rows().nth(side as usize / 2).expect("a row");
+            let levels: Vec<f64> =
+                row.map(|pixel| f64::from(pixel.0[0]) - f64::from(pixel.0[2])).collect();
+            // As they have come out, far from the edge.
+            let (left, right) = (levels[0], levels[levels.len() - 1]);
+            let found: f64 = levels.iter().map(|level| (level - right) / (left - right)).sum();
+            let expected = (1100.0 - 300.0) / 900.0 * f64::from(side);
+            assert!(
+                (found - expected).abs() < 0.3,
+                "{found}, not {expected}: {orientation} {side}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_embedded_profile_decides_the_colours() {
     // What such a profile calls red is green, and the other way around.
@@ -191,7 +220,7 @@ fn an_embedded_profile_decides_the_colours() {
 fn wide_colours_become_those_of_srgb() {
     let p3 = ColorProfile::new_display_p3().encode().expect("a profile");
     // sRGB (200, 60, 60), as Display P3 writes it.
-    let image = image::RgbImage::from_pixel(160, 160, Rgb([186, 71, 65]));
+    let image = RgbImage::from_pixel(160, 160, Rgb([186, 71, 65]));
     let noise = quarters(160, 160);
     let mut image = DynamicImage::from(image);
     image::imageops::replace(&mut image, &noise, 80, 0);
@@ -227,6 +256,34 @@ fn a_picture_that_was_cut_off_shows_what_there_is_of_it() {
     assert!(matches!(header, Err(ThumbnailError::Damaged(_))), "{header:?}");
 }
 
+/// What a camera has put into the header is a whole picture, end and all.
+#[test]
+fn the_end_of_a_picture_within_the_header_is_not_the_end_of_the_picture() {
+    let asked = spec(40, 20, Scale);
+    let whole = subsampled(&quarters(400, 200), Subsamp::Sub2x2);
+    let cut = &whole[..whole.len() * 3 / 4];
+    let source = jpeg_with(cut.to_vec(), 0xe1, b"\xff\xd8\xff\xd9");
+    assert_eq!(made_anew(&source, &asked), made_anew(cut, &asked));
+}
+
+#[test]
+fn what_cannot_be_counted_has_to_fit_at_its_most() {
+    let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
+    let odd = |side| {
+        let whole = subsampled(&DynamicImage::new_rgb8(side, side), Subsamp::None);
+        let frame = memchr::memmem::find(&whole, b"\xff\xc0").expect("a frame");
+        let (before, rest) = whole.split_at(frame);
+        let progressive = [b"\xff\xc2", &rest[2..19]].concat();
+        rendered_under(limits, &[before, &progressive, rest].concat(), &spec(9, 9, Crop))
+    };
+    let (small, large) = (odd(64), odd(1000));
+    assert!(!matches!(small, Err(ThumbnailError::TooLarge(_))), "{small:?}");
+    assert!(
+        matches!(large, Err(ThumbnailError::TooLarge(_) | ThumbnailError::Damaged(_))),
+        "{large:?}"
+    );
+}
+
 #[test]
 fn bytes_too_many_are_passed_over() {
     for source in [
@@ -249,7 +306,8 @@ fn endless_scans_are_refused() {
     let scan = source[last_scan..end].to_vec();
     source.splice(end..end, scan.repeat(1000));
     let outcome = rendered(&source, &spec(9, 9, Crop));
-    assert!(matches!(outcome, Err(ThumbnailError::Damaged(_))), "{outcome:?}");
+    // Not tried again by the other decoder, which has no such limit.
+    assert!(matches!(outcome, Err(ThumbnailError::TooLarge(_))), "{outcome:?}");
 }
 
 /// CS-LIM-06
