@@ -308,7 +308,7 @@ fn a_picture_that_needs_more_memory_than_a_worker_has_is_refused_and_the_next_on
     answer.assert_error(413, "M_TOO_LARGE");
     wait_until("the worker is counted", || ended(&mediary, "out_of_memory") == 1.0);
     let jobs = mediary.metric(JOBS);
-    ask(&client, &large, 96, 96, "crop").assert_error(413, "M_TOO_LARGE");
+    ask(&client, &large, 32, 32, "crop").assert_error(413, "M_TOO_LARGE");
     assert_eq!(mediary.metric(JOBS), jobs);
     let media = client.upload("image/png", None, &samples::png(100, 100));
     assert_eq!(ask(&client, &media, 32, 32, "crop").status, 200);

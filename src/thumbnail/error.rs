@@ -19,8 +19,9 @@ pub enum ThumbnailError {
     /// As many thumbnails as allowed are being made and waited for; a later try may succeed.
     #[error("too many thumbnails are being made")]
     Busy,
-    /// There is no worker, and none can be started; a later try may succeed.
-    #[error("no thumbnail worker can be started")]
+    /// There is no worker, or what it did was cut off by others and says nothing of the picture; a later
+    /// try may succeed.
+    #[error("no thumbnail can be made now")]
     Unavailable,
     /// It took longer than one picture may take.
     #[error("the picture takes too long")]
