@@ -6,6 +6,8 @@ use std::io::{Cursor, Write};
 use image::codecs::gif::GifEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 /// The colour of a quarter of [`quarters`]: top left, top right, bottom left, bottom right.
 pub(super) const QUARTERS: [[u8; 3]; 4] =
@@ -27,6 +29,34 @@ pub(super) fn quarters(width: u32, height: u32) -> DynamicImage {
 fn roughness(x: u32, y: u32) -> u8 {
     let mixed = x.wrapping_mul(0x9e37_79b9) ^ y.wrapping_mul(0x85eb_ca6b);
     (mixed.wrapping_mul(0xc2b2_ae35) >> 28) as u8
+}
+
+/// Returns what a camera would have stored for the same scene in each position, and the number that says so.
+pub(super) fn as_stored_by_a_camera(upright: &DynamicImage) -> [(u8, DynamicImage); 8] {
+    [
+        (1, upright.clone()),
+        (2, upright.fliph()),
+        (3, upright.rotate180()),
+        (4, upright.flipv()),
+        (5, upright.rotate90().fliph()),
+        (6, upright.rotate270()),
+        (7, upright.rotate270().fliph()),
+        (8, upright.rotate90()),
+    ]
+}
+
+/// Returns files with a few other bytes, some of them cut off.
+pub(super) fn damaged(whole: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let damage = proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4);
+    (whole, damage, proptest::option::of(any::<Index>())).prop_map(|(mut bytes, damage, end)| {
+        for (index, byte) in damage {
+            *index.get_mut(&mut bytes) = byte;
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        bytes
+    })
 }
 
 /// Returns a picture that is half transparent and invisibly green, half opaque and red.

@@ -3,7 +3,6 @@ use crate::thumbnail::samples::{self, QUARTERS, encoded, quarters};
 use image::codecs::ico::{IcoEncoder, IcoFrame};
 use image::{ExtendedColorType, GenericImageView, ImageFormat};
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 macro_rules! testdata {
     ($name:literal) => {
@@ -235,17 +234,8 @@ proptest! {
     /// CS-LIM-06
     #[test]
     fn damage_gives_pixels_within_the_limit_or_an_error(
-        mut bytes in any_sample(),
-        damage in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
-        length in any::<Index>(),
-        cut: bool,
+        bytes in samples::damaged(any_sample()),
     ) {
-        for (index, byte) in damage {
-            *index.get_mut(&mut bytes) = byte;
-        }
-        if cut {
-            bytes.truncate(length.index(bytes.len()));
-        }
         let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
         if let Ok(source) = opened(&bytes, &limits) {
             let size = source.header().size;

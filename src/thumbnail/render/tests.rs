@@ -4,7 +4,6 @@ mod jpeg;
 
 use image::{ColorType, DynamicImage, GenericImageView, ImageFormat};
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 use super::*;
 use crate::thumbnail::limits::Limits;
@@ -123,18 +122,7 @@ fn a_small_moving_picture_moves_only_if_asked() {
 #[test]
 fn all_orientations_are_applied_after_the_plan() {
     let upright = quarters(80, 40);
-    // What a camera would have stored for the same scene, and the number that says so.
-    let stored = [
-        (1, upright.clone()),
-        (2, upright.fliph()),
-        (3, upright.rotate180()),
-        (4, upright.flipv()),
-        (5, upright.rotate90().fliph()),
-        (6, upright.rotate270()),
-        (7, upright.rotate270().fliph()),
-        (8, upright.rotate90()),
-    ];
-    for (orientation, image) in stored {
+    for (orientation, image) in samples::as_stored_by_a_camera(&upright) {
         let sources = [
             samples::jpeg_with_orientation(&image, orientation),
             samples::webp_with_orientation(&image, orientation),
@@ -270,17 +258,8 @@ proptest! {
     /// CS-LIM-06
     #[test]
     fn damage_gives_a_picture_or_an_error_but_no_panic(
-        mut bytes in any_sample(),
-        damage in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
-        length in any::<Index>(),
-        cut: bool,
+        bytes in samples::damaged(any_sample()),
     ) {
-        for (index, byte) in damage {
-            *index.get_mut(&mut bytes) = byte;
-        }
-        if cut {
-            bytes.truncate(length.index(bytes.len()));
-        }
         let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
         let outcome = rendered_under(limits, &bytes, &spec(8, 8, Crop));
         prop_assert!(!matches!(outcome, Err(ThumbnailError::Panicked(_))), "{:?}", outcome);

@@ -99,17 +99,7 @@ fn gray_stays_gray() {
 #[test]
 fn all_orientations_are_right_at_a_reduced_scale_and_odd_sizes() {
     let upright = quarters(643, 321);
-    let stored = [
-        (1, upright.clone()),
-        (2, upright.fliph()),
-        (3, upright.rotate180()),
-        (4, upright.flipv()),
-        (5, upright.rotate90().fliph()),
-        (6, upright.rotate270()),
-        (7, upright.rotate270().fliph()),
-        (8, upright.rotate90()),
-    ];
-    for (orientation, image) in stored {
+    for (orientation, image) in samples::as_stored_by_a_camera(&upright) {
         let exif = [b"Exif\0\0".to_vec(), samples::exif(orientation)].concat();
         let source = jpeg_with(subsampled(&image, Subsamp::Sub2x2), 0xe1, &exif);
         for asked in [spec(33, 17, Crop), spec(17, 33, Crop), spec(64, 1, Scale)] {
