@@ -130,14 +130,14 @@ impl Process {
             Ok(packet) => packet,
             Err(error) => return Asked::Answered(Err(io::Error::from(error).into())),
         };
-        let (deadline, before) = (Instant::now() + timeout, self.guarded.cpu_time());
+        let deadline = Instant::now() + timeout;
         if channel::send(&self.socket, &packet, &[source.as_fd(), body.as_fd()]).is_err() {
             return Asked::NotBegun;
         }
         self.jobs += 1;
         let asked = match is_ready_by(&self.socket, deadline) {
             Ok(true) => self.hear(job, &body),
-            Ok(false) => self.late(before, timeout),
+            Ok(false) => self.late(timeout),
             Err(error) => Asked::Lost(error.into()),
         };
         // A worker that was taken over may keep its end of it, but nothing in it.
@@ -164,11 +164,12 @@ impl Process {
     }
 
     /// Ends the process at its deadline.
-    fn late(&mut self, before: Option<Duration>, timeout: Duration) -> Asked {
+    fn late(&mut self, timeout: Duration) -> Asked {
+        // Since its last answer it has waited, and then done this.
         let now = self.guarded.cpu_time();
         // How it ends is known: by our hand.
         let _ = self.guarded.end();
-        let used = before.zip(now).map(|(before, now)| now.saturating_sub(before));
+        let used = now.map(|now| now.saturating_sub(self.used.cpu));
         late(used, timeout)
     }
 
