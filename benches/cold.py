@@ -316,7 +316,7 @@ def thumbnails_busy(place: Place, options: argparse.Namespace) -> bool:
     """True if p99 of cached downloads was no more than three times as long."""
     pictures, place = Pictures(), everywhere(place)
     source, _ = start_source(place)
-    more = '[thumbnails]\nmode = "exact"\nmax_variants = 10_000\n'
+    more = '[thumbnails]\nmode = "exact"\nmax_variants = 10_000\nworker_jobs = 100_000\n'
     url, pid = start_mediary(place, options.binary, source, more)
     wrk, cpus = Wrk(place), len(place.cpus.server)
     paths = Fixtures.make().publish(url, TOKEN)
