@@ -377,7 +377,12 @@ fn transparent_pictures_become_png_and_opaque_ones_jpeg() {
             |x: u32, _| if x < 200 { Rgba([255, 0, 0, 255]) } else { Rgba([0, 0, 0, alpha]) };
         encoded(&RgbaImage::from_fn(400, 400, pixel).into(), ImageFormat::Png)
     };
+    // Flat, it would take fewer bytes than its thumbnail.
+    let rough = RgbaImage::from_fn(400, 400, |x, y| {
+        Rgba([(x * x + y * 7) as u8, (x * y) as u8, (y * y + x * 5) as u8, 255])
+    });
     for (source, content_type) in [
+        (encoded(&rough.into(), ImageFormat::WebP), "image/jpeg"),
         (with_alpha(0), "image/png"),
         (with_alpha(254), "image/png"),
         (with_alpha(255), "image/jpeg"),
